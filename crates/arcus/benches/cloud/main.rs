@@ -1,0 +1,44 @@
+//! Benchmarks of a whole cloud: the real binary, real guests, the public API.
+//!
+//! Each prints its measurements as lines for `cargo xtask bench`. What is compared is measured in the same run, in turns.
+//! `ARCUS_BENCH` names the one to run.
+
+#[path = "../../tests/rig/arcus.rs"]
+#[expect(dead_code, reason = "benchmarks kill no cloud")]
+mod arcus;
+mod by_hand;
+mod control_plane;
+mod first_answer;
+mod guests;
+mod idle;
+mod image_upload;
+mod measurement;
+mod server_boot;
+#[path = "../../tests/rig/session.rs"]
+#[expect(dead_code, reason = "the project is for the crash test")]
+mod session;
+
+use anyhow::{Context as _, Result};
+
+/// In the order in which they run: what a quiet machine matters most to comes first.
+const BENCHMARKS: [&str; 5] = ["idle", "first_answer", "control_plane", "server_boot", "image_upload"];
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let only = std::env::var("ARCUS_BENCH").ok();
+    for name in BENCHMARKS.into_iter().filter(|name| only.as_deref().is_none_or(|only| only == *name)) {
+        run(name).await.with_context(|| format!("benchmark {name}"))?;
+    }
+    Ok(())
+}
+
+async fn run(name: &str) -> Result<()> {
+    eprintln!("benchmark {name}");
+    match name {
+        "idle" => idle::run().await,
+        "first_answer" => first_answer::run().await,
+        "control_plane" => control_plane::run().await,
+        "server_boot" => server_boot::run().await,
+        _ => image_upload::run().await,
+    }
+}

@@ -1,0 +1,111 @@
+//! The server part: store, identity, engine, endpoint, and what goes on in the background.
+
+use crate::cli::Up;
+use crate::clouds::{self, Logins};
+use crate::home::Home;
+use crate::{listener, uplink};
+use anyhow::{Context as _, Result};
+use arcus_api::{App, Endpoint};
+use arcus_engine::{Engine, EngineConfig};
+use arcus_identity::{BootstrapPasswords, Identity, IdentityConfig};
+use arcus_store::{DomainKey, ProjectKey, Store};
+use arcus_types::{DomainId, OpCtx, Timestamp};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Deadlines of servers' tasks are looked at this often.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// The default external network.
+const EXTERNAL_NETWORK: &str = "public";
+/// A join token that this process makes for its own node lasts so long, in seconds.
+const OWN_TOKEN_S: i64 = 300;
+
+/// A running server part.
+pub struct Cloud {
+    /// The endpoint as clients call it.
+    pub url: String,
+    engine: Engine,
+    serving: JoinHandle<Result<()>>,
+}
+
+/// Opens the database, does what a first run needs, and serves.
+pub async fn start(options: &Up, home: &Home, stop: CancellationToken) -> Result<Cloud> {
+    let address = options.address();
+    let listener = TcpListener::bind(address).await.with_context(|| {
+        format!("could not listen on {address}; is the port in use? Choose another with --port or ARCUS_PORT")
+    })?;
+    let url = options.url();
+    let database = match &options.database {
+        Some(url) => url.clone(),
+        None => format!("sqlite://{}", home.join("arcus.db").display()),
+    };
+    let store = Store::open(&database).await?;
+    let engine = Engine::new(store.clone(), EngineConfig::under(home.path()));
+    let endpoint = Arc::new(Endpoint { url: url.clone(), region: clouds::REGION.to_owned() });
+    first_run(home, &url, &store, &engine).await?;
+    let identity = Identity::open(store, &home.join("keys"), IdentityConfig::new((*endpoint).clone())).await?;
+    engine.images_recover(&OpCtx::system()).await?;
+    let authority = engine.authority()?;
+    let names = vec![address.ip().to_string(), "localhost".to_owned(), "127.0.0.1".to_owned()];
+    let acceptor = listener::acceptor(authority, &names)?;
+    let router = arcus_api::router(App { engine: engine.clone(), identity, endpoint }, arcus_api::routes());
+    let serving = tokio::spawn(listener::serve(listener, acceptor, router, stop.clone()));
+    tokio::spawn(sweep(engine.clone(), stop));
+    Ok(Cloud { url, engine, serving })
+}
+
+/// Makes the first users, flavors and the external network. The passwords are safe on disk before they are in use.
+async fn first_run(home: &Home, url: &str, store: &Store, engine: &Engine) -> Result<()> {
+    let logins = clouds::read(home).unwrap_or_else(|| BootstrapPasswords::random().into());
+    clouds::write(home, url, &logins)?;
+    home.write_private("admin-password", &format!("{}\n", logins.admin_password))?;
+    let passwords =
+        BootstrapPasswords { admin: logins.admin_password.clone(), demo: logins.demo_password.clone() };
+    Identity::bootstrap(store, &passwords).await?;
+    let name = ProjectKey::Name { domain: DomainKey::Id(DomainId::DEFAULT), name: "admin" };
+    let owner = store.project_get(name).await?.context("the project admin is missing")?.project.id;
+    let range = uplink::external_range(home.path())?;
+    let gateway = range.hosts().next().context("the external range is empty")?;
+    engine.external_network_ensure(owner, EXTERNAL_NETWORK, range.into(), gateway.into()).await?;
+    Ok(())
+}
+
+impl From<BootstrapPasswords> for Logins {
+    fn from(passwords: BootstrapPasswords) -> Self {
+        Self { admin_password: passwords.admin, demo_password: passwords.demo }
+    }
+}
+
+async fn sweep(engine: Engine, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_EVERY) => {}
+        }
+        if let Err(error) = engine.servers_sweep(Timestamp::now()).await {
+            tracing::warn!(error = arcus_api::error::chain(&error), "servers' deadlines could not be looked at");
+        }
+    }
+}
+
+impl Cloud {
+    /// A token with which one node may join.
+    pub async fn join_token(&self) -> Result<String> {
+        Ok(self.engine.join_token_create(&OpCtx::system(), 1, OWN_TOKEN_S).await?)
+    }
+
+    /// The certificate that clients must trust.
+    pub fn ca_pem(&self) -> Result<String> {
+        Ok(self.engine.authority()?.ca_pem().to_owned())
+    }
+
+    /// Waits until requests that were under way have ended and the database is closed.
+    pub async fn ended(self) -> Result<()> {
+        self.serving.await.context("the listener ended badly")??;
+        self.engine.store().close().await;
+        Ok(())
+    }
+}

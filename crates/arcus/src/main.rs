@@ -1,0 +1,36 @@
+//! The Arcus binary: a thin shell over the crates. `arcus up` runs a whole cloud on this machine.
+
+mod cli;
+mod cloud;
+mod clouds;
+mod daemon;
+mod down;
+mod first_server;
+mod home;
+mod listener;
+mod node;
+mod uplink;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    // Keys, passwords and tenants' data are nobody else's; what guests' processes must reach is opened to them by name.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("arcus: two TLS providers are linked; this build cannot run");
+        return ExitCode::FAILURE;
+    }
+    let outcome = match cli.command {
+        cli::Command::Up(options) => daemon::up(options),
+        cli::Command::Down(options) => down::down(options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("arcus: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

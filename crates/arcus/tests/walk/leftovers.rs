@@ -1,0 +1,86 @@
+//! What a cloud leaves on the machine and in the database: looked for from outside.
+
+use crate::cloud::{Cloud, text};
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Tables that hold what projects make.
+const TABLES: &[&str] = &[
+    "servers", "ports", "networks", "subnets", "routers", "floating_ips", "security_groups", "keypairs", "images",
+];
+
+/// Rows by table.
+pub fn project_rows(cloud: &Cloud) -> BTreeMap<String, i64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        use sqlx::Connection;
+        let url = format!("sqlite://{}?mode=ro", cloud.home().join("arcus.db").display());
+        let mut db = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        let mut rows = BTreeMap::new();
+        for table in TABLES {
+            let query = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+            let count: i64 = sqlx::query_scalar(query).fetch_one(&mut db).await.unwrap();
+            rows.insert((*table).to_owned(), count);
+        }
+        rows
+    })
+}
+
+/// No guest's process and no guest's file is left.
+pub fn assert_guests_gone(cloud: &Cloud) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let guests = processes(&cloud.home().display().to_string(), "qemu-system");
+        let files = ["guests", "servers", "disks", "ledger"].iter().map(|f| entries(cloud, &format!("agent/{f}"))).sum::<usize>();
+        if guests.is_empty() && files == 0 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "left are processes {guests:?} and {files} folders of guests");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn entries(cloud: &Cloud, folder: &str) -> usize {
+    std::fs::read_dir(cloud.home().join(folder)).map_or(0, Iterator::count)
+}
+
+/// Processes whose command line names both.
+fn processes(first: &str, second: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(first) && line.contains(second) {
+            found.push(line);
+        }
+    }
+    found
+}
+
+/// What would tell that a cloud has been on this machine.
+pub struct Traces {
+    home: String,
+    tag: String,
+}
+
+impl Traces {
+    pub fn of(cloud: &Cloud) -> Self {
+        let tag = std::fs::read_to_string(cloud.home().join("agent/tag")).unwrap();
+        Self { home: cloud.home().display().to_string(), tag }
+    }
+
+    /// No process, namespace, link, nftables table or control group is left.
+    pub fn assert_gone(&self) {
+        assert_eq!(processes(&self.home, ""), Vec::<String>::new(), "processes are left");
+        for command in [&["ip", "netns", "list"][..], &["ip", "-o", "link"], &["nft", "list", "tables"]] {
+            let output = Command::new(command[0]).args(&command[1..]).output().unwrap();
+            let printed = text(&output);
+            let left: Vec<&str> = printed.lines().filter(|line| line.contains(&self.tag)).collect();
+            assert!(left.is_empty(), "{command:?} still shows {left:?}");
+        }
+        let name = format!("*{}*", self.tag);
+        let output = Command::new("find").args(["/sys/fs/cgroup", "-maxdepth", "3", "-name", &name]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "", "control groups are left");
+    }
+}

@@ -1,0 +1,91 @@
+//! Images that nodes make of servers' disks.
+
+use super::{audit, change, node_of, not_found, policy};
+use crate::{Engine, EngineError};
+use arcus_store::{Image, QuotaResource, Tx};
+use arcus_types::agent::DiskFormat;
+use arcus_types::images::{ContainerFormat, ImageStatus, Visibility};
+use arcus_types::policy::{Target, arcus, authorize};
+use arcus_types::{ImageId, Name, NodeId, OpCtx, ProjectId, Timestamp};
+use bytes::Bytes;
+use futures_util::Stream;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+impl Engine {
+    /// Records the image that `node` will fill with a server's disk, in the caller's transaction: quota is claimed and an
+    /// audit record written.
+    ///
+    /// # Errors
+    /// [`EngineError::OverQuota`], or a refusal.
+    pub async fn image_snapshot_begin_in(
+        &self,
+        tx: &Tx,
+        ctx: &OpCtx,
+        project_id: ProjectId,
+        node: NodeId,
+        name: Name,
+        properties: BTreeMap<String, String>,
+    ) -> Result<ImageId, EngineError> {
+        authorize(ctx, policy::IMAGE_SNAPSHOT, &Target::project(project_id))?;
+        let now = Timestamp::now();
+        let image = Image {
+            id: ImageId::new(),
+            project_id,
+            name: Some(name),
+            status: ImageStatus::Queued,
+            visibility: Visibility::Private,
+            protected: false,
+            hidden: false,
+            disk_format: Some(DiskFormat::Qcow2),
+            container_format: Some(ContainerFormat::Bare),
+            min_disk_gib: 0,
+            min_ram_mib: 0,
+            content: None,
+            snapshot_node_id: Some(node),
+            tags: BTreeSet::new(),
+            properties,
+            generation: 1,
+            created_at: now,
+            updated_at: now,
+        };
+        change::check(&image)?;
+        self.image_insert_in(tx, &image, policy::IMAGE_SNAPSHOT).await?;
+        Ok(image.id)
+    }
+
+    /// Takes a snapshot's bytes from the node that was told to make it. A node that sends them again is told that all is
+    /// well.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`] if no snapshot is awaited of this node, else as an upload.
+    pub async fn image_fill<S>(&self, ctx: &OpCtx, id: ImageId, stream: S) -> Result<(), EngineError>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send + Unpin,
+    {
+        authorize(ctx, arcus::NODE_IMAGE_WRITE, &Target::default())?;
+        let image = self.store().image_get(id).await?.ok_or_else(|| not_found(id))?;
+        match (image.status, image.snapshot_node_id) {
+            (ImageStatus::Active | ImageStatus::Deactivated, _) => Ok(()),
+            (ImageStatus::Queued | ImageStatus::Saving, node) if node.is_some() && node == node_of(ctx) => {
+                self.image_receive(ctx, arcus::NODE_IMAGE_WRITE, &image, None, stream).await
+            }
+            (ImageStatus::Queued | ImageStatus::Saving, _) => Err(not_found(id)),
+        }
+    }
+
+    /// Removes a snapshot that could not be made, in the caller's transaction. One that is complete or gone stays so.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`].
+    pub async fn image_snapshot_failed_in(&self, tx: &Tx, id: ImageId) -> Result<(), EngineError> {
+        let Some(image) = tx.image_get(id).await? else { return Ok(()) };
+        if !tx.image_snapshot_delete(id).await? {
+            return Ok(());
+        }
+        tx.quota_release(image.project_id, QuotaResource::Images, 1).await?;
+        let detail = json!({ "why": "the snapshot could not be made" });
+        audit(tx, policy::IMAGE_DELETE, id, image.project_id, &detail).await
+    }
+}

@@ -1,0 +1,275 @@
+//! Key pairs: a user's public keys. A private key that is generated here leaves with the answer and is kept nowhere.
+
+use crate::{Engine, EngineError};
+use arcus_store::{AuditEntry, Keypair, StoreError};
+use arcus_types::policy::{Target, authorize, compute};
+use arcus_types::{OpCtx, Scope, Timestamp, UserId};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use md5::{Digest, Md5};
+use serde_json::json;
+
+/// The most key pairs that a user has.
+pub const KEYPAIRS_MAX: u64 = 100;
+
+/// What kind of key a client hands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeypairKind {
+    /// A key in OpenSSH's one-line form.
+    Ssh,
+    /// A certificate in PEM.
+    X509,
+}
+
+/// A user's target, for the policy.
+fn target(ctx: &OpCtx, user: UserId) -> Target {
+    match ctx.scope {
+        Scope::Project { domain_id, .. } | Scope::Domain { domain_id } => Target::user(user, domain_id),
+        Scope::Unscoped | Scope::System => Target { user_id: Some(user), ..Target::default() },
+    }
+}
+
+fn not_found(user: UserId, name: &str) -> EngineError {
+    let name: String = name.chars().take(64).collect();
+    EngineError::not_found("KeypairNotFound", "Keypair", format!("{name} for user {user}"))
+}
+
+impl Engine {
+    /// A user's key pairs by name, and whether more follow.
+    ///
+    /// # Errors
+    /// A refusal, or [`EngineError::Invalid`] for a marker that is no key pair.
+    pub async fn keypair_list(
+        &self,
+        ctx: &OpCtx,
+        user: UserId,
+        marker: Option<&str>,
+        limit: u64,
+    ) -> Result<(Vec<Keypair>, bool), EngineError> {
+        authorize(ctx, compute::KEYPAIR_READ, &target(ctx, user))?;
+        if let Some(marker) = marker
+            && self.store().keypair_get(user, marker).await?.is_none()
+        {
+            return Err(EngineError::invalid(format!("marker [{marker}] not found")));
+        }
+        let mut keys = self.store().keypair_list(user, marker, limit).await?;
+        let keep = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = keys.len() > keep;
+        keys.truncate(keep);
+        Ok((keys, more))
+    }
+
+    /// One key pair of a user.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`] or a refusal.
+    pub async fn keypair_get(&self, ctx: &OpCtx, user: UserId, name: &str) -> Result<Keypair, EngineError> {
+        authorize(ctx, compute::KEYPAIR_READ, &target(ctx, user))?;
+        self.store().keypair_get(user, name).await?.ok_or_else(|| not_found(user, name))
+    }
+
+    /// Keeps a public key, or draws a pair when `public_key` is `None`; the private key goes only to the caller.
+    ///
+    /// # Errors
+    /// [`EngineError::Conflict`] if the name is taken, [`EngineError::Invalid`] for a key that is none,
+    /// [`EngineError::OverQuota`], or a refusal.
+    pub async fn keypair_create(
+        &self,
+        ctx: &OpCtx,
+        user: UserId,
+        name: &str,
+        kind: KeypairKind,
+        public_key: Option<&str>,
+    ) -> Result<(Keypair, Option<String>), EngineError> {
+        authorize(ctx, compute::KEYPAIR_WRITE, &target(ctx, user))?;
+        let (public_key, private_key) = match (kind, public_key) {
+            (_, Some(given)) => (given.trim().to_owned(), None),
+            (KeypairKind::Ssh, None) => {
+                let (public, private) = generate()?;
+                (public, Some(private))
+            }
+            (KeypairKind::X509, None) => {
+                return Err(EngineError::invalid("An x509 key pair is not generated here: send the public_key."));
+            }
+        };
+        let fingerprint = match kind {
+            KeypairKind::Ssh => ssh_fingerprint(&public_key)?,
+            KeypairKind::X509 => x509_fingerprint(&public_key)?,
+        };
+        let keypair = Keypair {
+            user_id: user,
+            name: name.to_owned(),
+            kind: if kind == KeypairKind::Ssh { "ssh" } else { "x509" }.to_owned(),
+            fingerprint,
+            public_key,
+            created_at: Timestamp::now(),
+        };
+        let tx = self.store().begin(ctx).await?;
+        if tx.keypair_count(user).await? >= KEYPAIRS_MAX {
+            return Err(EngineError::OverQuota {
+                code: "KeypairLimitExceeded",
+                message: format!("Quota exceeded, too many key pairs: a user has at most {KEYPAIRS_MAX}."),
+            });
+        }
+        match tx.keypair_insert(&keypair).await {
+            Ok(()) => {}
+            Err(StoreError::Duplicate(_)) => {
+                return Err(EngineError::conflict(format!("Key pair '{name}' already exists.")));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let detail = json!({ "fingerprint": keypair.fingerprint, "generated": private_key.is_some() });
+        tx.audit(AuditEntry {
+            action: compute::KEYPAIR_WRITE,
+            kind: "keypair",
+            id: name.to_owned(),
+            project_id: None,
+            detail: &detail,
+        })
+        .await?;
+        tx.commit().await?;
+        Ok((keypair, private_key))
+    }
+
+    /// Removes a key pair. Servers keep the key that they were given.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`] or a refusal.
+    pub async fn keypair_delete(&self, ctx: &OpCtx, user: UserId, name: &str) -> Result<(), EngineError> {
+        authorize(ctx, compute::KEYPAIR_WRITE, &target(ctx, user))?;
+        let tx = self.store().begin(ctx).await?;
+        if !tx.keypair_delete(user, name).await? {
+            return Err(not_found(user, name));
+        }
+        tx.audit(AuditEntry {
+            action: compute::KEYPAIR_WRITE,
+            kind: "keypair",
+            id: name.to_owned(),
+            project_id: None,
+            detail: &json!({ "deleted": true }),
+        })
+        .await?;
+        Ok(tx.commit().await?)
+    }
+}
+
+/// MD5 of the key's blob with colons: what the API has always shown.
+fn ssh_fingerprint(line: &str) -> Result<String, EngineError> {
+    let refuse = |why: &str| EngineError::invalid(format!("Keypair data is invalid: {why}"));
+    if line.lines().count() != 1 {
+        return Err(refuse("an OpenSSH public key is one line"));
+    }
+    let mut words = line.split_ascii_whitespace();
+    let (Some(kind), Some(blob)) = (words.next(), words.next()) else {
+        return Err(refuse("failed to generate fingerprint: the line needs a type and a key"));
+    };
+    let blob = BASE64.decode(blob).map_err(|_| refuse("failed to generate fingerprint: the key is not base64"))?;
+    // The blob begins with its type again, as a string with its length before it.
+    let named = blob.split_first_chunk::<4>().and_then(|(length, rest)| {
+        rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)
+    });
+    if named != Some(kind.as_bytes()) {
+        return Err(refuse("failed to generate fingerprint: the type does not match the key"));
+    }
+    Ok(colons(&Md5::digest(&blob)))
+}
+
+/// SHA-1 of the certificate with colons.
+fn x509_fingerprint(pem: &str) -> Result<String, EngineError> {
+    let refuse = || EngineError::invalid("Keypair data is invalid: it is not a certificate in PEM");
+    let body: String = pem
+        .lines()
+        .map(str::trim)
+        .skip_while(|l| *l != "-----BEGIN CERTIFICATE-----")
+        .skip(1)
+        .take_while(|l| *l != "-----END CERTIFICATE-----")
+        .collect();
+    let der = BASE64.decode(body).ok().filter(|der| !der.is_empty()).ok_or_else(refuse)?;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, &der);
+    Ok(colons(digest.as_ref()))
+}
+
+fn colons(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":")
+}
+
+/// A fresh Ed25519 pair: the public key in OpenSSH's one-line form, the private key in OpenSSH's PEM.
+///
+/// Source: OpenSSH's `PROTOCOL.key`.
+fn generate() -> Result<(String, String), EngineError> {
+    let seed: [u8; 32] = rand::random();
+    let pair = Ed25519KeyPair::from_seed_unchecked(&seed)
+        .map_err(|_| EngineError::Unavailable("A key could not be drawn; try again.".into()))?;
+    let public = pair.public_key().as_ref();
+    let mut blob = Vec::new();
+    put(&mut blob, b"ssh-ed25519");
+    put(&mut blob, public);
+
+    let mut secret = Vec::new();
+    let check: [u8; 4] = rand::random();
+    secret.extend_from_slice(&check);
+    secret.extend_from_slice(&check);
+    secret.extend_from_slice(&blob);
+    put(&mut secret, &[seed.as_slice(), public].concat());
+    put(&mut secret, b"arcus");
+    for pad in 1_u8.. {
+        if secret.len() % 8 == 0 {
+            break;
+        }
+        secret.push(pad);
+    }
+
+    let mut key = b"openssh-key-v1\0".to_vec();
+    put(&mut key, b"none");
+    put(&mut key, b"none");
+    put(&mut key, b"");
+    key.extend_from_slice(&1_u32.to_be_bytes());
+    put(&mut key, &blob);
+    put(&mut key, &secret);
+
+    let mut pem = String::from("-----BEGIN OPENSSH PRIVATE KEY-----\n");
+    for (i, c) in BASE64.encode(&key).chars().enumerate() {
+        if i > 0 && i % 70 == 0 {
+            pem.push('\n');
+        }
+        pem.push(c);
+    }
+    pem.push_str("\n-----END OPENSSH PRIVATE KEY-----\n");
+    Ok((format!("ssh-ed25519 {} Generated-by-Arcus", BASE64.encode(&blob)), pem))
+}
+
+/// Appends a string with its length before it.
+fn put(out: &mut Vec<u8>, bytes: &[u8]) {
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openssh_reads_a_generated_key_and_finds_the_same_public_key() {
+        use std::os::unix::fs::PermissionsExt;
+        let (public, private) = generate().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, private).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let out = std::process::Command::new("ssh-keygen").arg("-y").arg("-f").arg(&path).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let said = String::from_utf8(out.stdout).unwrap();
+        assert_eq!(said.split(' ').nth(1).map(str::trim), public.split(' ').nth(1));
+    }
+
+    #[test]
+    fn a_known_key_has_its_known_fingerprint() {
+        let line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl comment";
+        assert_eq!(ssh_fingerprint(line).unwrap(), "65:96:2d:fc:e8:d5:a9:11:64:0c:0f:ea:00:6e:5b:bd");
+        for bad in ["", "ssh-rsa", "ssh-rsa !!!", "ssh-rsa AAAAC3NzaC1lZDI1NTE5", "two\nlines"] {
+            assert!(ssh_fingerprint(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Nodes: joining, certificates, the spec that they wait for and the report that they send.
+
+use crate::authority::NODE_CERTIFICATE_S;
+use crate::{Engine, EngineError};
+use arcus_store::{AuditEntry, NodeNew};
+use arcus_types::agent::{NodeFacts, NodeIdentity, NodeReport, NodeSpec, SPEC_POLL_S};
+use arcus_types::policy::{Target, arcus, authorize};
+use arcus_types::{Actor, Name, NodeId, OpCtx, Timestamp};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long a join token is good for unless said otherwise, in seconds.
+pub const JOIN_TOKEN_S: i64 = 3600;
+/// Other replicas' changes are looked for this often where the database is shared.
+const REPLICA_POLL: Duration = Duration::from_secs(1);
+
+/// What nodes last said, so that a report which says the same again costs no write.
+#[derive(Default)]
+pub struct NodeMemory {
+    seen: Mutex<HashMap<NodeId, Seen>>,
+}
+
+#[derive(Default, Clone)]
+struct Seen {
+    at: Timestamp,
+    written_at: Timestamp,
+    facts: Option<NodeFacts>,
+}
+
+impl Engine {
+    /// A new join token; only its hash is kept.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] unless the caller is an administrator.
+    pub async fn join_token_create(&self, ctx: &OpCtx, uses: u64, lifetime_s: i64) -> Result<String, EngineError> {
+        authorize(ctx, arcus::JOIN_TOKEN_CREATE, &Target::default())?;
+        let token = hex::encode(rand::random::<[u8; 24]>());
+        let tx = self.store().begin(ctx).await?;
+        tx.join_token_insert(&hash(&token), uses, Timestamp::now().plus_seconds(lifetime_s)).await?;
+        tx.audit(AuditEntry {
+            action: arcus::JOIN_TOKEN_CREATE,
+            kind: "join_token",
+            id: hash(&token)[..16].to_owned(),
+            project_id: None,
+            detail: &json!({ "uses": uses, "lifetime_s": lifetime_s }),
+        })
+        .await?;
+        tx.commit().await?;
+        Ok(token)
+    }
+
+    /// Takes a machine into the cloud. A machine that joins again under its name keeps its id.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] for a token that is not good, [`EngineError::Invalid`] for a bad name or request.
+    pub async fn node_join(&self, ctx: &OpCtx, token: &str, name: &str, csr_pem: &str) -> Result<NodeIdentity, EngineError> {
+        authorize(ctx, arcus::NODE_JOIN, &Target::default())?;
+        let name: Name = name.parse()?;
+        let tx = self.store().begin(ctx).await?;
+        if !tx.join_token_use(&hash(token), Timestamp::now()).await? {
+            return Err(EngineError::Denied(arcus_types::policy::Denied::Forbidden(arcus::NODE_JOIN.name)));
+        }
+        let node_id = match tx.node_by_name(name.as_str()).await? {
+            Some(node) => node.id,
+            None => {
+                let new = NodeNew { id: NodeId::new(), name, availability_zone: self.config().default_zone.clone() };
+                tx.node_insert(&new).await?;
+                new.id
+            }
+        };
+        let identity = self.node_identity(csr_pem, node_id)?;
+        tx.audit(AuditEntry {
+            action: arcus::NODE_JOIN,
+            kind: "node",
+            id: node_id.to_string(),
+            project_id: None,
+            detail: &json!({}),
+        })
+        .await?;
+        tx.commit().await?;
+        tracing::info!(node.id = %node_id, "a node joined");
+        Ok(identity)
+    }
+
+    /// A fresh certificate for a node that has one.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] unless the caller is a node that is still known.
+    pub async fn node_renew(&self, ctx: &OpCtx, csr_pem: &str) -> Result<NodeIdentity, EngineError> {
+        authorize(ctx, arcus::NODE_RENEW, &Target::default())?;
+        let node_id = node_of(ctx)?;
+        self.node_known(node_id).await?;
+        self.node_identity(csr_pem, node_id)
+    }
+
+    fn node_identity(&self, csr_pem: &str, node_id: NodeId) -> Result<NodeIdentity, EngineError> {
+        let authority = self.authority()?;
+        let certificate_pem = authority
+            .issue_node(csr_pem, node_id)
+            .map_err(|_| EngineError::invalid("csr_pem is not a valid certificate request in PEM"))?;
+        Ok(NodeIdentity {
+            node_id,
+            certificate_pem,
+            ca_pem: authority.ca_pem().to_owned(),
+            renew_after_s: NODE_CERTIFICATE_S / 2,
+        })
+    }
+
+    async fn node_known(&self, id: NodeId) -> Result<u64, EngineError> {
+        let generation = self.store().node_spec_generation(id).await?;
+        generation.ok_or_else(|| EngineError::not_found("NodeNotFound", "Node", id))
+    }
+
+    /// What a node must bring about, once it is newer than `after` or a client waits for a byte stream; `None` when
+    /// nothing changed for [`SPEC_POLL_S`]. Relays in `known_relays` have been acted on already.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] unless the caller is a node.
+    pub async fn node_spec(
+        &self,
+        ctx: &OpCtx,
+        after: u64,
+        known_relays: &HashSet<arcus_types::RelayId>,
+    ) -> Result<Option<NodeSpec>, EngineError> {
+        authorize(ctx, arcus::NODE_SPEC, &Target::default())?;
+        let node_id = node_of(ctx)?;
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(SPEC_POLL_S);
+        let mut woken = self.wake().listen(node_id);
+        loop {
+            woken.mark_unchanged();
+            let generation = self.node_known(node_id).await?;
+            let relays = self.relays().of_node(node_id);
+            if generation > after || relays.iter().any(|r| !known_relays.contains(&r.id)) {
+                let (networks, routers, security_groups) = self.network_specs(node_id).await?;
+                let (servers, snapshots) = self.server_specs(node_id).await?;
+                return Ok(Some(NodeSpec {
+                    generation,
+                    networks,
+                    routers,
+                    security_groups,
+                    servers,
+                    snapshots,
+                    prefetch: Vec::new(),
+                    relays,
+                }));
+            }
+            let look_again = if self.store().is_postgres() {
+                deadline.min(tokio::time::Instant::now() + REPLICA_POLL)
+            } else {
+                deadline
+            };
+            let woke = tokio::time::timeout_at(look_again, woken.changed()).await;
+            if woke.is_err() && tokio::time::Instant::now() >= deadline {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes in what a node has observed. A report that says nothing new writes nothing but, now and then, that the node
+    /// was heard of.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] unless the caller is a node.
+    pub async fn node_report(&self, ctx: &OpCtx, report: &NodeReport) -> Result<(), EngineError> {
+        authorize(ctx, arcus::NODE_REPORT, &Target::default())?;
+        let node_id = node_of(ctx)?;
+        self.node_heard(node_id, &report.facts).await?;
+        self.ports_observed(node_id, &report.ports_up).await?;
+        self.servers_observed(node_id, report).await?;
+        for fault in &report.network_faults {
+            tracing::warn!(node.id = %node_id, fault, "a node could not bring about part of its network");
+        }
+        Ok(())
+    }
+
+    async fn node_heard(&self, node_id: NodeId, facts: &NodeFacts) -> Result<(), EngineError> {
+        let now = Timestamp::now();
+        let every_us = i64::try_from(self.config().node_down_after_s / 3).unwrap_or(20).saturating_mul(1_000_000);
+        let (facts_changed, write) = {
+            let mut seen = self.node_memory().seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let entry = seen.entry(node_id).or_default();
+            entry.at = now;
+            let changed = entry.facts.as_ref() != Some(facts);
+            let write = changed || now.0 - entry.written_at.0 >= every_us;
+            if write {
+                entry.written_at = now;
+                entry.facts = Some(facts.clone());
+            }
+            (changed, write)
+        };
+        if !write {
+            return Ok(());
+        }
+        let tx = self.store().begin_unaudited().await?;
+        if facts_changed {
+            let config = self.config();
+            let scaled = |amount: u64, percent: u32| amount.saturating_mul(u64::from(percent)) / 100;
+            let caps = (
+                scaled(u64::from(facts.vcpus), config.vcpu_overcommit_percent),
+                scaled(facts.memory_mib, config.memory_overcommit_percent),
+                scaled(facts.disk_gib, config.disk_overcommit_percent),
+            );
+            tx.node_facts_set(node_id, facts, caps).await?;
+        } else {
+            tx.node_seen(node_id, now).await?;
+        }
+        Ok(tx.commit().await?)
+    }
+}
+
+/// The node that calls.
+pub(crate) fn node_of(ctx: &OpCtx) -> Result<NodeId, EngineError> {
+    match ctx.actor {
+        Actor::Node { node_id } => Ok(node_id),
+        Actor::Anonymous | Actor::User { .. } | Actor::System => {
+            Err(EngineError::Denied(arcus_types::policy::Denied::Forbidden(arcus::NODE_REPORT.name)))
+        }
+    }
+}
+
+fn hash(token: &str) -> String {
+    hex::encode(Sha256::digest(token.as_bytes()))
+}

@@ -1,0 +1,385 @@
+//! Security groups: sets of filter rules, and the default group that each project has from first sight on.
+
+pub mod rules;
+
+use crate::networks::{found, guard, over_quota, own_project, seen_by};
+use crate::{Engine, EngineError};
+use arcus_store::{AuditEntry, Db, Listing, Page, QuotaResource, SecurityGroup, SecurityGroupRule, StoreError, Tx};
+use arcus_types::agent::{Direction, EtherType};
+use arcus_types::policy::{Action, Target, authorize, network as policy};
+use arcus_types::{OpCtx, ProjectId, SecurityGroupId, SecurityGroupRuleId, Timestamp};
+use rules::RuleNew;
+use serde_json::json;
+
+/// The name of the group that ports get where none is named.
+pub const DEFAULT_GROUP: &str = "default";
+
+/// A security group to make.
+#[derive(Debug, Clone, Default)]
+pub struct SecurityGroupNew {
+    /// Who shall own it; `None` is the caller's project.
+    pub project_id: Option<ProjectId>,
+    /// Its name.
+    pub name: String,
+    /// Free text.
+    pub description: String,
+}
+
+const GROUP: (&str, &str) = ("SecurityGroupNotFound", "Security group");
+const RULE: (&str, &str) = ("SecurityGroupRuleNotFound", "Security group rule");
+
+fn group_record(project_id: ProjectId, name: &str, description: &str) -> SecurityGroup {
+    let now = Timestamp::now();
+    SecurityGroup {
+        id: SecurityGroupId::new(),
+        project_id,
+        name: name.to_owned(),
+        description: description.to_owned(),
+        is_default: false,
+        rules: Vec::new(),
+        revision: 1,
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+fn rule_record(group: &SecurityGroup, direction: Direction, ethertype: EtherType) -> SecurityGroupRule {
+    SecurityGroupRule {
+        id: SecurityGroupRuleId::new(),
+        security_group_id: group.id,
+        project_id: group.project_id,
+        description: String::new(),
+        direction,
+        ethertype,
+        protocol: None,
+        protocol_number: None,
+        port_min: None,
+        port_max: None,
+        remote_cidr: None,
+        remote_group_id: None,
+        revision: 1,
+        created_at: group.created_at,
+        updated_at: group.created_at,
+    }
+}
+
+impl Engine {
+    /// A project's default group, made on first use: what leaves is allowed, and what comes from the group itself.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`].
+    pub async fn default_security_group_in(&self, tx: &Tx, project: ProjectId) -> Result<SecurityGroupId, EngineError> {
+        if let Some(id) = tx.security_group_default(project).await? {
+            return Ok(id);
+        }
+        let mut group = group_record(project, DEFAULT_GROUP, "Default security group");
+        group.is_default = true;
+        if !tx.security_group_insert(&group).await? {
+            let made_meanwhile = tx.security_group_default(project).await?;
+            return found(made_meanwhile, GROUP.0, GROUP.1, DEFAULT_GROUP);
+        }
+        for ethertype in [EtherType::V4, EtherType::V6] {
+            tx.security_group_rule_insert(&rule_record(&group, Direction::Egress, ethertype)).await?;
+            let mut ingress = rule_record(&group, Direction::Ingress, ethertype);
+            ingress.remote_group_id = Some(group.id);
+            tx.security_group_rule_insert(&ingress).await?;
+        }
+        tx.quota_count(project, QuotaResource::SecurityGroups, 1).await?;
+        tx.quota_count(project, QuotaResource::SecurityGroupRules, 4).await?;
+        Ok(group.id)
+    }
+
+    /// Makes the default group of a project that is seen for the first time.
+    async fn default_security_group_ensure(&self, ctx: &OpCtx, project: ProjectId) -> Result<(), EngineError> {
+        if self.store().security_group_default(project).await?.is_some() {
+            return Ok(());
+        }
+        let tx = self.store().begin(ctx).await?;
+        let id = self.default_security_group_in(&tx, project).await?;
+        let entry = AuditEntry {
+            action: policy::SECURITY_GROUP_CREATE,
+            kind: "security_group",
+            id: id.to_string(),
+            project_id: Some(project),
+            detail: &json!({ "name": DEFAULT_GROUP }),
+        };
+        tx.audit(entry).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// The group of a project that a name or id means.
+    ///
+    /// # Errors
+    /// `SecurityGroupNotFound`; `NoUniqueMatch` if several have the name. A project that was never seen before has no
+    /// `default` yet: callers that write use [`Engine::default_security_group_in`] for that name.
+    pub async fn security_group_resolve(
+        &self,
+        db: &Db,
+        project: ProjectId,
+        name_or_id: &str,
+    ) -> Result<SecurityGroupId, EngineError> {
+        if let Ok(id) = name_or_id.parse::<SecurityGroupId>()
+            && let Some(group) = db.security_group_get(id).await?
+            && group.project_id == project
+        {
+            return Ok(id);
+        }
+        match db.security_groups_by_name(project, name_or_id).await?.as_slice() {
+            [id] => Ok(*id),
+            [] => Err(EngineError::not_found(GROUP.0, GROUP.1, name_or_id)),
+            _ => Err(EngineError::Conflict {
+                code: "NoUniqueMatch",
+                message: format!(
+                    "Multiple security groups match the name '{name_or_id}': use an id to be more specific."
+                ),
+            }),
+        }
+    }
+
+    async fn group_audit(&self, tx: &Tx, action: Action, group: &SecurityGroup) -> Result<(), EngineError> {
+        let detail = json!({ "name": group.name });
+        let (id, project_id) = (group.id.to_string(), Some(group.project_id));
+        Ok(tx.audit(AuditEntry { action, kind: "security_group", id, project_id, detail: &detail }).await?)
+    }
+
+    /// Makes groups, all or none. Each begins with two rules that let everything leave.
+    ///
+    /// # Errors
+    /// `OverQuota`; 409 for a second group named `default`.
+    pub async fn security_groups_create(
+        &self,
+        ctx: &OpCtx,
+        wishes: Vec<SecurityGroupNew>,
+    ) -> Result<Vec<SecurityGroup>, EngineError> {
+        authorize(ctx, policy::SECURITY_GROUP_CREATE, &Target::own(ctx))?;
+        let tx = self.store().begin(ctx).await?;
+        let mut groups = Vec::with_capacity(wishes.len());
+        for new in wishes {
+            let project = own_project(ctx, new.project_id)?;
+            self.default_security_group_in(&tx, project).await?;
+            if new.name == DEFAULT_GROUP {
+                return Err(EngineError::Conflict {
+                    code: "SecurityGroupDefaultAlreadyExists",
+                    message: "Default security group already exists.".into(),
+                });
+            }
+            let mut group = group_record(project, &new.name, &new.description);
+            if !tx.quota_claim(project, QuotaResource::SecurityGroups, 1).await? {
+                return Err(over_quota("security_group"));
+            }
+            if !tx.quota_claim(project, QuotaResource::SecurityGroupRules, 2).await? {
+                return Err(over_quota("security_group_rule"));
+            }
+            tx.security_group_insert(&group).await?;
+            for ethertype in [EtherType::V4, EtherType::V6] {
+                let rule = rule_record(&group, Direction::Egress, ethertype);
+                tx.security_group_rule_insert(&rule).await?;
+                group.rules.push(rule);
+            }
+            self.group_audit(&tx, policy::SECURITY_GROUP_CREATE, &group).await?;
+            groups.push(group);
+        }
+        tx.commit().await?;
+        Ok(groups)
+    }
+
+    async fn group_owned(
+        &self,
+        db: &Db,
+        ctx: &OpCtx,
+        action: Action,
+        id: SecurityGroupId,
+    ) -> Result<SecurityGroup, EngineError> {
+        let group = found(db.security_group_get(id).await?, GROUP.0, GROUP.1, id)?;
+        guard(ctx, action, group.project_id, GROUP, id)?;
+        Ok(group)
+    }
+
+    /// The group with this id.
+    ///
+    /// # Errors
+    /// `SecurityGroupNotFound`.
+    pub async fn security_group_get(&self, ctx: &OpCtx, id: SecurityGroupId) -> Result<SecurityGroup, EngineError> {
+        self.group_owned(self.store(), ctx, policy::SECURITY_GROUP_GET, id).await
+    }
+
+    /// A page of groups.
+    ///
+    /// # Errors
+    /// Policy, or [`EngineError::Store`].
+    pub async fn security_group_list(&self, ctx: &OpCtx, listing: Listing) -> Result<Page<SecurityGroup>, EngineError> {
+        authorize(ctx, policy::SECURITY_GROUP_LIST, &Target::own(ctx))?;
+        let listing = seen_by(ctx, listing)?;
+        if let Some(project) = ctx.project_id() {
+            self.default_security_group_ensure(ctx, project).await?;
+        }
+        Ok(self.store().security_group_list(&listing).await?)
+    }
+
+    /// Renames or describes a group.
+    ///
+    /// # Errors
+    /// `SecurityGroupNotFound`; 409 for a new name of the default group.
+    pub async fn security_group_update(
+        &self,
+        ctx: &OpCtx,
+        id: SecurityGroupId,
+        name: Option<String>,
+        description: Option<String>,
+    ) -> Result<SecurityGroup, EngineError> {
+        let tx = self.store().begin(ctx).await?;
+        let mut group = self.group_owned(&tx, ctx, policy::SECURITY_GROUP_UPDATE, id).await?;
+        if group.is_default && name.as_ref().is_some_and(|name| *name != group.name) {
+            return Err(EngineError::Conflict {
+                code: "SecurityGroupCannotUpdateDefault",
+                message: "Updating default security group not allowed.".into(),
+            });
+        }
+        group.name = name.unwrap_or(group.name);
+        group.description = description.unwrap_or(group.description);
+        tx.security_group_update(&group).await?;
+        self.group_audit(&tx, policy::SECURITY_GROUP_UPDATE, &group).await?;
+        let group = found(tx.security_group_get(id).await?, GROUP.0, GROUP.1, id)?;
+        tx.commit().await?;
+        Ok(group)
+    }
+
+    /// Removes a group with its rules.
+    ///
+    /// # Errors
+    /// `SecurityGroupNotFound`; `SecurityGroupInUse` while ports or other groups' rules refer to it;
+    /// `SecurityGroupCannotRemoveDefault`, except for administrators.
+    pub async fn security_group_delete(&self, ctx: &OpCtx, id: SecurityGroupId) -> Result<(), EngineError> {
+        let tx = self.store().begin(ctx).await?;
+        let group = self.group_owned(&tx, ctx, policy::SECURITY_GROUP_DELETE, id).await?;
+        if group.is_default && !ctx.is_admin() {
+            return Err(EngineError::Conflict {
+                code: "SecurityGroupCannotRemoveDefault",
+                message: "Insufficient rights for removing default security group.".into(),
+            });
+        }
+        // Rules that refer to their own group do not keep it.
+        for rule in &group.rules {
+            tx.security_group_rule_delete(rule.id).await?;
+        }
+        match tx.security_group_delete(id).await {
+            Ok(_) => {}
+            Err(StoreError::Referenced(_)) => {
+                return Err(EngineError::Conflict {
+                    code: "SecurityGroupInUse",
+                    message: format!("Security Group {id} in use."),
+                });
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let rules = u64::try_from(group.rules.len()).unwrap_or(u64::MAX);
+        tx.quota_release(group.project_id, QuotaResource::SecurityGroupRules, rules).await?;
+        tx.quota_release(group.project_id, QuotaResource::SecurityGroups, 1).await?;
+        self.group_audit(&tx, policy::SECURITY_GROUP_DELETE, &group).await?;
+        self.commit(tx).await?;
+        Ok(())
+    }
+
+    /// Adds rules, all or none.
+    ///
+    /// # Errors
+    /// 400 for a rule that cannot be, `SecurityGroupNotFound`, `SecurityGroupRuleExists`, `OverQuota`.
+    pub async fn security_group_rules_create(
+        &self,
+        ctx: &OpCtx,
+        wishes: Vec<RuleNew>,
+    ) -> Result<Vec<SecurityGroupRule>, EngineError> {
+        authorize(ctx, policy::SECURITY_GROUP_RULE_CREATE, &Target::own(ctx))?;
+        let tx = self.store().begin(ctx).await?;
+        let mut made = Vec::with_capacity(wishes.len());
+        for new in wishes {
+            let id = new.security_group_id;
+            let group = self.group_owned(&tx, ctx, policy::SECURITY_GROUP_RULE_CREATE, id).await?;
+            if let Some(remote) = new.remote_group_id {
+                let known = tx.security_group_get(remote).await?;
+                let usable = known.filter(|g| g.project_id == group.project_id || ctx.is_admin());
+                found(usable, GROUP.0, GROUP.1, remote)?;
+            }
+            let rule = rules::rule(&new, group.project_id, Timestamp::now())?;
+            if !tx.quota_claim(group.project_id, QuotaResource::SecurityGroupRules, 1).await? {
+                return Err(over_quota("security_group_rule"));
+            }
+            if !tx.security_group_rule_insert(&rule).await? {
+                let same = group.rules.iter().find(|r| r.fingerprint() == rule.fingerprint());
+                let id = same.map_or_else(String::new, |r| r.id.to_string());
+                return Err(EngineError::Conflict {
+                    code: "SecurityGroupRuleExists",
+                    message: format!("Security group rule already exists. Rule id is {id}."),
+                });
+            }
+            self.rule_changed(&tx, policy::SECURITY_GROUP_RULE_CREATE, &rule).await?;
+            made.push(rule);
+        }
+        self.commit(tx).await?;
+        Ok(made)
+    }
+
+    async fn rule_changed(&self, tx: &Tx, action: Action, rule: &SecurityGroupRule) -> Result<(), EngineError> {
+        tx.security_group_bump(rule.security_group_id).await?;
+        tx.nodes_touch_by_groups(&[rule.security_group_id]).await?;
+        let detail = json!({ "security_group_id": rule.security_group_id, "rule": rule.fingerprint() });
+        let (id, project_id) = (rule.id.to_string(), Some(rule.project_id));
+        Ok(tx.audit(AuditEntry { action, kind: "security_group_rule", id, project_id, detail: &detail }).await?)
+    }
+
+    async fn rule_owned(
+        &self,
+        db: &Db,
+        ctx: &OpCtx,
+        action: Action,
+        id: SecurityGroupRuleId,
+    ) -> Result<SecurityGroupRule, EngineError> {
+        let rule = found(db.security_group_rule_get(id).await?, RULE.0, RULE.1, id)?;
+        guard(ctx, action, rule.project_id, RULE, id)?;
+        Ok(rule)
+    }
+
+    /// The rule with this id.
+    ///
+    /// # Errors
+    /// `SecurityGroupRuleNotFound`.
+    pub async fn security_group_rule_get(
+        &self,
+        ctx: &OpCtx,
+        id: SecurityGroupRuleId,
+    ) -> Result<SecurityGroupRule, EngineError> {
+        self.rule_owned(self.store(), ctx, policy::SECURITY_GROUP_RULE_GET, id).await
+    }
+
+    /// A page of rules.
+    ///
+    /// # Errors
+    /// Policy, or [`EngineError::Store`].
+    pub async fn security_group_rule_list(
+        &self,
+        ctx: &OpCtx,
+        listing: Listing,
+    ) -> Result<Page<SecurityGroupRule>, EngineError> {
+        authorize(ctx, policy::SECURITY_GROUP_RULE_LIST, &Target::own(ctx))?;
+        let listing = seen_by(ctx, listing)?;
+        if let Some(project) = ctx.project_id() {
+            self.default_security_group_ensure(ctx, project).await?;
+        }
+        Ok(self.store().security_group_rule_list(&listing).await?)
+    }
+
+    /// Removes a rule.
+    ///
+    /// # Errors
+    /// `SecurityGroupRuleNotFound`.
+    pub async fn security_group_rule_delete(&self, ctx: &OpCtx, id: SecurityGroupRuleId) -> Result<(), EngineError> {
+        let tx = self.store().begin(ctx).await?;
+        let rule = self.rule_owned(&tx, ctx, policy::SECURITY_GROUP_RULE_DELETE, id).await?;
+        // Before the row goes: nodes are found by it.
+        self.rule_changed(&tx, policy::SECURITY_GROUP_RULE_DELETE, &rule).await?;
+        tx.security_group_rule_delete(id).await?;
+        tx.quota_release(rule.project_id, QuotaResource::SecurityGroupRules, 1).await?;
+        self.commit(tx).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! Images of servers' disks: the image is recorded at once, the node fills it.
+
+use super::{admit, retried};
+use crate::{Engine, EngineError};
+use arcus_store::{Server, ServerSnapshot, Tx};
+use arcus_types::agent::{SnapshotReport, SnapshotState};
+use arcus_types::policy::compute;
+use arcus_types::servers::{ServerRequest, ServerTask};
+use arcus_types::{ImageId, Name, NodeId, OpCtx, ServerId, Timestamp};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// The image that is asked for.
+#[derive(Debug, Clone)]
+pub struct SnapshotWish {
+    /// Its name.
+    pub name: Name,
+    /// What its owner says of it.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Engine {
+    /// Makes an image of a server's root disk.
+    ///
+    /// # Errors
+    /// [`EngineError::Conflict`] in a state or under a lock that does not admit it, [`EngineError::OverQuota`],
+    /// [`EngineError::NotFound`], or a refusal.
+    pub async fn server_image_create(
+        &self,
+        ctx: &OpCtx,
+        id: ServerId,
+        wish: &SnapshotWish,
+    ) -> Result<ImageId, EngineError> {
+        retried!({
+            let tx = self.store().begin(ctx).await?;
+            let mut server = self.server_held(&tx, ctx, compute::SERVER_SNAPSHOT, id).await?;
+            admit(ctx, &server, ServerRequest::CreateImage)?;
+            super::actions::on_a_node(&server, ServerRequest::CreateImage)?;
+            let Some(node_id) = server.node_id else { return Err(super::stale()) };
+            let properties = snapshot_properties(&server, wish);
+            let name = wish.name.clone();
+            let image_id =
+                self.image_snapshot_begin_in(&tx, ctx, server.project_id, node_id, name, properties).await?;
+            let request_id = ctx.request_id;
+            tx.server_snapshot_insert(&ServerSnapshot { image_id, server_id: id, node_id, request_id }).await?;
+            let detail = json!({ "image_id": image_id });
+            let event = Some("compute_snapshot_instance");
+            self.server_record(&tx, &server, compute::SERVER_SNAPSHOT, "createImage", event, &detail).await?;
+            self.server_wish(&tx, &mut server, Some(ServerTask::ImageSnapshot)).await?;
+            tx.commit().await?;
+            self.server_wake(&server);
+            Ok(image_id)
+        })
+    }
+
+    /// What a node says of the images that it makes.
+    pub(super) async fn snapshots_observed(
+        &self,
+        ctx: &OpCtx,
+        node: NodeId,
+        reports: &[SnapshotReport],
+    ) -> Result<(), EngineError> {
+        let over: Vec<&SnapshotReport> = reports
+            .iter()
+            .filter(|r| match r.state {
+                SnapshotState::Done | SnapshotState::Failed(_) => true,
+                SnapshotState::Copying | SnapshotState::Uploading => false,
+            })
+            .collect();
+        if over.is_empty() {
+            return Ok(());
+        }
+        let known = self.store().server_snapshots_by_node(node).await?;
+        for report in over {
+            if let Some(snapshot) = known.iter().find(|s| s.image_id == report.image_id) {
+                retried!({ self.snapshot_over(ctx, snapshot, &report.state).await })?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn snapshot_over(
+        &self,
+        ctx: &OpCtx,
+        snapshot: &ServerSnapshot,
+        state: &SnapshotState,
+    ) -> Result<(), EngineError> {
+        let failure = match state {
+            SnapshotState::Done => None,
+            SnapshotState::Failed(fault) => Some(fault.message.as_str()),
+            SnapshotState::Copying | SnapshotState::Uploading => return Ok(()),
+        };
+        let tx = self.store().begin(ctx).await?;
+        let Some(mut server) = tx.server_lock(snapshot.server_id).await? else { return Ok(()) };
+        if !tx.server_snapshot_delete(snapshot.image_id).await? {
+            return Ok(());
+        }
+        if failure.is_some() {
+            self.image_snapshot_failed_in(&tx, snapshot.image_id).await?;
+        }
+        let now = Timestamp::now();
+        tx.server_action_finish(server.id, snapshot.request_id, now, failure).await?;
+        if server.task == Some(ServerTask::ImageSnapshot) {
+            server.task = None;
+            server.task_deadline = None;
+        }
+        server.updated_at = now;
+        self.server_touch(&tx, &mut server).await?;
+        let detail = json!({ "image_id": snapshot.image_id, "failure": failure });
+        self.server_audit(&tx, &server, compute::SERVER_OBSERVE, &detail).await?;
+        tx.server_update(&mut server).await?;
+        tx.commit().await?;
+        self.server_wake(&server);
+        Ok(())
+    }
+
+    /// Gives up the images that are being made of a server.
+    pub(super) async fn snapshots_give_up(&self, tx: &Tx, server: &Server) -> Result<(), EngineError> {
+        for snapshot in tx.server_snapshots_by_server(server.id).await? {
+            tx.server_snapshot_delete(snapshot.image_id).await?;
+            self.image_snapshot_failed_in(tx, snapshot.image_id).await?;
+            let why = Some("The server was removed, or the node did not finish in time.");
+            tx.server_action_finish(server.id, snapshot.request_id, Timestamp::now(), why).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What clients look for in an image that was made of a server, and what a server made of it must inherit.
+fn snapshot_properties(server: &Server, wish: &SnapshotWish) -> BTreeMap<String, String> {
+    let mut properties: BTreeMap<String, String> = server
+        .details
+        .image_properties
+        .iter()
+        .filter(|(key, _)| key.starts_with("hw_") || key.starts_with("os_") || key.as_str() == "architecture")
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    properties.extend(wish.metadata.clone());
+    properties.insert("image_type".into(), "snapshot".into());
+    properties.insert("instance_uuid".into(), server.id.to_string());
+    properties.insert("base_image_ref".into(), server.image.id.to_string());
+    properties
+}

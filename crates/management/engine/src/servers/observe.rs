@@ -1,0 +1,359 @@
+//! What a node says of its servers, and what follows.
+//!
+//! [`judge`] compares one report with one record and decides, purely; the engine then holds the row, judges again and
+//! writes. A report that says nothing new costs one read.
+
+use super::resize::flavors_swap;
+use super::retried;
+use crate::{Engine, EngineError};
+use arcus_store::{Server, ServerFault, Tx};
+use arcus_types::agent::{NodeReport, Observed, Power, ServerReport};
+use arcus_types::policy::compute;
+use arcus_types::servers::{PowerState, ServerEvent, ServerState, ServerTask};
+use arcus_types::{Actor, NodeId, OpCtx, RequestId, Scope, ServerId, Timestamp};
+use serde_json::json;
+use std::collections::HashMap;
+
+/// How long a node may go on trying before the owner sees ERROR, in seconds; it recovers if the node succeeds after all.
+const TRANSIENT_PATIENCE_S: i64 = 60;
+
+/// What a report means for a server.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Verdict {
+    /// Nothing new.
+    Same,
+    /// Only figures changed.
+    Figures {
+        power_state: PowerState,
+        progress: u8,
+        step: Option<String>,
+    },
+    /// The wish is brought about.
+    Reached { power_state: PowerState },
+    /// The guest ended by itself.
+    Ended { power_state: PowerState, why: Option<String> },
+    /// The wish cannot be brought about, or not yet.
+    Failed { fault: ServerFault },
+    /// The node holds nothing of it any more, as wished.
+    Gone,
+}
+
+/// What `report` means; `None` for a report that does not name the server.
+pub(super) fn judge(
+    server: &Server,
+    report: Option<&ServerReport>,
+    spec_generation: u64,
+    now: Timestamp,
+) -> Verdict {
+    let deleting = server.task == Some(ServerTask::Deleting);
+    let Some(report) = report else {
+        let acted = spec_generation >= server.node_generation;
+        return if deleting && acted { Verdict::Gone } else { Verdict::Same };
+    };
+    if deleting || report.epoch != server.epoch {
+        return Verdict::Same;
+    }
+    let acted = report.version >= server.version;
+    match report.observed {
+        Observed::Preparing => figures(server, report, server.power_state),
+        Observed::Failed if acted => failed(server, report, now),
+        Observed::Failed => Verdict::Same,
+        Observed::Ended if acted && server.power != Power::Stopped => {
+            let power_state = if report.fault.is_some() { PowerState::Crashed } else { PowerState::Shutdown };
+            let why = report.fault.as_ref().map(|f| f.message.clone());
+            let known = server.state == ServerState::Stopped && server.task.is_none();
+            if known { Verdict::Same } else { Verdict::Ended { power_state, why } }
+        }
+        Observed::Running | Observed::Paused | Observed::Stopped | Observed::Suspended | Observed::Ended => {
+            let power_state = power_state(report.observed);
+            if acted && reached(server, report) && awaited(server) {
+                Verdict::Reached { power_state }
+            } else {
+                figures(server, report, power_state)
+            }
+        }
+    }
+}
+
+const fn power_state(observed: Observed) -> PowerState {
+    match observed {
+        Observed::Running => PowerState::Running,
+        Observed::Paused => PowerState::Paused,
+        Observed::Stopped | Observed::Ended => PowerState::Shutdown,
+        Observed::Suspended => PowerState::Suspended,
+        Observed::Preparing | Observed::Failed => PowerState::NoState,
+    }
+}
+
+/// Whether what the node sees is what is wished.
+fn reached(server: &Server, report: &ServerReport) -> bool {
+    match server.power {
+        Power::Running => {
+            report.observed == Observed::Running
+                && report.restarts >= server.restarts
+                && report.incarnation == server.incarnation
+        }
+        Power::Paused => report.observed == Observed::Paused,
+        Power::Stopped => matches!(report.observed, Observed::Stopped | Observed::Ended),
+        Power::Suspended => report.observed == Observed::Suspended,
+    }
+}
+
+/// Whether somebody waits for the wish: a task, or an error that the node goes on working at.
+fn awaited(server: &Server) -> bool {
+    match server.task {
+        Some(ServerTask::ImageSnapshot) => false,
+        Some(_) => true,
+        None => {
+            server.state == ServerState::Building
+                || (server.state == ServerState::Error && server.fault.as_ref().is_some_and(|f| f.transient))
+        }
+    }
+}
+
+fn figures(server: &Server, report: &ServerReport, power_state: PowerState) -> Verdict {
+    let preparing = report.observed == Observed::Preparing;
+    let progress = if preparing { report.progress_percent.min(99) } else { server.progress };
+    let step = if preparing { report.step.clone() } else { server.details.step.clone() };
+    if power_state == server.power_state && progress == server.progress && step == server.details.step {
+        return Verdict::Same;
+    }
+    Verdict::Figures { power_state, progress, step }
+}
+
+fn failed(server: &Server, report: &ServerReport, now: Timestamp) -> Verdict {
+    let told = report.fault.as_ref();
+    let transient = told.is_some_and(|f| f.transient);
+    let message = told.map_or_else(|| "The node could not do it and did not say why.".to_owned(), |f| f.message.clone());
+    if let (true, Some(task), Some(deadline)) = (transient, server.task, server.task_deadline) {
+        let began = deadline.plus_seconds(-task.deadline_s());
+        if now < began.plus_seconds(TRANSIENT_PATIENCE_S) {
+            let step = Some(message);
+            let changed = step != server.details.step;
+            let (power_state, progress) = (server.power_state, server.progress);
+            return if changed { Verdict::Figures { power_state, progress, step } } else { Verdict::Same };
+        }
+    }
+    let known = server.task.is_none()
+        && server.state == ServerState::Error
+        && server.fault.as_ref().is_some_and(|f| f.message == message || !f.transient);
+    if known || (server.task.is_none() && server.state == ServerState::Stopped) {
+        return Verdict::Same;
+    }
+    let details = told.map(|f| f.details.clone()).unwrap_or_default();
+    Verdict::Failed { fault: ServerFault { code: 500, message, details, at: now, transient } }
+}
+
+impl Engine {
+    /// Takes in what a node says of its servers: tasks end, faults show, servers that are gone give back what they held.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`].
+    pub async fn servers_observed(&self, node: NodeId, report: &NodeReport) -> Result<(), EngineError> {
+        let ctx = OpCtx {
+            actor: Actor::Node { node_id: node },
+            scope: Scope::System,
+            ..OpCtx::anonymous(RequestId::new())
+        };
+        let servers = self.store().server_list_by_node(node).await?;
+        let reports: HashMap<ServerId, &ServerReport> = report.servers.iter().map(|r| (r.id, r)).collect();
+        for server in servers {
+            let said = reports.get(&server.id).copied();
+            if judge(&server, said, report.spec_generation, Timestamp::now()) != Verdict::Same {
+                retried!({ self.server_observed(&ctx, node, server.id, said, report.spec_generation).await })?;
+            }
+        }
+        self.snapshots_observed(&ctx, node, &report.snapshots).await
+    }
+
+    async fn server_observed(
+        &self,
+        ctx: &OpCtx,
+        node: NodeId,
+        id: ServerId,
+        report: Option<&ServerReport>,
+        spec_generation: u64,
+    ) -> Result<(), EngineError> {
+        let now = Timestamp::now();
+        let tx = self.store().begin(ctx).await?;
+        let Some(mut server) = tx.server_lock(id).await? else { return Ok(()) };
+        if server.node_id != Some(node) || server.deleted_at.is_some() {
+            return Ok(());
+        }
+        let verdict = judge(&server, report, spec_generation, now);
+        match verdict {
+            Verdict::Same => return Ok(()),
+            Verdict::Figures { power_state, progress, step } => {
+                drop(tx);
+                return self.server_figures(id, server.generation, power_state, progress, step).await;
+            }
+            Verdict::Gone => {
+                self.server_remove_in(&tx, &mut server, compute::SERVER_OBSERVE).await?;
+                tx.commit().await?;
+                self.wake().all();
+                return Ok(());
+            }
+            Verdict::Reached { power_state } => self.server_reached(&tx, &mut server, power_state, now).await?,
+            Verdict::Ended { power_state, why } => {
+                self.server_ended(&tx, &mut server, power_state, why, now).await?;
+            }
+            Verdict::Failed { fault } => self.server_failed(&tx, &mut server, fault).await?,
+        }
+        let detail = json!({ "state": server.state.text(), "task": server.task.map(ServerTask::text) });
+        self.server_audit(&tx, &server, compute::SERVER_OBSERVE, &detail).await?;
+        tx.commit().await?;
+        self.server_wake(&server);
+        tracing::info!(server.id = %id, state = %server.state, "a server changed");
+        Ok(())
+    }
+
+    /// Figures are nobody's resource: no audit record.
+    async fn server_figures(
+        &self,
+        id: ServerId,
+        generation: u64,
+        power_state: PowerState,
+        progress: u8,
+        step: Option<String>,
+    ) -> Result<(), EngineError> {
+        let tx = self.store().begin_unaudited().await?;
+        let Some(mut server) = tx.server_lock(id).await?.filter(|s| s.generation == generation) else {
+            return Ok(());
+        };
+        server.power_state = power_state;
+        server.progress = progress;
+        server.details.step = step;
+        tx.server_update(&mut server).await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn server_reached(
+        &self,
+        tx: &Tx,
+        server: &mut Server,
+        power_state: PowerState,
+        now: Timestamp,
+    ) -> Result<(), EngineError> {
+        server.power_state = power_state;
+        server.progress = 0;
+        server.details.step = None;
+        server.updated_at = now;
+        let next = match server.task {
+            Some(ServerTask::ResizeStopping) => Some(ServerTask::ResizeFinishing),
+            Some(ServerTask::RevertStopping) => Some(ServerTask::RevertFinishing),
+            Some(_) | None => None,
+        };
+        if let Some(task) = next {
+            flavors_swap(server);
+            return self.server_wish_on(tx, server, task, now).await;
+        }
+        let event = match (server.task, server.power) {
+            (Some(ServerTask::ResizeFinishing), _) => ServerEvent::Resized,
+            (_, Power::Running) => ServerEvent::Started,
+            (_, Power::Stopped) => ServerEvent::StopSeen,
+            (_, Power::Paused) => ServerEvent::PauseSeen,
+            (_, Power::Suspended) => ServerEvent::SuspendSeen,
+        };
+        let Ok(state) = server.state.after(event) else { return self.server_settled(tx, server, None, now).await };
+        if server.details.resize.is_some() && state != ServerState::Resized {
+            self.resize_settle(tx, server).await?;
+        }
+        server.state = state;
+        server.fault = None;
+        if event == ServerEvent::Started && server.launched_at.is_none() {
+            server.launched_at = Some(now);
+        }
+        self.server_settled(tx, server, None, now).await
+    }
+
+    /// The next step of a task: it keeps the request that it began with.
+    async fn server_wish_on(
+        &self,
+        tx: &Tx,
+        server: &mut Server,
+        task: ServerTask,
+        now: Timestamp,
+    ) -> Result<(), EngineError> {
+        server.version += 1;
+        server.task = Some(task);
+        server.task_deadline = Some(now.plus_seconds(task.deadline_s()));
+        self.server_touch(tx, server).await?;
+        tx.server_update(server).await?;
+        Ok(())
+    }
+
+    async fn server_ended(
+        &self,
+        tx: &Tx,
+        server: &mut Server,
+        power_state: PowerState,
+        why: Option<String>,
+        now: Timestamp,
+    ) -> Result<(), EngineError> {
+        let never_ran = server.state == ServerState::Building;
+        if let (true, Some(message)) = (never_ran, &why) {
+            let fault = ServerFault {
+                code: 500,
+                message: message.clone(),
+                details: String::new(),
+                at: now,
+                transient: false,
+            };
+            return self.server_failed(tx, server, fault).await;
+        }
+        server.power_state = power_state;
+        server.power = Power::Stopped;
+        server.version += 1;
+        server.updated_at = now;
+        if never_ran {
+            server.launched_at = Some(now);
+        }
+        if let Ok(state) = server.state.after(ServerEvent::StopSeen) {
+            if server.details.resize.is_some() {
+                self.resize_settle(tx, server).await?;
+            }
+            server.state = state;
+        }
+        self.server_touch(tx, server).await?;
+        let failure = server.task.map(|_| why.unwrap_or_else(|| "The guest powered itself off.".into()));
+        self.server_settled(tx, server, failure.as_deref(), now).await
+    }
+
+    pub(super) async fn server_failed(
+        &self,
+        tx: &Tx,
+        server: &mut Server,
+        fault: ServerFault,
+    ) -> Result<(), EngineError> {
+        let now = fault.at;
+        let message = fault.message.clone();
+        tracing::warn!(server.id = %server.id, fault = %message, details = %fault.details, "a server failed");
+        if let Ok(state) = server.state.after(ServerEvent::Failed) {
+            server.state = state;
+        }
+        server.fault = Some(fault);
+        server.updated_at = now;
+        server.details.step = None;
+        self.server_settled(tx, server, Some(&message), now).await
+    }
+
+    /// Ends the task that is under way, writes the row and closes the entry in the history.
+    async fn server_settled(
+        &self,
+        tx: &Tx,
+        server: &mut Server,
+        failure: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), EngineError> {
+        let snapshot = server.task == Some(ServerTask::ImageSnapshot) && failure.is_none();
+        if !snapshot {
+            if let Some(request) = server.request_id.take() {
+                tx.server_action_finish(server.id, request, now, failure).await?;
+            }
+            server.task = None;
+            server.task_deadline = None;
+        }
+        tx.server_update(server).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! Another flavor for a server, on its own node: it shuts down, gets other hardware and a larger disk, and starts; then
+//! its owner confirms or reverts.
+//!
+//! Between the request and the owner's word the larger of both flavors is claimed, so that reverting cannot fail. A disk
+//! that grew never shrinks: after a revert the server keeps it, and keeps paying for it.
+
+use super::{admit, retried};
+use crate::{Engine, EngineError};
+use arcus_store::{QuotaResource, Server, ServerFlavor, ServerResize, Tx};
+use arcus_types::agent::Power;
+use arcus_types::flavors::FlavorId;
+use arcus_types::policy::compute;
+use arcus_types::servers::{ServerEvent, ServerRequest, ServerTask};
+use arcus_types::{OpCtx, ServerId, Timestamp};
+use serde_json::json;
+
+impl Engine {
+    /// Gives a server another flavor; its owner confirms or reverts afterwards.
+    ///
+    /// # Errors
+    /// [`EngineError::Conflict`] in a state that does not admit it, [`EngineError::Invalid`] for a flavor that does not fit
+    /// or that its node has no room for, [`EngineError::OverQuota`], [`EngineError::NotFound`], or a refusal.
+    pub async fn server_resize(&self, ctx: &OpCtx, id: ServerId, flavor: &FlavorId) -> Result<(), EngineError> {
+        let found = self.flavor_get(ctx, flavor).await.map_err(super::create::as_invalid);
+        retried!({
+            let tx = self.store().begin(ctx).await?;
+            let mut server = self.server_held(&tx, ctx, compute::SERVER_RESIZE, id).await?;
+            admit(ctx, &server, ServerRequest::Resize)?;
+            super::actions::on_a_node(&server, ServerRequest::Resize)?;
+            let flavor = match &found {
+                Ok(flavor) => super::create::server_flavor(flavor.clone()),
+                Err(error) => return_invalid(error)?,
+            };
+            flavor_fits(&server, &flavor)?;
+            self.resize_claim(&tx, &mut server, &flavor).await?;
+            let ran = server.power != Power::Stopped;
+            let detail = json!({ "flavor": flavor.id });
+            server.details.resize = Some(ServerResize { other: flavor, ran });
+            let event = Some("compute_resize_instance");
+            self.server_record(&tx, &server, compute::SERVER_RESIZE, "resize", event, &detail).await?;
+            self.server_usage(&tx, &server, true).await?;
+            let task = if ran {
+                server.power = Power::Stopped;
+                ServerTask::ResizeStopping
+            } else {
+                flavors_swap(&mut server);
+                ServerTask::ResizeFinishing
+            };
+            self.server_wish(&tx, &mut server, Some(task)).await?;
+            tx.commit().await?;
+            self.server_wake(&server);
+            Ok(())
+        })
+    }
+
+    /// Keeps the other flavor; what only the old one needed is given back.
+    ///
+    /// # Errors
+    /// [`EngineError::Conflict`] in a state that does not admit it, [`EngineError::NotFound`], or a refusal.
+    pub async fn server_resize_confirm(&self, ctx: &OpCtx, id: ServerId) -> Result<(), EngineError> {
+        retried!({
+            let tx = self.store().begin(ctx).await?;
+            let mut server = self.server_held(&tx, ctx, compute::SERVER_RESIZE, id).await?;
+            admit(ctx, &server, ServerRequest::ConfirmResize)?;
+            self.resize_settle(&tx, &mut server).await?;
+            let event = if server.power == Power::Stopped { ServerEvent::StopSeen } else { ServerEvent::Started };
+            server.state = server.state.after(event).map_err(|e| EngineError::conflict(e.to_string()))?;
+            server.updated_at = Timestamp::now();
+            let detail = json!({ "flavor": server.flavor.id });
+            self.server_record(&tx, &server, compute::SERVER_RESIZE, "confirmResize", None, &detail).await?;
+            tx.server_update(&mut server).await?;
+            Ok(tx.commit().await?)
+        })
+    }
+
+    /// Gives the old flavor back.
+    ///
+    /// # Errors
+    /// [`EngineError::Conflict`] in a state that does not admit it, [`EngineError::NotFound`], or a refusal.
+    pub async fn server_resize_revert(&self, ctx: &OpCtx, id: ServerId) -> Result<(), EngineError> {
+        retried!({
+            let tx = self.store().begin(ctx).await?;
+            let mut server = self.server_held(&tx, ctx, compute::SERVER_RESIZE, id).await?;
+            admit(ctx, &server, ServerRequest::RevertResize)?;
+            let event = Some("compute_revert_resize");
+            self.server_record(&tx, &server, compute::SERVER_RESIZE, "revertResize", event, &json!({})).await?;
+            let task = if server.power == Power::Stopped {
+                flavors_swap(&mut server);
+                ServerTask::RevertFinishing
+            } else {
+                server.power = Power::Stopped;
+                ServerTask::RevertStopping
+            };
+            self.server_wish(&tx, &mut server, Some(task)).await?;
+            tx.commit().await?;
+            self.server_wake(&server);
+            Ok(())
+        })
+    }
+
+    /// Claims what the other flavor needs beyond what the server holds.
+    async fn resize_claim(&self, tx: &Tx, server: &mut Server, to: &ServerFlavor) -> Result<(), EngineError> {
+        let more_vcpus = u64::from(to.vcpus.saturating_sub(server.flavor.vcpus));
+        let more_memory = to.memory_mib.saturating_sub(server.flavor.memory_mib);
+        for (resource, amount) in [(QuotaResource::Cores, more_vcpus), (QuotaResource::RamMib, more_memory)] {
+            if amount > 0 && !tx.quota_claim(server.project_id, resource, amount).await? {
+                let quotas = tx.quota_list(server.project_id, &[resource]).await?;
+                let (cap, used) = quotas.first().map_or((0, 0), |q| (q.cap, q.used));
+                let name = resource.name();
+                return Err(EngineError::OverQuota {
+                    code: "TooManyInstances",
+                    message: format!(
+                        "Quota exceeded for {name}: Requested {amount}, but already used {used} of {cap} {name}"
+                    ),
+                });
+            }
+        }
+        let node_vcpus = u64::from(to.vcpus).saturating_sub(server.vcpus);
+        let node_memory = to.memory_mib.saturating_sub(server.memory_mib);
+        let node_disk = to.disk_gib.saturating_sub(server.disk_gib);
+        let Some(node) = server.node_id else { return Err(super::stale()) };
+        if !tx.node_claim(node, node_vcpus, node_memory, node_disk).await? {
+            return Err(EngineError::invalid(format!(
+                "No valid host was found. The server's node has no room for {node_vcpus} more virtual CPUs, \
+                 {node_memory} MiB more memory and {node_disk} GiB more disk, or is closed for new servers."
+            )));
+        }
+        server.vcpus += node_vcpus;
+        server.memory_mib += node_memory;
+        server.disk_gib += node_disk;
+        Ok(())
+    }
+
+    /// Ends a resize: only what the present flavor needs stays claimed, and the disk as it has grown. The caller holds and
+    /// writes the row.
+    pub(super) async fn resize_settle(&self, tx: &Tx, server: &mut Server) -> Result<(), EngineError> {
+        let Some(resize) = server.details.resize.take() else { return Ok(()) };
+        let (vcpus, memory_mib) = (u64::from(server.flavor.vcpus), server.flavor.memory_mib);
+        let over_vcpus = u64::from(resize.other.vcpus).saturating_sub(vcpus);
+        let over_memory = resize.other.memory_mib.saturating_sub(memory_mib);
+        tx.quota_release(server.project_id, QuotaResource::Cores, over_vcpus).await?;
+        tx.quota_release(server.project_id, QuotaResource::RamMib, over_memory).await?;
+        if let Some(node) = server.node_id {
+            let (less_vcpus, less_memory) =
+                (server.vcpus.saturating_sub(vcpus), server.memory_mib.saturating_sub(memory_mib));
+            tx.node_release(node, less_vcpus, less_memory, 0).await?;
+            server.vcpus -= less_vcpus;
+            server.memory_mib -= less_memory;
+        }
+        self.server_usage(tx, server, true).await
+    }
+}
+
+/// The flavor and the other one change places.
+pub(super) fn flavors_swap(server: &mut Server) {
+    if let Some(resize) = &mut server.details.resize {
+        std::mem::swap(&mut server.flavor, &mut resize.other);
+        server.power = if resize.ran { Power::Running } else { Power::Stopped };
+    }
+}
+
+fn flavor_fits(server: &Server, to: &ServerFlavor) -> Result<(), EngineError> {
+    if to.id == server.flavor.id {
+        return Err(EngineError::invalid("When resizing, instances must change flavor!"));
+    }
+    if to.disk_gib < server.flavor.disk_gib {
+        return Err(EngineError::invalid(format!(
+            "Resize error: Unable to resize disk down. The disk has {} GiB, flavor {} has {}.",
+            server.disk_gib, to.name, to.disk_gib
+        )));
+    }
+    Ok(())
+}
+
+/// The lookup's refusal once more, for each try.
+fn return_invalid(error: &EngineError) -> Result<ServerFlavor, EngineError> {
+    Err(EngineError::invalid(error.to_string()))
+}

@@ -1,0 +1,141 @@
+//! A server with everything around it that its owner sees, for one or for many in a fixed number of queries.
+
+use crate::{Engine, EngineError};
+use arcus_store::{Server, ServerSecrets};
+use arcus_types::{MacAddr, NetworkId, OpCtx, PortId, SecurityGroupId, ServerId, Timestamp};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+
+/// A server with what its owner sees around it.
+#[derive(Debug, Clone)]
+pub struct ServerView {
+    /// The record.
+    pub server: Server,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Its node, for administrators.
+    pub node: Option<NodeStanding>,
+    /// Its addresses by network name.
+    pub addresses: BTreeMap<String, Vec<AddressView>>,
+    /// The names of the security groups of its ports.
+    pub security_groups: Vec<String>,
+    /// What only it and its owner may see; fetched on demand.
+    pub secrets: Option<ServerSecrets>,
+}
+
+/// How a server's node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeStanding {
+    /// The node's name.
+    pub name: String,
+    /// Whether it was heard of lately.
+    pub alive: bool,
+    /// Whether it takes new servers.
+    pub enabled: bool,
+}
+
+/// An address of a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressView {
+    /// The address.
+    pub address: IpAddr,
+    /// The interface's Ethernet address.
+    pub mac: MacAddr,
+    /// Whether it is an external address that leads here.
+    pub floating: bool,
+}
+
+impl Engine {
+    /// Servers with what is around them: a fixed number of queries, however many there are.
+    pub(super) async fn server_views(
+        &self,
+        servers: Vec<Server>,
+        secrets: bool,
+    ) -> Result<Vec<ServerView>, EngineError> {
+        let ids: Vec<ServerId> = servers.iter().map(|s| s.id).collect();
+        let mut tags: HashMap<ServerId, Vec<String>> = HashMap::new();
+        for (id, tag) in self.store().server_tags(&ids).await? {
+            tags.entry(id).or_default().push(tag);
+        }
+        let mut secrets = if secrets { self.store().server_secrets(&ids).await? } else { HashMap::new() };
+        let nodes = if servers.iter().any(|s| s.node_id.is_some()) { self.store().node_list().await? } else { vec![] };
+        let mut around = self.server_networks(&servers).await?;
+        let now = Timestamp::now();
+        Ok(servers
+            .into_iter()
+            .map(|server| {
+                let node = nodes.iter().find(|n| Some(n.id) == server.node_id).map(|n| NodeStanding {
+                    name: n.name.to_string(),
+                    alive: self.node_alive(n, now),
+                    enabled: n.enabled,
+                });
+                let (addresses, security_groups) = around.remove(&server.id).unwrap_or_default();
+                let tags = tags.remove(&server.id).unwrap_or_default();
+                let secrets = secrets.remove(&server.id);
+                ServerView { tags, node, addresses, security_groups, secrets, server }
+            })
+            .collect())
+    }
+
+    async fn server_networks(
+        &self,
+        servers: &[Server],
+    ) -> Result<HashMap<ServerId, (BTreeMap<String, Vec<AddressView>>, Vec<String>)>, EngineError> {
+        let ids: Vec<ServerId> = servers.iter().map(|s| s.id).collect();
+        let mut ports = self.store().port_list_by_servers(&ids).await?;
+        let order: HashMap<PortId, usize> =
+            servers.iter().flat_map(|s| s.details.ports.iter().enumerate().map(|(i, p)| (*p, i))).collect();
+        ports.sort_by_key(|p| order.get(&p.id).copied().unwrap_or(usize::MAX));
+        let mut network_ids: Vec<NetworkId> = ports.iter().map(|p| p.network_id).collect();
+        network_ids.sort_unstable();
+        network_ids.dedup();
+        let mut group_ids: Vec<SecurityGroupId> = ports.iter().flat_map(|p| p.security_groups.clone()).collect();
+        group_ids.sort_unstable();
+        group_ids.dedup();
+        let port_ids: Vec<PortId> = ports.iter().map(|p| p.id).collect();
+        let networks: HashMap<_, _> =
+            self.store().network_list_by_ids(&network_ids).await?.into_iter().map(|n| (n.id, n.name)).collect();
+        let groups: HashMap<_, _> =
+            self.store().security_group_list_by_ids(&group_ids).await?.into_iter().map(|g| (g.id, g.name)).collect();
+        let floating = self.store().floating_ips_by_ports(&port_ids).await?;
+        let mut out: HashMap<ServerId, (BTreeMap<String, Vec<AddressView>>, Vec<String>)> = HashMap::new();
+        for port in ports {
+            let Some(server_id) = port.server_id else { continue };
+            let (addresses, names) = out.entry(server_id).or_default();
+            let network = networks.get(&port.network_id).cloned().unwrap_or_default();
+            let list = addresses.entry(network).or_default();
+            for fixed in &port.fixed_ips {
+                list.push(AddressView { address: fixed.address, mac: port.mac, floating: false });
+            }
+            for ip in floating.iter().filter(|f| f.port_id == Some(port.id)) {
+                list.push(AddressView { address: ip.address, mac: port.mac, floating: true });
+            }
+            for name in port.security_groups.iter().filter_map(|id| groups.get(id)) {
+                if !names.contains(name) {
+                    names.push(name.clone());
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// One server with what is around it. Administrators also see one that is gone.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`] or a refusal.
+    pub async fn server_show(&self, ctx: &OpCtx, id: ServerId, secrets: bool) -> Result<ServerView, EngineError> {
+        let action = arcus_types::policy::compute::SERVER_SHOW;
+        let server = self.server_seen(self.store(), ctx, action, id, true).await?;
+        self.server_view(server, secrets).await
+    }
+
+    /// A server that the caller has just read or written, with what is around it.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`].
+    pub async fn server_view(&self, server: Server, secrets: bool) -> Result<ServerView, EngineError> {
+        let id = server.id;
+        let mut views = self.server_views(vec![server], secrets).await?;
+        views.pop().ok_or_else(|| super::no_server(id))
+    }
+}

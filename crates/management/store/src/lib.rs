@@ -1,0 +1,318 @@
+//! All SQL of Arcus: schema, migrations and queries, the same for SQLite and PostgreSQL.
+//!
+//! [`Db`] reads; [`Tx`] also writes. A method is one statement, or says why it is more. Reads run on [`Store`] and inside a
+//! transaction alike, because both are a [`Db`] underneath. A transaction that wrote something and left no audit record
+//! does not commit.
+
+mod application_credentials;
+mod assignments;
+mod audit;
+mod subnets;
+mod security_groups;
+mod routers;
+mod ports;
+mod networks;
+mod listing;
+mod floating_ips;
+mod addresses;
+mod domains;
+mod groups;
+mod images;
+mod nodes;
+mod projects;
+mod quotas;
+mod revocations;
+mod roles;
+mod flavors;
+mod keypairs;
+mod server_actions;
+mod server_groups;
+mod servers;
+mod sql;
+mod users;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use application_credentials::{ApplicationCredential, ApplicationCredentialKey};
+pub use assignments::{
+    Assignment, AssignmentActor, AssignmentFilter, AssignmentTarget, Named, RoleActor, RoleTarget,
+};
+pub use domains::{Domain, DomainChange, DomainFilter, DomainKey};
+pub use groups::{Group, GroupFilter};
+pub use projects::{Project, ProjectChange, ProjectFilter, ProjectInDomain, ProjectKey};
+pub use revocations::{Revocation, RevocationKind, Revoked};
+pub use roles::{RoleEntry, RoleFilter};
+pub use users::{Login, User, UserChange, UserFilter, UserKey};
+pub use addresses::{SEGMENT_MAX, Stretch};
+pub use audit::{AuditEntry, UsageEntry};
+pub use flavors::{Flavor, FlavorFilter, FlavorSort};
+pub use keypairs::Keypair;
+pub use server_actions::{ServerAction, ServerActionEvent, ServerActionFilter};
+pub use server_groups::{GroupPolicy, ServerGroup};
+pub use servers::{
+    Server, ServerDetails, ServerFault, ServerFilter, ServerFlavor, ServerResize, ServerSecrets, ServerSnapshot,
+    ServerSort, ServerVisibility,
+};
+pub use floating_ips::{FLOATING_IP_FIELDS, FloatingIp};
+pub use listing::{Field, FieldKind, Listing, PAGE_ROWS_MAX, Page};
+pub use networks::{NETWORK_FIELDS, Network};
+pub use ports::{
+    AllowedPair, OWNER_FLOATING_IP, OWNER_ROUTER_GATEWAY, OWNER_ROUTER_INTERFACE, PORT_FIELDS, Port, PortFilter, PortStatus,
+};
+pub use routers::{ROUTER_FIELDS, Router};
+pub use security_groups::{
+    SECURITY_GROUP_FIELDS, SECURITY_GROUP_RULE_FIELDS, SecurityGroup, SecurityGroupRule, direction_text, ethertype_text,
+};
+pub use subnets::{AllocationPool, HostRoute, Ipv6Mode, SUBNET_FIELDS, Subnet};
+pub use images::{Image, ImageContent, ImageFilter, ImageMember, ImageSortKey, ImageUpload, ImageVisible, TimeTest};
+pub use nodes::{Node, NodeNew};
+pub use quotas::{Quota, QuotaResource};
+
+use arcus_types::{NodeId, OpCtx};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+};
+use std::collections::BTreeSet;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How long a writer waits for another one on SQLite.
+const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Connections that one process holds at most.
+const CONNECTIONS_MAX: u32 = 16;
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be reached or opened.
+    #[error("could not open the database at {url}")]
+    Open {
+        /// Where, without a password.
+        url: String,
+        /// What the database said.
+        #[source]
+        source: DbErr,
+    },
+    /// The schema could not be brought up to date.
+    #[error("could not migrate the database")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A row with this key is there already.
+    #[error("already exists: {0}")]
+    Duplicate(String),
+    /// A row that this one needs is missing, or others still need this one.
+    #[error("a row that is needed is missing, or this one is still needed: {0}")]
+    Referenced(String),
+    /// The row changed since it was read; read it again.
+    #[error("{0} changed meanwhile")]
+    Stale(&'static str),
+    /// A stored value does not have the form that it must have.
+    #[error("column {column} holds {value:?}, which is not valid")]
+    Corrupt {
+        /// The column.
+        column: String,
+        /// The value, as far as it can be shown.
+        value: String,
+    },
+    /// A transaction wrote something and nobody recorded who and why.
+    #[error("a transaction that wrote without an audit record was not committed")]
+    Unaudited,
+    /// Any other answer of the database.
+    #[error("the database did not do it")]
+    Database(#[source] DbErr),
+}
+
+impl StoreError {
+    /// Whether the same call may work if it is tried again.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Stale(_) => true,
+            Self::Database(error) => {
+                let text = error.to_string();
+                ["40001", "40P01", "database is locked", "deadlock"].iter().any(|mark| text.contains(mark))
+            }
+            Self::Open { .. }
+            | Self::Migrate(_)
+            | Self::Duplicate(_)
+            | Self::Referenced(_)
+            | Self::Corrupt { .. }
+            | Self::Unaudited => false,
+        }
+    }
+}
+
+impl From<DbErr> for StoreError {
+    fn from(error: DbErr) -> Self {
+        match error.sql_err() {
+            Some(sea_orm::SqlErr::UniqueConstraintViolation(what)) => Self::Duplicate(what),
+            Some(sea_orm::SqlErr::ForeignKeyConstraintViolation(what)) => Self::Referenced(what),
+            Some(_) | None => Self::Database(error),
+        }
+    }
+}
+
+enum Link {
+    Pool(DatabaseConnection),
+    Transaction(DatabaseTransaction),
+}
+
+/// Something that queries can be run on.
+pub struct Db {
+    link: Link,
+    queries: Arc<AtomicU64>,
+}
+
+impl Db {
+    /// How many statements have been run through this store since it was opened: tests hold requests to a number.
+    pub fn queries(&self) -> u64 {
+        self.queries.load(Ordering::Relaxed)
+    }
+
+    /// Which engine this is.
+    pub fn is_postgres(&self) -> bool {
+        self.backend() == DbBackend::Postgres
+    }
+
+    fn backend(&self) -> DbBackend {
+        match &self.link {
+            Link::Pool(db) => db.get_database_backend(),
+            Link::Transaction(tx) => tx.get_database_backend(),
+        }
+    }
+}
+
+/// The database.
+#[derive(Clone)]
+pub struct Store(Arc<Db>);
+
+impl Deref for Store {
+    type Target = Db;
+    fn deref(&self) -> &Db {
+        &self.0
+    }
+}
+
+impl Store {
+    /// Opens `sqlite:///path`, `sqlite::memory:` or `postgres://…` and brings the schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] or [`StoreError::Migrate`].
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let shown = url.split('@').next_back().unwrap_or(url).to_owned();
+        let url = match url.strip_prefix("sqlite://") {
+            Some(path) if !path.contains('?') => format!("sqlite://{path}?mode=rwc"),
+            Some(_) | None => url.to_owned(),
+        };
+        let mut options = ConnectOptions::new(url.clone());
+        let memory = url.contains(":memory:");
+        options
+            .max_connections(if memory { 1 } else { CONNECTIONS_MAX })
+            .min_connections(1)
+            .idle_timeout(Duration::from_secs(if memory { u64::from(u32::MAX) } else { 60 }))
+            .sqlx_logging(false)
+            .map_sqlx_sqlite_opts(|o| {
+                o.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
+                    .synchronous(sqlx::sqlite::SqliteSynchronous::Full)
+                    .busy_timeout(SQLITE_BUSY_TIMEOUT)
+                    .foreign_keys(true)
+                    .pragma("cache_size", "-4096")
+            });
+        let db = Database::connect(options).await.map_err(|source| StoreError::Open { url: shown, source })?;
+        match db.get_database_backend() {
+            DbBackend::Postgres => MIGRATIONS.run(db.get_postgres_connection_pool()).await?,
+            _ => MIGRATIONS.run(db.get_sqlite_connection_pool()).await?,
+        }
+        Ok(Self(Arc::new(Db { link: Link::Pool(db), queries: Arc::default() })))
+    }
+
+    /// Begins a transaction on behalf of `ctx`. Dropped without [`Tx::commit`], it leaves nothing behind.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn begin(&self, ctx: &OpCtx) -> Result<Tx, StoreError> {
+        let Link::Pool(db) = &self.0.link else { return Err(StoreError::Unaudited) };
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let transaction = db.begin_with_options(options).await?;
+        let db = Db { link: Link::Transaction(transaction), queries: Arc::clone(&self.0.queries) };
+        Ok(Tx {
+            db,
+            ctx: *ctx,
+            wrote: AtomicBool::new(false),
+            audited: AtomicBool::new(false),
+            touched: Mutex::default(),
+        })
+    }
+
+    /// Begins a transaction whose writes change no resource of anybody's and so need no audit record: leases and
+    /// observed figures.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn begin_unaudited(&self) -> Result<Tx, StoreError> {
+        let tx = self.begin(&OpCtx::system()).await?;
+        tx.audited.store(true, Ordering::Relaxed);
+        Ok(tx)
+    }
+
+    /// Closes every connection; the files are complete afterwards.
+    pub async fn close(&self) {
+        if let Link::Pool(db) = &self.0.link {
+            drop(db.close_by_ref().await);
+        }
+    }
+}
+
+/// A transaction, on behalf of somebody.
+pub struct Tx {
+    db: Db,
+    ctx: OpCtx,
+    wrote: AtomicBool,
+    audited: AtomicBool,
+    /// Nodes whose generation this transaction has raised.
+    touched: Mutex<BTreeSet<NodeId>>,
+}
+
+impl Deref for Tx {
+    type Target = Db;
+    fn deref(&self) -> &Db {
+        &self.db
+    }
+}
+
+impl Tx {
+    /// On whose behalf.
+    pub fn ctx(&self) -> &OpCtx {
+        &self.ctx
+    }
+
+    /// The nodes that this transaction has given something new to do: wake them after the commit.
+    pub fn touched(&self) -> Vec<NodeId> {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    pub(crate) fn touched_add(&self, nodes: &[NodeId]) {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).extend(nodes);
+    }
+
+    /// Makes all that was written last.
+    ///
+    /// # Errors
+    /// [`StoreError::Unaudited`] if something was written and [`Tx::audit`] was never called.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        if self.wrote.load(Ordering::Relaxed) && !self.audited.load(Ordering::Relaxed) {
+            debug_assert!(false, "a transaction wrote without an audit record");
+            return Err(StoreError::Unaudited);
+        }
+        match self.db.link {
+            Link::Transaction(tx) => Ok(tx.commit().await?),
+            Link::Pool(_) => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Nodes, their capacity and the tokens that they join with.
+
+use crate::sql::{Json, Row, params};
+use crate::{Db, StoreError, Tx};
+use arcus_types::agent::NodeFacts;
+use arcus_types::{Name, NodeId, Timestamp};
+
+/// A machine that runs guests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name, unique in the cloud.
+    pub name: Name,
+    /// The availability zone that it is in.
+    pub availability_zone: String,
+    /// Whether new servers may be placed on it.
+    pub enabled: bool,
+    /// Why not, in an operator's words.
+    pub disabled_reason: Option<String>,
+    /// Rises whenever something that the node must bring about changes.
+    pub spec_generation: u64,
+    /// What it last said of itself.
+    pub facts: NodeFacts,
+    /// When it was last heard of.
+    pub seen_at: Timestamp,
+    /// Virtual CPUs that servers may claim, overcommit included.
+    pub vcpus_cap: u64,
+    /// Virtual CPUs claimed.
+    pub vcpus_used: u64,
+    /// Memory that servers may claim, in MiB.
+    pub memory_mib_cap: u64,
+    /// Memory claimed, in MiB.
+    pub memory_mib_used: u64,
+    /// Disk that servers may claim, in GiB.
+    pub disk_gib_cap: u64,
+    /// Disk claimed, in GiB.
+    pub disk_gib_used: u64,
+    /// When it joined.
+    pub created_at: Timestamp,
+    /// When its record last changed.
+    pub updated_at: Timestamp,
+}
+
+/// A node that joins.
+#[derive(Debug, Clone)]
+pub struct NodeNew {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name.
+    pub name: Name,
+    /// The availability zone that it is in.
+    pub availability_zone: String,
+}
+
+const COLUMNS: &str = "id, name, availability_zone, enabled, disabled_reason, spec_generation, facts, seen_at, vcpus_cap, \
+     vcpus_used, memory_mib_cap, memory_mib_used, disk_gib_cap, disk_gib_used, created_at, updated_at";
+
+fn node(row: &Row) -> Result<Node, StoreError> {
+    Ok(Node {
+        id: row.get("id")?,
+        name: row.get("name")?,
+        availability_zone: row.get("availability_zone")?,
+        enabled: row.get("enabled")?,
+        disabled_reason: row.opt("disabled_reason")?,
+        spec_generation: row.get("spec_generation")?,
+        facts: row.json("facts")?,
+        seen_at: row.get("seen_at")?,
+        vcpus_cap: row.get("vcpus_cap")?,
+        vcpus_used: row.get("vcpus_used")?,
+        memory_mib_cap: row.get("memory_mib_cap")?,
+        memory_mib_used: row.get("memory_mib_used")?,
+        disk_gib_cap: row.get("disk_gib_cap")?,
+        disk_gib_used: row.get("disk_gib_used")?,
+        created_at: row.get("created_at")?,
+        updated_at: row.get("updated_at")?,
+    })
+}
+
+impl Db {
+    /// The node with this id.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn node_get(&self, id: NodeId) -> Result<Option<Node>, StoreError> {
+        let row = self.one(format!("SELECT {COLUMNS} FROM nodes WHERE id = $1"), params![id]).await?;
+        row.as_ref().map(node).transpose()
+    }
+
+    /// The node with this name.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn node_by_name(&self, name: &str) -> Result<Option<Node>, StoreError> {
+        let row = self.one(format!("SELECT {COLUMNS} FROM nodes WHERE name = $1"), params![name]).await?;
+        row.as_ref().map(node).transpose()
+    }
+
+    /// All nodes, by name.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn node_list(&self) -> Result<Vec<Node>, StoreError> {
+        let rows = self.all(format!("SELECT {COLUMNS} FROM nodes ORDER BY name"), vec![]).await?;
+        rows.iter().map(node).collect()
+    }
+
+    /// The generation of what a node must bring about.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn node_spec_generation(&self, id: NodeId) -> Result<Option<u64>, StoreError> {
+        let row = self.one("SELECT spec_generation FROM nodes WHERE id = $1", params![id]).await?;
+        row.map(|r| r.get("spec_generation")).transpose()
+    }
+}
+
+impl Tx {
+    /// Records a node that joins; it can hold nothing until its first report.
+    ///
+    /// # Errors
+    /// [`StoreError::Duplicate`] if the name is taken.
+    pub async fn node_insert(&self, new: &NodeNew) -> Result<(), StoreError> {
+        let now = Timestamp::now();
+        self.exec(
+            "INSERT INTO nodes (id, name, availability_zone, enabled, spec_generation, facts, seen_at, vcpus_cap, vcpus_used,
+             memory_mib_cap, memory_mib_used, disk_gib_cap, disk_gib_used, created_at, updated_at)
+             VALUES ($1, $2, $3, TRUE, 1, $4, $5, 0, 0, 0, 0, 0, 0, $5, $5)",
+            params![new.id, &new.name, &new.availability_zone, Json(&NodeFacts::default()), now],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Says that something which this node must bring about has changed.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn node_touch(&self, id: NodeId) -> Result<(), StoreError> {
+        self.exec("UPDATE nodes SET spec_generation = spec_generation + 1 WHERE id = $1", params![id]).await?;
+        self.touched_add(&[id]);
+        Ok(())
+    }
+
+    /// Says the same of every node: for changes whose reach is not known more closely.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn node_touch_all(&self) -> Result<(), StoreError> {
+        self.exec("UPDATE nodes SET spec_generation = spec_generation + 1", vec![]).await?;
+        Ok(())
+    }
+
+    /// Records what a node said of itself, with the capacity that follows from it.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn node_facts_set(
+        &self,
+        id: NodeId,
+        facts: &NodeFacts,
+        caps: (u64, u64, u64),
+    ) -> Result<(), StoreError> {
+        let (vcpus, memory_mib, disk_gib) = caps;
+        self.exec(
+            "UPDATE nodes SET facts = $2, vcpus_cap = $3, memory_mib_cap = $4, disk_gib_cap = $5, seen_at = $6, updated_at = $6
+             WHERE id = $1",
+            params![id, Json(facts), vcpus, memory_mib, disk_gib, Timestamp::now()],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Records that a node was heard of.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn node_seen(&self, id: NodeId, at: Timestamp) -> Result<(), StoreError> {
+        self.exec("UPDATE nodes SET seen_at = $2 WHERE id = $1", params![id, at]).await?;
+        Ok(())
+    }
+
+    /// Claims capacity on a node; `false` if it is not there any more, and then nothing is claimed.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn node_claim(
+        &self,
+        id: NodeId,
+        vcpus: u64,
+        memory_mib: u64,
+        disk_gib: u64,
+    ) -> Result<bool, StoreError> {
+        let changed = self
+            .exec(
+                "UPDATE nodes SET vcpus_used = vcpus_used + $2, memory_mib_used = memory_mib_used + $3,
+                 disk_gib_used = disk_gib_used + $4
+                 WHERE id = $1 AND enabled AND vcpus_used + $2 <= vcpus_cap AND memory_mib_used + $3 <= memory_mib_cap
+                 AND disk_gib_used + $4 <= disk_gib_cap",
+                params![id, vcpus, memory_mib, disk_gib],
+            )
+            .await?;
+        Ok(changed == 1)
+    }
+
+    /// Gives claimed capacity back.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn node_release(
+        &self,
+        id: NodeId,
+        vcpus: u64,
+        memory_mib: u64,
+        disk_gib: u64,
+    ) -> Result<(), StoreError> {
+        self.exec(
+            "UPDATE nodes SET vcpus_used = vcpus_used - $2, memory_mib_used = memory_mib_used - $3,
+             disk_gib_used = disk_gib_used - $4 WHERE id = $1",
+            params![id, vcpus, memory_mib, disk_gib],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Opens or closes a node for new servers.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn node_enable(&self, id: NodeId, enabled: bool, reason: Option<&str>) -> Result<bool, StoreError> {
+        let changed = self
+            .exec(
+                "UPDATE nodes SET enabled = $2, disabled_reason = $3, updated_at = $4 WHERE id = $1",
+                params![id, enabled, reason, Timestamp::now()],
+            )
+            .await?;
+        Ok(changed == 1)
+    }
+
+    /// Records a join token by its hash.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn join_token_insert(&self, hash: &str, uses: u64, expires_at: Timestamp) -> Result<(), StoreError> {
+        self.exec(
+            "INSERT INTO join_tokens (token_hash, uses_left, expires_at) VALUES ($1, $2, $3)",
+            params![hash, uses, expires_at],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Uses a join token once; `false` if it is unknown, used up or too old.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn join_token_use(&self, hash: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let changed = self
+            .exec(
+                "UPDATE join_tokens SET uses_left = uses_left - 1
+                 WHERE token_hash = $1 AND uses_left > 0 AND expires_at > $2",
+                params![hash, now],
+            )
+            .await?;
+        Ok(changed == 1)
+    }
+}

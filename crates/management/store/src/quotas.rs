@@ -1,0 +1,182 @@
+//! Quotas: how much of each resource a project may have, claimed by a conditional write in the transaction that uses it.
+
+use crate::sql::{Where, params};
+use crate::{Db, StoreError, Tx};
+use arcus_types::ProjectId;
+
+macro_rules! resources { ($($(#[$doc:meta])* $name:ident = $text:literal, $default:literal;)*) => {
+    /// A resource that a project has a quota of.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub enum QuotaResource { $($(#[$doc])* $name),* }
+
+    impl QuotaResource {
+        /// Every resource.
+        pub const ALL: &[QuotaResource] = &[$(QuotaResource::$name),*];
+
+        /// The name in the database and in the APIs.
+        pub const fn name(self) -> &'static str { match self { $(Self::$name => $text),* } }
+
+        /// What a project may have unless its quota says otherwise; -1 is no limit.
+        pub const fn default_cap(self) -> i64 { match self { $(Self::$name => $default),* } }
+    }
+}; }
+
+resources! {
+    /// Servers.
+    Instances = "instances", 10;
+    /// Virtual CPUs of servers.
+    Cores = "cores", 20;
+    /// Memory of servers, in MiB.
+    RamMib = "ram", 51_200;
+    /// Server groups.
+    ServerGroups = "server_groups", 10;
+    /// Networks.
+    Networks = "network", 100;
+    /// Subnets.
+    Subnets = "subnet", 100;
+    /// Subnet pools.
+    SubnetPools = "subnetpool", -1;
+    /// Ports.
+    Ports = "port", 500;
+    /// Routers.
+    Routers = "router", 10;
+    /// Floating IPs.
+    FloatingIps = "floatingip", 50;
+    /// Security groups.
+    SecurityGroups = "security_group", 10;
+    /// Security group rules.
+    SecurityGroupRules = "security_group_rule", 100;
+    /// Images.
+    Images = "images", 100;
+}
+
+/// A project's quota of one resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// The resource.
+    pub resource: QuotaResource,
+    /// The most that may be used; -1 is no limit.
+    pub cap: i64,
+    /// What is used.
+    pub used: i64,
+}
+
+impl Db {
+    /// A project's quotas of these resources, in their order.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn quota_list(
+        &self,
+        project_id: ProjectId,
+        resources: &[QuotaResource],
+    ) -> Result<Vec<Quota>, StoreError> {
+        let mut filter = Where::default();
+        filter.and("project_id = ?", params![project_id]);
+        filter.and_in("resource", resources.iter().map(|r| r.name()).collect());
+        let sql = format!("SELECT resource, cap, used FROM quotas{}", filter.sql());
+        let mut quotas: Vec<Quota> =
+            resources.iter().map(|&resource| Quota { resource, cap: resource.default_cap(), used: 0 }).collect();
+        for row in self.all(sql, filter.params).await? {
+            let name: String = row.get("resource")?;
+            if let Some(quota) = quotas.iter_mut().find(|q| q.resource.name() == name) {
+                quota.cap = row.opt("cap")?.unwrap_or(quota.cap);
+                quota.used = row.get("used")?;
+            }
+        }
+        Ok(quotas)
+    }
+
+    /// The projects with a quota of their own of one of these resources, with their quotas of all of them.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn quota_list_of_all(
+        &self,
+        resources: &[QuotaResource],
+    ) -> Result<Vec<(ProjectId, Vec<Quota>)>, StoreError> {
+        let mut filter = Where::default();
+        filter.and("cap IS NOT NULL", vec![]);
+        filter.and_in("resource", resources.iter().map(|r| r.name()).collect());
+        let sql = format!("SELECT project_id, resource, cap, used FROM quotas{} ORDER BY project_id", filter.sql());
+        let mut all: Vec<(ProjectId, Vec<Quota>)> = Vec::new();
+        for row in self.all(sql, filter.params).await? {
+            let project: ProjectId = row.get("project_id")?;
+            if all.last().is_none_or(|(last, _)| *last != project) {
+                let fresh = |&resource: &QuotaResource| Quota { resource, cap: resource.default_cap(), used: 0 };
+                all.push((project, resources.iter().map(fresh).collect()));
+            }
+            let name: String = row.get("resource")?;
+            let quotas = all.last_mut().map(|(_, quotas)| quotas);
+            if let Some(quota) = quotas.and_then(|q| q.iter_mut().find(|q| q.resource.name() == name)) {
+                quota.cap = row.get("cap")?;
+                quota.used = row.get("used")?;
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Tx {
+    /// Claims `amount` of a resource for a project; `false` if its quota does not allow it, and then nothing is claimed.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn quota_claim(
+        &self,
+        project_id: ProjectId,
+        resource: QuotaResource,
+        amount: u64,
+    ) -> Result<bool, StoreError> {
+        const CLAIM: &str = "UPDATE quotas SET used = used + $3 WHERE project_id = $1 AND resource = $2
+             AND (COALESCE(cap, $4) < 0 OR used + $3 <= COALESCE(cap, $4))";
+        let values = || params![project_id, resource.name(), amount, resource.default_cap()];
+        if self.exec(CLAIM, values()).await? == 1 {
+            return Ok(true);
+        }
+        // The row may be missing, or another transaction may have made it meanwhile: either way it is there now.
+        self.exec(
+            "INSERT INTO quotas (project_id, resource, used) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING",
+            params![project_id, resource.name()],
+        )
+        .await?;
+        Ok(self.exec(CLAIM, values()).await? == 1)
+    }
+
+    /// Gives `amount` of a resource back.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn quota_release(
+        &self,
+        project_id: ProjectId,
+        resource: QuotaResource,
+        amount: u64,
+    ) -> Result<(), StoreError> {
+        self.exec(
+            "UPDATE quotas SET used = CASE WHEN used < $3 THEN 0 ELSE used - $3 END WHERE project_id = $1 AND resource = $2",
+            params![project_id, resource.name(), amount],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Sets a project's quota; `None` is the cloud's default, -1 no limit.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn quota_set(
+        &self,
+        project_id: ProjectId,
+        resource: QuotaResource,
+        cap: Option<i64>,
+    ) -> Result<(), StoreError> {
+        self.exec(
+            "INSERT INTO quotas (project_id, resource, cap, used) VALUES ($1, $2, $3, 0)
+             ON CONFLICT (project_id, resource) DO UPDATE SET cap = excluded.cap",
+            params![project_id, resource.name(), cap],
+        )
+        .await?;
+        Ok(())
+    }
+}

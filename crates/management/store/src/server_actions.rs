@@ -1,0 +1,177 @@
+//! What was done to servers, by whom, and how it ended.
+
+use crate::sql::{Row, Where, params};
+use crate::{Db, StoreError, Tx};
+use arcus_types::{ProjectId, RequestId, ServerId, Timestamp, UserId};
+
+/// Something that was done to a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerAction {
+    /// The server.
+    pub server_id: ServerId,
+    /// The request that asked for it.
+    pub request_id: RequestId,
+    /// What was asked, such as `reboot`.
+    pub action: String,
+    /// Who asked.
+    pub user_id: Option<UserId>,
+    /// In which project.
+    pub project_id: Option<ProjectId>,
+    /// Why it failed, in words for the owner.
+    pub message: Option<String>,
+    /// What its node was asked.
+    pub event: Option<ServerActionEvent>,
+    /// When it was asked.
+    pub started_at: Timestamp,
+    /// When its record last changed.
+    pub updated_at: Timestamp,
+}
+
+/// What a node was asked for an action, and how it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerActionEvent {
+    /// Its name, such as `compute_reboot_instance`.
+    pub event: String,
+    /// The node's name.
+    pub node: Option<String>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it was over.
+    pub finished_at: Option<Timestamp>,
+    /// `Success` or `Error`.
+    pub result: Option<String>,
+    /// Why it failed.
+    pub details: Option<String>,
+}
+
+const COLUMNS: &str = "server_id, request_id, action, user_id, project_id, message, event, event_node, event_started_at, \
+     event_finished_at, event_result, event_details, started_at, updated_at";
+
+fn action(row: &Row) -> Result<ServerAction, StoreError> {
+    let event = match row.opt::<String>("event")? {
+        None => None,
+        Some(event) => Some(ServerActionEvent {
+            event,
+            node: row.opt("event_node")?,
+            started_at: row.opt("event_started_at")?.unwrap_or_default(),
+            finished_at: row.opt("event_finished_at")?,
+            result: row.opt("event_result")?,
+            details: row.opt("event_details")?,
+        }),
+    };
+    Ok(ServerAction {
+        server_id: row.get("server_id")?,
+        request_id: row.get("request_id")?,
+        action: row.get("action")?,
+        user_id: row.opt("user_id")?,
+        project_id: row.opt("project_id")?,
+        message: row.opt("message")?,
+        event,
+        started_at: row.get("started_at")?,
+        updated_at: row.get("updated_at")?,
+    })
+}
+
+/// Which actions of a server a list holds; the newest comes first.
+#[derive(Debug, Clone, Default)]
+pub struct ServerActionFilter {
+    /// Changed at or after.
+    pub changes_since: Option<Timestamp>,
+    /// Changed at or before.
+    pub changes_before: Option<Timestamp>,
+    /// The action after which the page begins.
+    pub marker: Option<RequestId>,
+    /// At most so many rows.
+    pub limit: u64,
+}
+
+impl Db {
+    /// What was done to a server, the newest first, at most `limit + 1`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn server_action_list(
+        &self,
+        server: ServerId,
+        wanted: &ServerActionFilter,
+    ) -> Result<Vec<ServerAction>, StoreError> {
+        let mut filter = Where::default();
+        filter.and("server_id = ?", params![server]);
+        if let Some(at) = wanted.changes_since {
+            filter.and("updated_at >= ?", params![at]);
+        }
+        if let Some(at) = wanted.changes_before {
+            filter.and("updated_at <= ?", params![at]);
+        }
+        if let Some(marker) = wanted.marker {
+            let at = "(SELECT m.started_at FROM server_actions m WHERE m.server_id = ? AND m.request_id = ?)";
+            filter.and(
+                &format!("(started_at < {at} OR (started_at = {at} AND request_id < ?))"),
+                params![server, marker, server, marker, marker],
+            );
+        }
+        let sql = format!(
+            "SELECT {COLUMNS} FROM server_actions{} ORDER BY started_at DESC, request_id DESC LIMIT {}",
+            filter.sql(),
+            wanted.limit.saturating_add(1).min(10_000)
+        );
+        self.all(sql, filter.params).await?.iter().map(action).collect()
+    }
+
+    /// One thing that was done to a server.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn server_action_get(
+        &self,
+        server: ServerId,
+        request: RequestId,
+    ) -> Result<Option<ServerAction>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM server_actions WHERE server_id = $1 AND request_id = $2");
+        self.one(sql, params![server, request]).await?.as_ref().map(action).transpose()
+    }
+}
+
+impl Tx {
+    /// Records what is asked; the same request asking the same server again keeps one record.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn server_action_insert(&self, new: &ServerAction) -> Result<(), StoreError> {
+        let event = new.event.as_ref();
+        self.exec(
+            "INSERT INTO server_actions (server_id, request_id, action, user_id, project_id, message, event, event_node,
+             event_started_at, event_finished_at, event_result, event_details, started_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $13) ON CONFLICT DO NOTHING",
+            params![
+                new.server_id, new.request_id, &new.action, new.user_id, new.project_id, &new.message,
+                event.map(|e| e.event.as_str()), event.and_then(|e| e.node.as_deref()), event.map(|e| e.started_at),
+                event.and_then(|e| e.finished_at), event.and_then(|e| e.result.as_deref()),
+                event.and_then(|e| e.details.as_deref()), new.started_at
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Records how an action ended: `failure` says why it failed, unless it succeeded.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn server_action_finish(
+        &self,
+        server: ServerId,
+        request: RequestId,
+        at: Timestamp,
+        failure: Option<&str>,
+    ) -> Result<(), StoreError> {
+        let result = if failure.is_some() { "Error" } else { "Success" };
+        self.exec(
+            "UPDATE server_actions SET event_finished_at = $3, event_result = $4, event_details = $5, message = $5,
+             updated_at = $3 WHERE server_id = $1 AND request_id = $2 AND event_finished_at IS NULL",
+            params![server, request, at, result, failure],
+        )
+        .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! What only the guest and its owner may see, and snapshots that are under way.
+
+use crate::sql::{Json, Where, params};
+use crate::{Db, StoreError, Tx};
+use arcus_types::{ImageId, NodeId, RequestId, ServerId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// What only the guest and its owner may see.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerSecrets {
+    /// User data in base64.
+    pub user_data_base64: Option<String>,
+    /// The password of the login user.
+    pub admin_password: Option<String>,
+    /// SSH public keys: name and OpenSSH line.
+    pub public_keys: Vec<(String, String)>,
+    /// Seeds the guest's entropy.
+    pub random_seed_base64: Option<String>,
+}
+
+impl std::fmt::Debug for ServerSecrets {
+    /// Shows nothing.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ServerSecrets(..)")
+    }
+}
+
+/// An image that is being made of a server's disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSnapshot {
+    /// The image.
+    pub image_id: ImageId,
+    /// Whose disk.
+    pub server_id: ServerId,
+    /// The node that makes it.
+    pub node_id: NodeId,
+    /// The request that asked for it.
+    pub request_id: RequestId,
+}
+
+impl Db {
+    /// The secrets of these servers: one statement.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn server_secrets(
+        &self,
+        servers: &[ServerId],
+    ) -> Result<std::collections::HashMap<ServerId, ServerSecrets>, StoreError> {
+        if servers.is_empty() {
+            return Ok(std::collections::HashMap::new());
+        }
+        let mut filter = Where::default();
+        filter.and_in("server_id", servers.to_vec());
+        let sql = format!("SELECT server_id, document FROM server_secrets{}", filter.sql());
+        let rows = self.all(sql, filter.params).await?;
+        rows.iter().map(|r| Ok((r.get("server_id")?, r.json("document")?))).collect()
+    }
+
+    /// The snapshots that a node is to make.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn server_snapshots_by_node(&self, node: NodeId) -> Result<Vec<ServerSnapshot>, StoreError> {
+        self.snapshots("node_id = $1", params![node]).await
+    }
+
+    /// The snapshots that are being made of a server.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn server_snapshots_by_server(&self, server: ServerId) -> Result<Vec<ServerSnapshot>, StoreError> {
+        self.snapshots("server_id = $1", params![server]).await
+    }
+
+    async fn snapshots(&self, condition: &str, params: Vec<sea_orm::Value>) -> Result<Vec<ServerSnapshot>, StoreError> {
+        let sql = format!(
+            "SELECT image_id, server_id, node_id, request_id FROM server_snapshots WHERE {condition} ORDER BY created_at"
+        );
+        let rows = self.all(sql, params).await?;
+        rows.iter()
+            .map(|r| {
+                Ok(ServerSnapshot {
+                    image_id: r.get("image_id")?,
+                    server_id: r.get("server_id")?,
+                    node_id: r.get("node_id")?,
+                    request_id: r.get("request_id")?,
+                })
+            })
+            .collect()
+    }
+}
+
+impl Tx {
+    /// Records a server's secrets, new or changed.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn server_secrets_set(&self, server: ServerId, secrets: &ServerSecrets) -> Result<(), StoreError> {
+        self.exec(
+            "INSERT INTO server_secrets (server_id, document) VALUES ($1, $2)
+             ON CONFLICT (server_id) DO UPDATE SET document = excluded.document",
+            params![server, Json(secrets)],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Forgets a server's secrets.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn server_secrets_delete(&self, server: ServerId) -> Result<(), StoreError> {
+        self.exec("DELETE FROM server_secrets WHERE server_id = $1", params![server]).await?;
+        Ok(())
+    }
+
+    /// Records a snapshot that a node is to make.
+    ///
+    /// # Errors
+    /// [`StoreError::Duplicate`].
+    pub async fn server_snapshot_insert(&self, new: &ServerSnapshot) -> Result<(), StoreError> {
+        self.exec(
+            "INSERT INTO server_snapshots (image_id, server_id, node_id, request_id, created_at)
+             VALUES ($1, $2, $3, $4, $5)",
+            params![new.image_id, new.server_id, new.node_id, new.request_id, Timestamp::now()],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Forgets a snapshot that is done or given up; `false` if that has happened already.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn server_snapshot_delete(&self, image: ImageId) -> Result<bool, StoreError> {
+        Ok(self.exec("DELETE FROM server_snapshots WHERE image_id = $1", params![image]).await? == 1)
+    }
+}

@@ -1,0 +1,300 @@
+//! Identity's rows.
+
+use arcus_store::testing::{Postgres, sqlite};
+use arcus_store::{
+    ApplicationCredential, ApplicationCredentialKey, AssignmentActor, AssignmentFilter, AssignmentTarget, AuditEntry,
+    Domain, DomainChange, DomainFilter, DomainKey, Group, GroupFilter, Project, ProjectChange, ProjectFilter,
+    ProjectKey, RevocationKind, Revoked, RoleActor, RoleEntry, RoleFilter, RoleTarget, Store, StoreError, Tx, User,
+    UserChange, UserFilter, UserKey,
+};
+use arcus_types::policy::identity as policy;
+use arcus_types::{ApplicationCredentialId, DomainId, GroupId, Name, OpCtx, ProjectId, RoleId, Timestamp, UserId};
+
+#[tokio::test]
+async fn identity_on_sqlite() {
+    let (store, _folder) = sqlite().await;
+    all(&store).await;
+}
+
+#[tokio::test]
+async fn identity_on_postgres() {
+    let postgres = Postgres::start();
+    all(&postgres.store().await).await;
+}
+
+struct World {
+    domain: DomainId,
+    parent: ProjectId,
+    child: ProjectId,
+    user: UserId,
+    group: GroupId,
+    role: RoleId,
+}
+
+async fn all(store: &Store) {
+    let world = make(store).await;
+    keys_and_filters(store, &world).await;
+    changes(store, &world).await;
+    assignments(store, &world).await;
+    application_credentials(store, &world).await;
+    revocations(store, &world).await;
+    deletion(store, &world).await;
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+async fn begin(store: &Store) -> Tx {
+    store.begin(&OpCtx::system()).await.unwrap()
+}
+
+async fn commit(tx: Tx) {
+    let detail = serde_json::json!({});
+    let entry =
+        AuditEntry { action: policy::USER_CREATE, kind: "test", id: String::new(), project_id: None, detail: &detail };
+    tx.audit(entry).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+fn user(domain_id: DomainId, text: &str) -> User {
+    User {
+        id: UserId::new(),
+        domain_id,
+        name: name(text),
+        description: None,
+        email: Some("a@example.org".to_owned()),
+        enabled: true,
+        default_project_id: None,
+        token_epoch: 0,
+        created_at: Timestamp(1),
+    }
+}
+
+fn project(domain_id: DomainId, parent_id: Option<ProjectId>, text: &str) -> Project {
+    Project {
+        id: ProjectId::new(),
+        domain_id,
+        parent_id,
+        name: name(text),
+        description: String::new(),
+        enabled: true,
+        token_epoch: 0,
+        created_at: Timestamp(1),
+    }
+}
+
+async fn make(store: &Store) -> World {
+    let domain = DomainId::new();
+    let tx = begin(store).await;
+    for (id, text) in [(DomainId::DEFAULT, "Default"), (domain, "acme")] {
+        tx.domain_insert(&Domain {
+            id,
+            name: name(text),
+            description: String::new(),
+            enabled: true,
+            token_epoch: 0,
+            created_at: Timestamp(1),
+        })
+        .await
+        .unwrap();
+    }
+    let parent = project(domain, None, "parent");
+    let child = project(domain, Some(parent.id), "child");
+    let ann = user(domain, "ann");
+    let group = Group {
+        id: GroupId::new(),
+        domain_id: domain,
+        name: name("staff"),
+        description: String::new(),
+        created_at: Timestamp(1),
+    };
+    let role = RoleEntry {
+        id: RoleId::new(),
+        name: name("member"),
+        description: None,
+        builtin: false,
+        created_at: Timestamp(1),
+    };
+    tx.project_insert(&parent).await.unwrap();
+    tx.project_insert(&child).await.unwrap();
+    tx.user_insert(&ann, Some("hash1")).await.unwrap();
+    tx.user_insert(&user(DomainId::DEFAULT, "ann"), None).await.unwrap();
+    tx.group_insert(&group).await.unwrap();
+    tx.role_insert(&role).await.unwrap();
+    commit(tx).await;
+    let tx = begin(store).await;
+    let twice = tx.user_insert(&user(domain, "ann"), None).await;
+    assert!(matches!(twice, Err(StoreError::Duplicate(_))), "{twice:?}");
+    World { domain, parent: parent.id, child: child.id, user: ann.id, group: group.id, role: role.id }
+}
+
+async fn keys_and_filters(store: &Store, world: &World) {
+    let by_name = DomainKey::Name("acme");
+    assert_eq!(store.domain_get(by_name).await.unwrap().unwrap().id, world.domain);
+    assert!(store.domain_get(DomainKey::Id(DomainId::new())).await.unwrap().is_none());
+    let both = store.domain_list(&DomainFilter { limit: 10, ..DomainFilter::default() }).await.unwrap();
+    assert_eq!(both.len(), 2);
+    let rest = DomainFilter { marker: Some(both[0].id), limit: 10, enabled: Some(true), ..DomainFilter::default() };
+    assert_eq!(store.domain_list(&rest).await.unwrap(), both[1..]);
+
+    for domain in [DomainKey::Id(world.domain), by_name] {
+        let found = store.project_get(ProjectKey::Name { domain, name: "child" }).await.unwrap().unwrap();
+        assert_eq!((found.project.id, found.domain_name.as_str()), (world.child, "acme"));
+        let login = store.user_login(UserKey::Name { domain, name: "ann" }).await.unwrap().unwrap();
+        assert_eq!((login.user.id, login.password_hash.as_deref()), (world.user, Some("hash1")));
+    }
+    let top = ProjectFilter { parent_id: Some(None), limit: 10, ..ProjectFilter::default() };
+    assert_eq!(store.project_list(&top).await.unwrap()[0].id, world.parent);
+    let below = ProjectFilter { parent_id: Some(Some(world.parent)), limit: 10, ..ProjectFilter::default() };
+    assert_eq!(store.project_list(&below).await.unwrap()[0].id, world.child);
+    let users = UserFilter { name: Some("ann".into()), limit: 10, ..UserFilter::default() };
+    assert_eq!(store.user_list(&users).await.unwrap().len(), 2);
+    let users = UserFilter { domain_id: Some(world.domain), ..users };
+    assert_eq!(store.user_list(&users).await.unwrap()[0].id, world.user);
+    let none = RoleFilter { ids: Some(vec![]), limit: 10, ..RoleFilter::default() };
+    assert!(store.role_list(&none).await.unwrap().is_empty());
+}
+
+async fn changes(store: &Store, world: &World) {
+    let tx = begin(store).await;
+    let renamed = DomainChange { description: Some("a company".into()), ..DomainChange::default() };
+    assert!(tx.domain_update(world.domain, &renamed).await.unwrap());
+    assert!(!tx.domain_update(DomainId::new(), &renamed).await.unwrap());
+    let off = ProjectChange { enabled: Some(false), ..ProjectChange::default() };
+    assert!(tx.project_update(world.child, &off).await.unwrap());
+    let cleared = UserChange {
+        email: Some(None),
+        description: Some(Some("an engineer".into())),
+        default_project_id: Some(Some(world.parent)),
+        ..UserChange::default()
+    };
+    assert!(tx.user_update(world.user, &cleared).await.unwrap());
+    assert!(tx.group_update(world.group, Some(&name("crew")), None).await.unwrap());
+    assert!(tx.role_update(world.role, None, Some(Some("does"))).await.unwrap());
+    assert!(!tx.user_password_set(world.user, Some("not it"), Some("x"), &[]).await.unwrap());
+    let history = ["hash1".to_owned()];
+    assert!(tx.user_password_set(world.user, Some("hash1"), Some("hash2"), &history).await.unwrap());
+    tx.user_failure_add(world.user, Timestamp(7)).await.unwrap();
+    commit(tx).await;
+    let login = store.user_login(UserKey::Id(world.user)).await.unwrap().unwrap();
+    assert_eq!((login.failures, login.failed_at, login.password_hash.as_deref()), (1, Timestamp(7), Some("hash2")));
+    assert_eq!(login.password_history, history);
+    assert_eq!((login.user.email, login.user.default_project_id), (None, Some(world.parent)));
+    assert_eq!(login.user.description.as_deref(), Some("an engineer"));
+    assert_eq!(store.domain_get(DomainKey::Id(world.domain)).await.unwrap().unwrap().description, "a company");
+    assert!(!store.project_get(ProjectKey::Id(world.child)).await.unwrap().unwrap().project.enabled);
+}
+
+async fn assignments(store: &Store, world: &World) {
+    let (on_project, on_domain) = (RoleTarget::Project(world.child), RoleTarget::Domain(world.domain));
+    let (person, group) = (RoleActor::User(world.user), RoleActor::Group(world.group));
+    let tx = begin(store).await;
+    assert!(tx.group_member_add(world.group, world.user).await.unwrap());
+    assert!(!tx.group_member_add(world.group, world.user).await.unwrap());
+    assert!(tx.assignment_insert(person, on_domain, world.role).await.unwrap());
+    assert!(!tx.assignment_insert(person, on_domain, world.role).await.unwrap());
+    assert!(tx.assignment_insert(group, on_project, world.role).await.unwrap());
+    commit(tx).await;
+    let tx = begin(store).await;
+    let dangling = tx.assignment_insert(person, on_domain, RoleId::new()).await;
+    assert!(matches!(dangling, Err(StoreError::Referenced(_))), "{dangling:?}");
+    drop(tx);
+
+    assert_eq!(store.roles_of_user(world.user, on_project).await.unwrap()[0].0, world.role);
+    assert!(store.roles_of_user(world.user, RoleTarget::System).await.unwrap().is_empty());
+    assert!(store.assignment_roles(person, on_project).await.unwrap().is_empty());
+    assert_eq!(store.assignment_roles(group, on_project).await.unwrap().len(), 1);
+    let mine = ProjectFilter { member: Some(world.user), limit: 10, ..ProjectFilter::default() };
+    assert_eq!(store.project_list(&mine).await.unwrap()[0].id, world.child);
+    let mine = DomainFilter { member: Some(world.user), limit: 10, ..DomainFilter::default() };
+    assert_eq!(store.domain_list(&mine).await.unwrap()[0].id, world.domain);
+    let groups = GroupFilter { user_id: Some(world.user), limit: 10, ..GroupFilter::default() };
+    assert_eq!(store.group_list(&groups).await.unwrap()[0].name.as_str(), "crew");
+
+    let filter = AssignmentFilter { limit: 10, ..AssignmentFilter::default() };
+    assert_eq!(store.assignment_list(&filter).await.unwrap().len(), 2);
+    let filter = AssignmentFilter { expand_groups: true, user_id: Some(world.user), ..filter };
+    let found = store.assignment_list(&filter).await.unwrap();
+    let through = found.iter().find(|a| a.through == Some(world.group)).unwrap();
+    assert!(matches!(&through.actor, AssignmentActor::User(u) if u.name == "ann" && u.domain.1 == "acme"));
+    assert!(matches!(&through.target, AssignmentTarget::Project(p) if p.id == world.child && p.name == "child"));
+    let filter = AssignmentFilter { within: Some(world.domain), group_id: Some(world.group), limit: 10, ..Default::default() };
+    assert_eq!(store.assignment_list(&filter).await.unwrap().len(), 1);
+
+    assert!(!store.actor_reaches_beyond(person, world.domain, &[RoleId::new()]).await.unwrap());
+    assert!(store.actor_reaches_beyond(person, world.domain, &[world.role]).await.unwrap());
+    assert!(store.actor_reaches_beyond(person, DomainId::DEFAULT, &[RoleId::new()]).await.unwrap());
+    let tx = begin(store).await;
+    tx.assignment_insert(group, RoleTarget::System, world.role).await.unwrap();
+    commit(tx).await;
+    assert!(store.actor_reaches_beyond(person, world.domain, &[RoleId::new()]).await.unwrap());
+}
+
+async fn application_credentials(store: &Store, world: &World) {
+    let new = ApplicationCredential {
+        id: ApplicationCredentialId::new(),
+        user_id: world.user,
+        project_id: world.child,
+        name: name("backup"),
+        description: None,
+        secret_hash: "hash".to_owned(),
+        roles: vec![world.role],
+        unrestricted: false,
+        expires_at: Some(Timestamp(99)),
+        created_at: Timestamp(1),
+    };
+    let tx = begin(store).await;
+    tx.application_credential_insert(&new).await.unwrap();
+    commit(tx).await;
+    for key in [
+        ApplicationCredentialKey::Id(new.id),
+        ApplicationCredentialKey::Name { user_id: world.user, name: "backup" },
+    ] {
+        assert_eq!(store.application_credential_get(key).await.unwrap().as_ref(), Some(&new));
+    }
+    let list = store.application_credential_list(world.user, Some("backup"), None, 5).await.unwrap();
+    assert_eq!(list, [new]);
+}
+
+async fn revocations(store: &Store, world: &World) {
+    let (now, later) = (Timestamp(1_000), Timestamp(2_000));
+    let tx = begin(store).await;
+    let first = tx.revoke(Revoked::GroupMembers(world.group), now, later).await.unwrap();
+    assert_eq!((first.len(), first[0].kind, first[0].subject_id), (1, RevocationKind::User, world.user.0));
+    let second = tx.revoke(Revoked::RoleHolders(world.role), now, later).await.unwrap();
+    assert_eq!((second.len(), second[0].epoch), (1, first[0].epoch + 1));
+    assert_eq!(tx.revoke(Revoked::Project(world.child), now, later).await.unwrap()[0].epoch, 1);
+    assert_eq!(tx.revoke(Revoked::Domain(DomainId::DEFAULT), now, later).await.unwrap()[0].epoch, 1);
+    let audit_id = uuid::Uuid::new_v4();
+    tx.revoke_token(audit_id, now, later).await.unwrap();
+    tx.revoke_token(audit_id, now, later).await.unwrap();
+    tx.revoke_application_credential(ApplicationCredentialId::new(), now, later).await.unwrap();
+    commit(tx).await;
+    assert_eq!(store.revocation_list(Timestamp(0)).await.unwrap().len(), 5);
+    assert!(store.revocation_list(Timestamp(1_001)).await.unwrap().is_empty());
+    assert_eq!(store.user_get(world.user).await.unwrap().unwrap().token_epoch, second[0].epoch);
+    let tx = store.begin_unaudited().await.unwrap();
+    assert_eq!(tx.revocations_prune(Timestamp(2_000)).await.unwrap(), 0);
+    assert_eq!(tx.revocations_prune(Timestamp(2_001)).await.unwrap(), 5);
+    tx.commit().await.unwrap();
+}
+
+async fn deletion(store: &Store, world: &World) {
+    let tx = begin(store).await;
+    let used = tx.project_delete(world.parent).await;
+    assert!(matches!(used, Err(StoreError::Referenced(_))), "{used:?}");
+    drop(tx);
+    let tx = begin(store).await;
+    assert!(tx.domain_delete(world.domain).await.unwrap());
+    commit(tx).await;
+    assert!(store.user_get(world.user).await.unwrap().is_none());
+    assert!(store.group_get(world.group).await.unwrap().is_none());
+    assert!(store.project_get(ProjectKey::Id(world.child)).await.unwrap().is_none());
+    assert!(store.application_credential_list(world.user, None, None, 5).await.unwrap().is_empty());
+    let filter = AssignmentFilter { limit: 10, ..AssignmentFilter::default() };
+    assert!(store.assignment_list(&filter).await.unwrap().is_empty());
+    let tx = begin(store).await;
+    assert!(tx.role_delete(world.role).await.unwrap());
+    commit(tx).await;
+}

@@ -1,0 +1,6 @@
+//! The store, on both databases.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod identity;
+mod images;
+mod networks;

@@ -1,0 +1,108 @@
+//! What has been observed on this node, in one place; the reporter waits here for changes.
+
+use arcus_types::agent::{NodeFacts, NodeReport, ServerReport, SnapshotReport};
+use arcus_types::{ImageId, PortId, ServerId};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// What has been observed on this node.
+pub(crate) struct Board {
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    spec_generation: u64,
+    facts: NodeFacts,
+    servers: BTreeMap<ServerId, ServerReport>,
+    snapshots: BTreeMap<ImageId, SnapshotReport>,
+    ports_up: Vec<PortId>,
+    network_faults: Vec<String>,
+}
+
+impl Board {
+    pub fn new() -> Self {
+        Self { state: Mutex::default(), changed: watch::channel(0).0 }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State) -> bool) {
+        if change(&mut self.lock()) {
+            self.changed.send_modify(|n| *n += 1);
+        }
+    }
+
+    pub fn listen(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    pub fn spec_read(&self, generation: u64) {
+        self.change(|s| std::mem::replace(&mut s.spec_generation, generation) != generation);
+    }
+
+    pub fn facts(&self, facts: NodeFacts) {
+        self.change(|s| {
+            let changed = s.facts != facts;
+            s.facts = facts;
+            changed
+        });
+    }
+
+    pub fn server(&self, report: ServerReport) {
+        self.change(|s| s.servers.insert(report.id, report.clone()).as_ref() != Some(&report));
+    }
+
+    /// Changes figures that are not worth a report of their own.
+    pub fn server_usage(&self, id: ServerId, cpu_ms: u64, memory_kib: u64) {
+        if let Some(report) = self.lock().servers.get_mut(&id) {
+            report.cpu_ms = cpu_ms;
+            report.memory_kib = memory_kib;
+        }
+    }
+
+    pub fn server_gone(&self, id: ServerId) {
+        self.change(|s| s.servers.remove(&id).is_some());
+    }
+
+    pub fn snapshot(&self, report: SnapshotReport) {
+        self.change(|s| s.snapshots.insert(report.image_id, report.clone()).as_ref() != Some(&report));
+    }
+
+    pub fn snapshot_gone(&self, id: ImageId) {
+        self.change(|s| s.snapshots.remove(&id).is_some());
+    }
+
+    pub fn network(&self, ports_up: Vec<PortId>, faults: Vec<String>) {
+        self.change(|s| {
+            let changed = s.ports_up != ports_up || s.network_faults != faults;
+            s.ports_up = ports_up;
+            s.network_faults = faults;
+            changed
+        });
+    }
+
+    pub fn port_is_up(&self, port: PortId) -> bool {
+        self.lock().ports_up.contains(&port)
+    }
+
+    pub fn network_faults(&self) -> Vec<String> {
+        self.lock().network_faults.clone()
+    }
+
+    pub fn report(&self) -> NodeReport {
+        let state = self.lock();
+        NodeReport {
+            spec_generation: state.spec_generation,
+            facts: state.facts.clone(),
+            servers: state.servers.values().cloned().collect(),
+            snapshots: state.snapshots.values().cloned().collect(),
+            ports_up: state.ports_up.clone(),
+            network_faults: state.network_faults.clone(),
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! What a guest is told about itself, in the layout that cloud-init and others read: `openstack/` and `ec2/`, each dated
+//! version the same. The metadata service and the config drive say the same.
+
+use arcus_network::GuestDirectory;
+use arcus_types::agent::{GuestData, NetworkSpec, NodeSpec, PortSpec, ServerSpec};
+use arcus_types::PortId;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// The versions of the `openstack/` tree that are offered.
+const OPENSTACK_VERSIONS: &[&str] = &["2012-08-10", "2013-10-17", "2015-10-15", "2016-06-30", "2018-08-27", "latest"];
+/// The versions of the EC2 tree that are offered.
+const EC2_VERSIONS: &[&str] = &["1.0", "2009-04-04", "latest"];
+
+/// Everything one guest is told, by path below the tree of a version.
+struct Documents {
+    meta_data: Vec<u8>,
+    network_data: Vec<u8>,
+    user_data: Option<Vec<u8>>,
+    ec2: BTreeMap<String, String>,
+    key_names: Vec<String>,
+}
+
+/// Finds what to tell a guest by its port.
+#[derive(Default)]
+pub struct Directory {
+    ports: RwLock<HashMap<PortId, Arc<Documents>>>,
+}
+
+impl Directory {
+    /// Takes in a new spec.
+    pub fn load(&self, spec: &NodeSpec) {
+        let mut ports = HashMap::new();
+        for server in &spec.servers {
+            let documents = Arc::new(documents(server, &interfaces(spec, &server.ports)));
+            ports.extend(server.ports.iter().map(|port| (*port, Arc::clone(&documents))));
+        }
+        *self.ports.write().unwrap_or_else(PoisonError::into_inner) = ports;
+    }
+}
+
+impl GuestDirectory for Directory {
+    fn document(&self, port: PortId, path: &str) -> Option<Vec<u8>> {
+        let documents = self.ports.read().unwrap_or_else(PoisonError::into_inner).get(&port).cloned()?;
+        documents.find(path.trim_matches('/'))
+    }
+}
+
+/// The files of a config drive.
+pub(crate) fn config_drive(spec: &NodeSpec, server: &ServerSpec) -> BTreeMap<String, Vec<u8>> {
+    let documents = documents(server, &interfaces(spec, &server.ports));
+    let mut files = BTreeMap::new();
+    for version in ["2012-08-10", "2018-08-27", "latest"] {
+        files.insert(format!("openstack/{version}/meta_data.json"), documents.meta_data.clone());
+        files.insert(format!("openstack/{version}/network_data.json"), documents.network_data.clone());
+        files.insert(format!("openstack/{version}/vendor_data.json"), b"{}".to_vec());
+        if let Some(user_data) = &documents.user_data {
+            files.insert(format!("openstack/{version}/user_data"), user_data.clone());
+        }
+    }
+    let ec2: BTreeMap<&String, &String> = documents.ec2.iter().filter(|(k, _)| !k.contains('/')).collect();
+    files.insert("ec2/latest/meta-data.json".into(), serde_json::to_vec(&ec2).unwrap_or_default());
+    if let Some(user_data) = &documents.user_data {
+        files.insert("ec2/latest/user-data".into(), user_data.clone());
+    }
+    files
+}
+
+/// The ports of a server with their networks, in the server's order.
+fn interfaces<'a>(spec: &'a NodeSpec, ports: &[PortId]) -> Vec<(&'a NetworkSpec, &'a PortSpec)> {
+    ports
+        .iter()
+        .filter_map(|id| {
+            spec.networks.iter().find_map(|network| network.ports.iter().find(|p| p.id == *id).map(|p| (network, p)))
+        })
+        .collect()
+}
+
+fn documents(server: &ServerSpec, interfaces: &[(&NetworkSpec, &PortSpec)]) -> Documents {
+    Documents {
+        meta_data: serde_json::to_vec(&meta_data(server)).unwrap_or_default(),
+        network_data: serde_json::to_vec(&network_data(interfaces)).unwrap_or_default(),
+        user_data: server.guest.user_data_base64.as_ref().and_then(|text| STANDARD.decode(text).ok()),
+        ec2: ec2(server, interfaces),
+        key_names: server.guest.public_keys.iter().map(|(name, _)| name.clone()).collect(),
+    }
+}
+
+fn meta_data(server: &ServerSpec) -> Value {
+    let GuestData { name, hostname, project_id, availability_zone, metadata, public_keys, launch_index, .. } =
+        &server.guest;
+    let mut document = json!({
+        "uuid": server.id,
+        "name": name,
+        "hostname": hostname,
+        "local-hostname": hostname,
+        "availability_zone": availability_zone,
+        "launch_index": launch_index,
+        "project_id": project_id,
+        "devices": [],
+    });
+    if let Some(object) = document.as_object_mut() {
+        if !metadata.is_empty() {
+            object.insert("meta".into(), json!(metadata));
+        }
+        if !public_keys.is_empty() {
+            let by_name: BTreeMap<&str, &str> = public_keys.iter().map(|(n, k)| (n.as_str(), k.as_str())).collect();
+            let list: Vec<Value> =
+                public_keys.iter().map(|(n, k)| json!({ "name": n, "type": "ssh", "data": k })).collect();
+            object.insert("public_keys".into(), json!(by_name));
+            object.insert("keys".into(), json!(list));
+        }
+        if let Some(password) = &server.guest.admin_password {
+            object.insert("admin_pass".into(), json!(password));
+        }
+        if let Some(seed) = &server.guest.random_seed_base64 {
+            object.insert("random_seed".into(), json!(seed));
+        }
+    }
+    document
+}
+
+fn network_data(interfaces: &[(&NetworkSpec, &PortSpec)]) -> Value {
+    let (mut links, mut networks, mut services) = (Vec::new(), Vec::new(), Vec::<Value>::new());
+    for (index, (network, port)) in interfaces.iter().enumerate() {
+        let link = format!("tap{}", &port.id.to_string()[..11]);
+        links.push(json!({
+            "id": link, "vif_id": port.id, "type": "bridge", "mtu": network.mtu, "ethernet_mac_address": port.mac,
+        }));
+        for (number, address) in port.addresses.iter().enumerate() {
+            let Some(subnet) = network.subnets.iter().find(|s| s.id == address.subnet_id) else { continue };
+            let version = if address.address.is_ipv4() { "ipv4" } else { "ipv6" };
+            for server in &subnet.dns_servers {
+                let entry = json!({ "type": "dns", "address": server });
+                if !services.contains(&entry) {
+                    services.push(entry);
+                }
+            }
+            let mut entry = json!({
+                "id": format!("network{index}.{number}"), "link": link, "network_id": network.id, "services": [],
+            });
+            if let Some(object) = entry.as_object_mut() {
+                if subnet.dhcp {
+                    object.insert("type".into(), json!(format!("{version}_dhcp")));
+                } else {
+                    let mut routes: Vec<Value> = subnet.gateway.iter().map(default_route).collect();
+                    routes.extend(subnet.host_routes.iter().map(|(to, via)| {
+                        json!({ "network": to.network(), "netmask": to.netmask(), "gateway": via })
+                    }));
+                    object.insert("type".into(), json!(version));
+                    object.insert("ip_address".into(), json!(address.address));
+                    object.insert("netmask".into(), json!(subnet.cidr.netmask()));
+                    object.insert("routes".into(), json!(routes));
+                }
+            }
+            networks.push(entry);
+        }
+    }
+    json!({ "links": links, "networks": networks, "services": services })
+}
+
+fn default_route(gateway: &IpAddr) -> Value {
+    let zero = if gateway.is_ipv4() { "0.0.0.0" } else { "::" };
+    json!({ "network": zero, "netmask": zero, "gateway": gateway })
+}
+
+fn ec2(server: &ServerSpec, interfaces: &[(&NetworkSpec, &PortSpec)]) -> BTreeMap<String, String> {
+    let number = server.id.0.as_u128() as u32;
+    let address = interfaces
+        .iter()
+        .flat_map(|(_, port)| &port.addresses)
+        .find(|a| a.address.is_ipv4())
+        .map_or_else(String::new, |a| a.address.to_string());
+    let mut tree = BTreeMap::from([
+        ("ami-id".to_owned(), format!("ami-{:08x}", server.root_disk.image.id.0.as_u128() as u32)),
+        ("ami-launch-index".into(), server.guest.launch_index.to_string()),
+        ("ami-manifest-path".into(), "FIXED".into()),
+        ("hostname".into(), server.guest.hostname.clone()),
+        ("instance-action".into(), "none".into()),
+        ("instance-id".into(), format!("i-{number:08x}")),
+        ("local-hostname".into(), server.guest.hostname.clone()),
+        ("local-ipv4".into(), address),
+        ("placement/availability-zone".into(), server.guest.availability_zone.clone()),
+        ("public-hostname".into(), server.guest.hostname.clone()),
+        ("public-ipv4".into(), String::new()),
+        ("reservation-id".into(), format!("r-{number:08x}")),
+    ]);
+    for (index, (_, key)) in server.guest.public_keys.iter().enumerate() {
+        tree.insert(format!("public-keys/{index}/openssh-key"), key.clone());
+    }
+    tree
+}
+
+impl Documents {
+    fn find(&self, path: &str) -> Option<Vec<u8>> {
+        let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+        match (first, rest) {
+            ("", _) => Some(EC2_VERSIONS.join("\n").into_bytes()),
+            ("openstack", "") => Some(OPENSTACK_VERSIONS.join("\n").into_bytes()),
+            ("openstack", rest) => {
+                let (version, file) = rest.split_once('/').unwrap_or((rest, ""));
+                OPENSTACK_VERSIONS.contains(&version).then(|| self.openstack(file)).flatten()
+            }
+            (version, rest) if EC2_VERSIONS.contains(&version) => self.ec2(rest),
+            (_, _) => None,
+        }
+    }
+
+    fn openstack(&self, file: &str) -> Option<Vec<u8>> {
+        match file {
+            "" => {
+                let mut names = vec!["meta_data.json", "network_data.json", "vendor_data.json"];
+                names.extend(self.user_data.is_some().then_some("user_data"));
+                Some(names.join("\n").into_bytes())
+            }
+            "meta_data.json" => Some(self.meta_data.clone()),
+            "network_data.json" => Some(self.network_data.clone()),
+            "vendor_data.json" | "vendor_data2.json" => Some(b"{}".to_vec()),
+            "user_data" => self.user_data.clone(),
+            _ => None,
+        }
+    }
+
+    fn ec2(&self, path: &str) -> Option<Vec<u8>> {
+        match path.trim_end_matches('/') {
+            "" => Some(b"meta-data/\nuser-data".to_vec()),
+            "user-data" => self.user_data.clone(),
+            "meta-data" => Some(self.children("")),
+            "meta-data/public-keys" if !self.key_names.is_empty() => {
+                let lines: Vec<String> = self.key_names.iter().enumerate().map(|(i, n)| format!("{i}={n}")).collect();
+                Some(lines.join("\n").into_bytes())
+            }
+            other => {
+                let key = other.strip_prefix("meta-data/")?;
+                if let Some(value) = self.ec2.get(key) {
+                    return Some(value.clone().into_bytes());
+                }
+                let children = self.children(&format!("{key}/"));
+                (!children.is_empty()).then_some(children)
+            }
+        }
+    }
+
+    /// The names below a folder of the EC2 tree, folders with a slash, a line each.
+    fn children(&self, folder: &str) -> Vec<u8> {
+        let mut names: Vec<String> = Vec::new();
+        for key in self.ec2.keys().filter_map(|k| k.strip_prefix(folder)) {
+            let name = match key.split_once('/') {
+                Some((first, _)) => format!("{first}/"),
+                None => key.to_owned(),
+            };
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names.join("\n").into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arcus_types::{ImageId, ServerId};
+    use arcus_types::agent::*;
+
+    fn server() -> ServerSpec {
+        ServerSpec {
+            id: ServerId::new(),
+            version: 1,
+            epoch: 1,
+            power: Power::Running,
+            restarts: RestartSpec::default(),
+            shutdown_grace_s: 60,
+            hardware: HardwareSpec {
+                vcpus: 1,
+                memory_mib: 128,
+                devices: DeviceModel::Virtio,
+                cpu_weight: 100,
+                cpu_limit_millicores: None,
+            },
+            root_disk: RootDiskSpec {
+                image: ImageSource {
+                    id: ImageId::new(),
+                    sha256: String::new(),
+                    size_bytes: 0,
+                    format: DiskFormat::Qcow2,
+                },
+                size_bytes: 1 << 30,
+                incarnation: 1,
+            },
+            ports: vec![PortId::new()],
+            guest: GuestData {
+                name: "Web 1".into(),
+                hostname: "web-1".into(),
+                public_keys: vec![("me".into(), "ssh-ed25519 AAAA".into())],
+                user_data_base64: Some(STANDARD.encode("#!/bin/sh\ntrue\n")),
+                ..GuestData::default()
+            },
+        }
+    }
+
+    #[test]
+    fn both_trees_tell_the_same_guest() {
+        let server = server();
+        let directory = Directory::default();
+        directory.load(&NodeSpec { servers: vec![server.clone()], ..NodeSpec::default() });
+        let get = |path: &str| directory.document(server.ports[0], path).map(|b| String::from_utf8(b).unwrap());
+        let meta: Value = serde_json::from_str(&get("/openstack/latest/meta_data.json").unwrap()).unwrap();
+        assert_eq!(meta["hostname"], "web-1");
+        assert_eq!(meta["public_keys"]["me"], "ssh-ed25519 AAAA");
+        assert_eq!(get("/latest/meta-data/hostname").unwrap(), "web-1");
+        assert_eq!(get("/latest/meta-data/public-keys/0/openssh-key").unwrap(), "ssh-ed25519 AAAA");
+        assert!(get("/latest/meta-data/").unwrap().lines().any(|l| l == "public-keys/"));
+        assert_eq!(get("/openstack/latest/user_data").unwrap(), "#!/bin/sh\ntrue\n");
+        assert_eq!(get("/openstack/latest/password"), None);
+        assert_eq!(get("/openstack/2099-01-01/meta_data.json"), None);
+        assert_eq!(directory.document(PortId::new(), "/latest/meta-data/hostname"), None);
+    }
+}

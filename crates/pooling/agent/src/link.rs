@@ -1,0 +1,319 @@
+//! The link to the server: mutual TLS with a certificate that renews itself, and the calls of the agent protocol.
+
+use arcus_storage::{ImageBytes, ImageFetch};
+use arcus_types::agent::{
+    ImageSource, JoinRequest, NodeIdentity, NodeReport, NodeSpec, PROTOCOL_VERSION, RenewRequest, SPEC_POLL_S,
+};
+use arcus_types::{ImageId, NodeId, RelayId};
+use futures_util::TryStreamExt;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
+
+/// A short call is given up after this time.
+const CALL_DEADLINE: Duration = Duration::from_secs(20);
+/// Bytes must keep coming: a transfer that stalls for so long is given up.
+const STALL_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Why a call to the server failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The server cannot be reached or the transfer broke; try again.
+    #[error("the server at {url} cannot be reached")]
+    Unreachable {
+        /// Where it should be.
+        url: String,
+        /// What failed.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The server refused.
+    #[error("the server refused {what} with {status}: {message}")]
+    Refused {
+        /// What was asked.
+        what: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// What it said, cut to 500 characters.
+        message: String,
+    },
+    /// A file of the node's identity cannot be read or written.
+    #[error("could not use {path}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A certificate or key is not valid.
+    #[error("the node's identity is not valid: {0}; remove the folder identity/ and join again")]
+    Identity(String),
+    /// The relay's stream could not be opened.
+    #[error("could not open the byte stream")]
+    Relay(#[source] Box<tokio_tungstenite::tungstenite::Error>),
+}
+
+impl LinkError {
+    /// Whether the same call may work later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Relay(_) => true,
+            Self::Refused { status, .. } => *status >= 500 || *status == 429,
+            Self::File { .. } | Self::Identity(_) => false,
+        }
+    }
+}
+
+/// The link to the server.
+pub struct Link {
+    url: String,
+    folder: PathBuf,
+    node_id: NodeId,
+    client: RwLock<Client>,
+}
+
+#[derive(Clone)]
+struct Client {
+    http: reqwest::Client,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Stored {
+    node_id: NodeId,
+}
+
+impl Link {
+    /// Joins the cloud at `url`, once. `ca_pem` is what the server's certificate must lead to.
+    ///
+    /// # Errors
+    /// [`LinkError`]: the token may be used up or too old.
+    pub async fn join(url: &str, ca_pem: &str, token: &str, name: &str, folder: &Path) -> Result<Self, LinkError> {
+        let (key_pem, csr_pem) = request()?;
+        let http = client(ca_pem, None)?.http;
+        let body = JoinRequest { token: token.to_owned(), name: name.to_owned(), csr_pem };
+        let sent = http.post(format!("{url}/agent/v1/join")).json(&body).timeout(CALL_DEADLINE).send().await;
+        let answer = checked("to let this node join", url, sent).await?;
+        let identity: NodeIdentity = answer.json().await.map_err(|source| unreachable(url, source))?;
+        store(folder, &identity, &key_pem)?;
+        Self::open(url, folder)
+    }
+
+    /// Opens the link of a node that has joined before.
+    ///
+    /// # Errors
+    /// [`LinkError::File`] if it has not.
+    pub fn open(url: &str, folder: &Path) -> Result<Self, LinkError> {
+        let stored: Stored = serde_json::from_str(&read(&folder.join("node.json"))?)
+            .map_err(|error| LinkError::Identity(error.to_string()))?;
+        let client = Self::client_of(folder)?;
+        Ok(Self { url: url.to_owned(), folder: folder.to_owned(), node_id: stored.node_id, client: RwLock::new(client) })
+    }
+
+    /// Whether a node has joined with this folder before.
+    pub fn has_joined(folder: &Path) -> bool {
+        folder.join("node.json").exists()
+    }
+
+    fn client_of(folder: &Path) -> Result<Client, LinkError> {
+        let (ca, cert, key) =
+            (read(&folder.join("ca.pem"))?, read(&folder.join("node.pem"))?, read(&folder.join("node.key"))?);
+        client(&ca, Some((&cert, &key)))
+    }
+
+    fn client(&self) -> Client {
+        self.client.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The node's id.
+    pub fn node_id(&self) -> NodeId {
+        self.node_id
+    }
+
+    /// Gets a fresh certificate and uses it from now on; answers when to do so again.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn renew(&self) -> Result<Duration, LinkError> {
+        let (key_pem, csr_pem) = request()?;
+        let sent = self.client().http.post(format!("{}/agent/v1/renew", self.url)).json(&RenewRequest { csr_pem });
+        let answer = checked("a new certificate", &self.url, sent.timeout(CALL_DEADLINE).send().await).await?;
+        let identity: NodeIdentity = answer.json().await.map_err(|source| unreachable(&self.url, source))?;
+        store(&self.folder, &identity, &key_pem)?;
+        let fresh = Self::client_of(&self.folder)?;
+        *self.client.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(Duration::from_secs(identity.renew_after_s.max(60)))
+    }
+
+    /// The next spec that is newer than `after` or has relays that are not `known`; `None` if there is none for now.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn spec(&self, after: u64, known: &[RelayId]) -> Result<Option<NodeSpec>, LinkError> {
+        let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+        let url = format!("{}/agent/v1/spec?after={after}&relays={}", self.url, known.join(","));
+        let sent = self.client().http.get(url).timeout(Duration::from_secs(SPEC_POLL_S) + CALL_DEADLINE).send().await;
+        let answer = checked("the node's spec", &self.url, sent).await?;
+        if answer.status() == reqwest::StatusCode::NO_CONTENT {
+            return Ok(None);
+        }
+        answer.json().await.map(Some).map_err(|source| unreachable(&self.url, source))
+    }
+
+    /// Tells the server what the node has observed.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn report(&self, report: &NodeReport) -> Result<(), LinkError> {
+        let request = self.client().http.post(format!("{}/agent/v1/report", self.url)).json(report);
+        checked("the node's report", &self.url, request.timeout(CALL_DEADLINE).send().await).await.map(drop)
+    }
+
+    /// Sends a snapshot's bytes.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn image_put(&self, id: ImageId, file: tokio::fs::File, length: u64) -> Result<(), LinkError> {
+        let stream = tokio_util::io::ReaderStream::with_capacity(file, 256 << 10);
+        let request = self
+            .client()
+            .http
+            .put(format!("{}/agent/v1/images/{id}", self.url))
+            .header(reqwest::header::CONTENT_LENGTH, length)
+            .body(reqwest::Body::wrap_stream(stream));
+        checked("the snapshot", &self.url, request.send().await).await.map(drop)
+    }
+
+    /// Opens the node's end of a byte stream that a client waits for.
+    ///
+    /// # Errors
+    /// [`LinkError::Relay`].
+    pub async fn relay(
+        &self,
+        id: RelayId,
+    ) -> Result<WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>, LinkError> {
+        let url = format!("{}/agent/v1/relays/{id}", self.url.replacen("https://", "wss://", 1));
+        let tls = self.client().tls;
+        let mut config = (*tls).clone();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let connector = Connector::Rustls(Arc::new(config));
+        let connecting = tokio_tungstenite::connect_async_tls_with_config(url, None, true, Some(connector));
+        match tokio::time::timeout(CALL_DEADLINE, connecting).await {
+            Ok(Ok((stream, _))) => Ok(stream),
+            Ok(Err(error)) => Err(LinkError::Relay(Box::new(error))),
+            Err(_) => {
+                let late = std::io::Error::from(std::io::ErrorKind::TimedOut);
+                Err(LinkError::Relay(Box::new(tokio_tungstenite::tungstenite::Error::Io(late))))
+            }
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl ImageFetch for Link {
+    async fn fetch(&self, source: &ImageSource) -> std::io::Result<ImageBytes> {
+        let request = self.client().http.get(format!("{}/agent/v1/images/{}", self.url, source.id));
+        let answer = checked("an image", &self.url, request.send().await).await.map_err(std::io::Error::other)?;
+        let stream = answer.bytes_stream().map_err(std::io::Error::other);
+        Ok(Box::pin(tokio_util::io::StreamReader::new(stream)))
+    }
+}
+
+async fn checked(
+    what: &'static str,
+    url: &str,
+    sent: Result<reqwest::Response, reqwest::Error>,
+) -> Result<reqwest::Response, LinkError> {
+    let answer = sent.map_err(|source| unreachable(url, source))?;
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let message = answer.text().await.unwrap_or_default().chars().take(500).collect();
+    Err(LinkError::Refused { what, status: status.as_u16(), message })
+}
+
+fn unreachable(url: &str, source: reqwest::Error) -> LinkError {
+    LinkError::Unreachable { url: url.to_owned(), source }
+}
+
+/// A fresh key and the request for a certificate of it, both in PEM.
+fn request() -> Result<(String, String), LinkError> {
+    let invalid = |error: rcgen::Error| LinkError::Identity(error.to_string());
+    let key = rcgen::KeyPair::generate().map_err(invalid)?;
+    let params = rcgen::CertificateParams::new(Vec::new()).map_err(invalid)?;
+    let csr = params.serialize_request(&key).map_err(invalid)?;
+    Ok((key.serialize_pem(), csr.pem().map_err(invalid)?))
+}
+
+fn client(ca_pem: &str, own: Option<(&str, &str)>) -> Result<Client, LinkError> {
+    let invalid = |error: &dyn std::fmt::Display| LinkError::Identity(error.to_string());
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        roots.add(certificate.map_err(|e| invalid(&e))?).map_err(|e| invalid(&e))?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| invalid(&e))?
+        .with_root_certificates(roots);
+    let mut tls = match own {
+        None => builder.with_no_client_auth(),
+        Some((cert, key)) => {
+            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(cert.as_bytes()).collect();
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|e| invalid(&e))?;
+            builder.with_client_auth_cert(chain.map_err(|e| invalid(&e))?, key).map_err(|e| invalid(&e))?
+        }
+    };
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let http = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.clone())
+        .no_proxy()
+        .read_timeout(STALL_DEADLINE)
+        .connect_timeout(CALL_DEADLINE)
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .default_headers(
+            [(reqwest::header::HeaderName::from_static("arcus-agent-protocol"), PROTOCOL_VERSION.into())]
+                .into_iter()
+                .collect(),
+        )
+        .build()
+        .map_err(|e| invalid(&e))?;
+    Ok(Client { http, tls: Arc::new(tls) })
+}
+
+fn read(path: &Path) -> Result<String, LinkError> {
+    std::fs::read_to_string(path).map_err(|source| LinkError::File { path: path.to_owned(), source })
+}
+
+/// Writes the identity; `node.json` last, so that a crash before it means: not joined.
+fn store(folder: &Path, identity: &NodeIdentity, key_pem: &str) -> Result<(), LinkError> {
+    let stored = serde_json::to_string(&Stored { node_id: identity.node_id }).unwrap_or_default();
+    let files = [
+        ("ca.pem", identity.ca_pem.as_str()),
+        ("node.key", key_pem),
+        ("node.pem", identity.certificate_pem.as_str()),
+        ("node.json", stored.as_str()),
+    ];
+    for (name, text) in files {
+        let path = folder.join(name);
+        write_private(folder, &path, text).map_err(|source| LinkError::File { path, source })?;
+    }
+    Ok(())
+}
+
+fn write_private(folder: &Path, path: &Path, text: &str) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let fresh = path.with_extension("new");
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)
+}

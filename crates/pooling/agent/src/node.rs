@@ -1,0 +1,371 @@
+//! The node as a whole: listens for specs, hands each server its wish, keeps the network as wished, and reports.
+
+use crate::board::Board;
+use crate::ledger::Ledger;
+use crate::worker::{Wish, Worker};
+use crate::{Directory, Link, LinkError, chain, guest_data, relays, snapshots};
+use arcus_hypervisor::Hypervisor;
+use arcus_network::Network;
+use arcus_storage::{ImageFetch, Storage};
+use arcus_types::agent::{NodeFacts, NodeSpec, SnapshotSpec};
+use arcus_types::{ImageId, RelayId, ServerId};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// A report is sent at least this often: it is also the node's sign of life.
+const REPORT_EVERY: Duration = Duration::from_secs(15);
+/// Changes that come together are told together.
+const REPORT_DEBOUNCE: Duration = Duration::from_millis(15);
+/// The network is checked against the wish this often even if nothing changed.
+const NETWORK_EVERY: Duration = Duration::from_secs(30);
+/// Figures such as free storage are read this often.
+const FACTS_EVERY: Duration = Duration::from_secs(60);
+/// Pauses between calls while the server cannot be reached.
+const RECONNECT_FIRST: Duration = Duration::from_millis(200);
+const RECONNECT_LONGEST: Duration = Duration::from_secs(5);
+/// Memory that guests do not get, for the node itself, in MiB.
+const RESERVED_MIB: u64 = 512;
+
+/// What an operator may set.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// The most bytes that cached images may take.
+    pub image_cache_bytes_max: u64,
+    /// Figures that simulated nodes pretend to have; `None` reads the machine's.
+    pub pretend: Option<NodeFacts>,
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        Self { image_cache_bytes_max: 100 << 30, pretend: None }
+    }
+}
+
+/// The drivers of a node.
+#[derive(Clone)]
+pub struct Drivers {
+    /// Runs guests.
+    pub hypervisor: Arc<dyn Hypervisor>,
+    /// Keeps disks.
+    pub storage: Arc<dyn Storage>,
+    /// Connects guests.
+    pub network: Arc<dyn Network>,
+}
+
+/// What every part of the agent reaches.
+pub(crate) struct Shared {
+    pub drivers: Drivers,
+    pub ledger: Ledger,
+    pub board: Board,
+    pub link: Arc<Link>,
+    pub fetch: Arc<dyn ImageFetch>,
+    pub boot_id: String,
+    config: AgentConfig,
+}
+
+/// The agent of one node.
+pub struct Agent {
+    shared: Arc<Shared>,
+    directory: Arc<Directory>,
+}
+
+struct Handle {
+    wish: watch::Sender<Option<Arc<Wish>>>,
+    look: Arc<Notify>,
+    busy: Arc<tokio::sync::Mutex<()>>,
+    task: JoinHandle<()>,
+}
+
+impl Agent {
+    /// An agent over its drivers. `directory` is what the network driver's metadata service asks.
+    pub fn new(
+        config: AgentConfig,
+        drivers: Drivers,
+        ledger: Ledger,
+        link: Arc<Link>,
+        directory: Arc<Directory>,
+    ) -> Self {
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        let fetch: Arc<dyn ImageFetch> = Arc::clone(&link) as Arc<dyn ImageFetch>;
+        let shared = Shared { drivers, ledger, board: Board::new(), link, fetch, boot_id, config };
+        Self { shared: Arc::new(shared), directory }
+    }
+
+    /// Works until `stop` is cancelled. Guests go on running then.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut known: BTreeSet<ServerId> = self.shared.ledger.servers().into_iter().collect();
+        match self.shared.drivers.hypervisor.adopt().await {
+            Ok(guests) => known.extend(guests.iter().map(|g| g.server)),
+            Err(error) => tracing::error!(error = chain(&error), "guests of an earlier run could not be looked for"),
+        }
+        known.extend(self.shared.drivers.storage.servers().await.unwrap_or_default());
+        read_facts(&self.shared).await;
+        let (spec_in, spec_out) = watch::channel(Arc::new(NodeSpec::default()));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(listen(Arc::clone(&self.shared), spec_in));
+        tasks.spawn(report(Arc::clone(&self.shared)));
+        tasks.spawn(renew(Arc::clone(&self.shared)));
+        tasks.spawn(facts(Arc::clone(&self.shared)));
+        tasks.spawn(keep_network(Arc::clone(&self.shared), spec_out.clone()));
+        tokio::select! {
+            () = self.dispatch(spec_out, known) => {}
+            () = stop.cancelled() => {}
+        }
+        tasks.shutdown().await;
+    }
+
+    /// Hands every server its wish as specs come in, and events of guests to their workers.
+    async fn dispatch(self, mut spec: watch::Receiver<Arc<NodeSpec>>, known: BTreeSet<ServerId>) {
+        let mut workers: HashMap<ServerId, Handle> = HashMap::new();
+        let mut making: HashMap<ImageId, JoinHandle<()>> = HashMap::new();
+        let mut events = self.shared.drivers.hypervisor.events();
+        let mut leftovers = Some(known);
+        loop {
+            tokio::select! {
+                changed = spec.changed() => {
+                    if changed.is_err() { return }
+                    let spec = spec.borrow_and_update().clone();
+                    self.directory.load(&spec);
+                    self.servers(&spec, &mut workers, leftovers.take().unwrap_or_default());
+                    self.snapshots(&spec, &mut making, &workers);
+                    self.shared.board.spec_read(spec.generation);
+                }
+                event = events.recv() => match event {
+                    Ok(event) => if let Some(handle) = workers.get(&event.server) { handle.look.notify_one() },
+                    Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                        workers.values().for_each(|handle| handle.look.notify_one());
+                    }
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+                }
+            }
+        }
+    }
+
+    fn servers(&self, spec: &NodeSpec, workers: &mut HashMap<ServerId, Handle>, leftovers: BTreeSet<ServerId>) {
+        workers.retain(|_, handle| !handle.task.is_finished());
+        let mut wishes: HashMap<ServerId, Option<Arc<Wish>>> =
+            workers.keys().copied().chain(leftovers).map(|id| (id, None)).collect();
+        wishes.extend(spec.servers.iter().map(|server| (server.id, Some(Arc::new(wish(spec, server))))));
+        for (id, wish) in wishes {
+            match workers.get(&id) {
+                Some(handle) => {
+                    handle.wish.send_if_modified(|now| {
+                        let changed = *now != wish;
+                        *now = wish;
+                        changed
+                    });
+                }
+                None => {
+                    workers.insert(id, self.worker(id, wish));
+                }
+            }
+        }
+    }
+
+    fn worker(&self, id: ServerId, wish: Option<Arc<Wish>>) -> Handle {
+        let (wish, receiver) = watch::channel(wish);
+        let (look, busy) = (Arc::new(Notify::new()), Arc::new(tokio::sync::Mutex::new(())));
+        let worker = Worker {
+            id,
+            shared: Arc::clone(&self.shared),
+            wish: receiver,
+            look: Arc::clone(&look),
+            busy: Arc::clone(&busy),
+        };
+        Handle { wish, look, busy, task: tokio::spawn(worker.run()) }
+    }
+
+    fn snapshots(
+        &self,
+        spec: &NodeSpec,
+        making: &mut HashMap<ImageId, JoinHandle<()>>,
+        workers: &HashMap<ServerId, Handle>,
+    ) {
+        making.retain(|id, task| {
+            let wanted = spec.snapshots.iter().any(|s| s.image_id == *id);
+            if !wanted {
+                task.abort();
+                self.shared.board.snapshot_gone(*id);
+            }
+            wanted
+        });
+        for snapshot in &spec.snapshots {
+            let SnapshotSpec { image_id, server_id } = snapshot;
+            let Some(handle) = workers.get(server_id) else { continue };
+            making.entry(*image_id).or_insert_with(|| {
+                let busy = Arc::clone(&handle.busy);
+                tokio::spawn(snapshots::make(Arc::clone(&self.shared), snapshot.clone(), busy))
+            });
+        }
+    }
+}
+
+/// What one server shall be, with what it needs of the rest of the spec.
+fn wish(spec: &NodeSpec, server: &arcus_types::agent::ServerSpec) -> Wish {
+    let find = |id| {
+        spec.networks.iter().find_map(|n| n.ports.iter().find(|p| p.id == id).map(|p| (p.id, p.mac, n.mtu)))
+    };
+    Wish {
+        nics: server.ports.iter().filter_map(|id| find(*id)).collect(),
+        config_drive: server.guest.config_drive.then(|| guest_data::config_drive(spec, server)),
+        spec: server.clone(),
+    }
+}
+
+/// Waits for specs and relays, for ever.
+async fn listen(shared: Arc<Shared>, spec_in: watch::Sender<Arc<NodeSpec>>) {
+    let (mut after, mut pause) = (0, RECONNECT_FIRST);
+    let mut relays_known: HashSet<RelayId> = HashSet::new();
+    loop {
+        let known: Vec<RelayId> = relays_known.iter().copied().collect();
+        match shared.link.spec(after, &known).await {
+            Ok(Some(spec)) => {
+                pause = RECONNECT_FIRST;
+                let current: HashSet<RelayId> = spec.relays.iter().map(|r| r.id).collect();
+                for relay in spec.relays.iter().filter(|r| !relays_known.contains(&r.id)) {
+                    tokio::spawn(relays::carry(Arc::clone(&shared), *relay));
+                }
+                relays_known = current;
+                if spec.generation != after {
+                    after = spec.generation;
+                    spec_in.send_replace(Arc::new(spec));
+                }
+            }
+            Ok(None) => {
+                pause = RECONNECT_FIRST;
+                relays_known.clear();
+            }
+            Err(error) => {
+                log_link(&error, "the server does not give this node its spec");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RECONNECT_LONGEST);
+            }
+        }
+    }
+}
+
+/// Tells the server what is on the board whenever it changes, and now and then anyway.
+async fn report(shared: Arc<Shared>) {
+    let mut changed = shared.board.listen();
+    let mut pause = RECONNECT_FIRST;
+    loop {
+        changed.mark_unchanged();
+        for report in shared.board.report().servers {
+            if let Some(usage) = shared.drivers.hypervisor.usage(report.id).await {
+                shared.board.server_usage(report.id, usage.cpu_ms, usage.memory_kib);
+            }
+        }
+        match shared.link.report(&shared.board.report()).await {
+            Ok(()) => {
+                pause = RECONNECT_FIRST;
+                if let Ok(Ok(())) = tokio::time::timeout(REPORT_EVERY, changed.changed()).await {
+                    tokio::time::sleep(REPORT_DEBOUNCE).await;
+                }
+            }
+            Err(error) => {
+                log_link(&error, "the server does not take this node's report");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(RECONNECT_LONGEST);
+            }
+        }
+    }
+}
+
+/// Renews the node's certificate: at the start, and at half of each one's life.
+async fn renew(shared: Arc<Shared>) {
+    loop {
+        let wait = match shared.link.renew().await {
+            Ok(wait) => wait,
+            Err(error) => {
+                log_link(&error, "this node's certificate could not be renewed");
+                Duration::from_secs(30)
+            }
+        };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// Keeps the network as the latest spec wishes.
+async fn keep_network(shared: Arc<Shared>, mut spec: watch::Receiver<Arc<NodeSpec>>) {
+    if spec.changed().await.is_err() {
+        return;
+    }
+    loop {
+        let wished = spec.borrow_and_update().clone();
+        let network = &shared.drivers.network;
+        let outcome = network.reconcile(&wished.networks, &wished.routers, &wished.security_groups).await;
+        for fault in &outcome.faults {
+            tracing::warn!(fault, "part of the network is not as wished");
+        }
+        let again = if outcome.faults.is_empty() { NETWORK_EVERY } else { Duration::from_secs(2) };
+        shared.board.network(outcome.ports_up, outcome.faults);
+        if let Ok(Err(_)) = tokio::time::timeout(again, spec.changed()).await {
+            return;
+        }
+    }
+}
+
+/// Reads the node's figures now and then, and keeps the image cache within its limit.
+async fn facts(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(FACTS_EVERY).await;
+        read_facts(&shared).await;
+        let max = shared.config.image_cache_bytes_max;
+        if let Err(error) = shared.drivers.storage.image_evict(&BTreeSet::new(), max).await {
+            tracing::warn!(error = chain(&error), "old images could not be removed from the cache");
+        }
+    }
+}
+
+async fn read_facts(shared: &Shared) {
+    let mut facts = shared.config.pretend.clone().unwrap_or_else(machine);
+    facts.agent_version = env!("CARGO_PKG_VERSION").to_owned();
+    facts.boot_id.clone_from(&shared.boot_id);
+    match shared.drivers.hypervisor.facts().await {
+        Ok(hypervisor) => {
+            facts.hypervisor_version = hypervisor.version;
+            facts.accel = hypervisor.accel;
+        }
+        Err(error) => tracing::error!(error = chain(&error), "this node cannot run guests"),
+    }
+    if shared.config.pretend.is_none()
+        && let Ok(capacity) = shared.drivers.storage.capacity().await
+    {
+        facts.disk_gib = capacity.total_bytes >> 30;
+        facts.disk_free_gib = capacity.free_bytes >> 30;
+    }
+    facts.cached_images = shared.drivers.storage.images().await.unwrap_or_default();
+    shared.board.facts(facts);
+}
+
+/// The machine's own figures.
+fn machine() -> NodeFacts {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let memory_kib: u64 = read("/proc/meminfo")
+        .lines()
+        .find_map(|l| l.strip_prefix("MemTotal:"))
+        .and_then(|l| l.trim().trim_end_matches(" kB").parse().ok())
+        .unwrap_or(0);
+    let cpu_model = read("/proc/cpuinfo")
+        .lines()
+        .find_map(|l| l.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned()))
+        .unwrap_or_default();
+    NodeFacts {
+        cpu_model,
+        vcpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+        memory_mib: (memory_kib >> 10).saturating_sub(RESERVED_MIB),
+        ..NodeFacts::default()
+    }
+}
+
+fn log_link(error: &LinkError, what: &str) {
+    if error.is_transient() {
+        tracing::debug!(error = chain(error), "{what}");
+    } else {
+        tracing::error!(error = chain(error), "{what}");
+    }
+}

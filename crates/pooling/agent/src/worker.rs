@@ -1,0 +1,466 @@
+//! One worker a server: brings that guest to its wish, from whatever is really there.
+//!
+//! ```text
+//!  wish None ------> kill, remove everything, end
+//!  wish Stopped ---> ask to shut down, wait the grace, end the process
+//!  wish Running ---> image -> disk -> config drive -> ports up -> process -> interfaces as wished
+//!                    a guest that ended by itself is reported, not started again, until the next wish
+//! ```
+//! A new wish interrupts what may be interrupted: a fetch, a wait for the guest, a pause between tries.
+
+use crate::chain;
+use crate::ledger::Entry;
+use crate::node::Shared;
+use arcus_hypervisor::{DiskAttachment, EndReason, GuestState, HypervisorError, Launch, Nic};
+use arcus_storage::{Disk, StorageError};
+use arcus_types::agent::{DiskFormat, Fault, Observed, Power, ServerReport, ServerSpec};
+use arcus_types::{MacAddr, PortId, ServerId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+/// A guest is looked at this often even if nothing is heard of it.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// The first and the longest pause after a failure that may pass.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LONGEST: Duration = Duration::from_secs(60);
+/// How long a guest's ports may take to come up.
+const PORTS_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The file in a server's folder that a suspended guest's memory is saved in.
+const MEMORY_FILE: &str = "memory";
+
+/// What one server shall be, with what it needs of the rest of the spec.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Wish {
+    pub spec: ServerSpec,
+    pub nics: Vec<(PortId, MacAddr, u32)>,
+    pub config_drive: Option<BTreeMap<String, Vec<u8>>>,
+}
+
+/// Why a pass did not reach its end.
+enum Stop {
+    /// A newer wish has come.
+    Interrupted,
+    /// Something failed.
+    Fault(Fault),
+}
+
+impl Stop {
+    fn fault(message: impl Into<String>, error: &dyn std::error::Error, transient: bool) -> Self {
+        Self::Fault(Fault { message: message.into(), details: chain(error), transient })
+    }
+}
+
+impl From<HypervisorError> for Stop {
+    fn from(error: HypervisorError) -> Self {
+        Self::fault("The guest could not be brought to the wished state.", &error, error.is_transient())
+    }
+}
+
+impl From<StorageError> for Stop {
+    fn from(error: StorageError) -> Self {
+        let message = match &error {
+            StorageError::DiskTooSmall { .. } | StorageError::Refused { .. } => chain(&error),
+            StorageError::Fetch { .. } => "The image could not be fetched.".to_owned(),
+            _ => "The disk could not be made.".to_owned(),
+        };
+        Self::fault(message, &error, error.is_transient())
+    }
+}
+
+impl From<crate::LedgerError> for Stop {
+    fn from(error: crate::LedgerError) -> Self {
+        Self::fault("The node cannot write its ledger.", &error, true)
+    }
+}
+
+/// One server's worker.
+pub(crate) struct Worker {
+    pub id: ServerId,
+    pub shared: Arc<Shared>,
+    pub wish: watch::Receiver<Option<Arc<Wish>>>,
+    /// Something happened to the guest or its ports: look again.
+    pub look: Arc<Notify>,
+    /// Held while the guest is started, stopped or copied.
+    pub busy: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Worker {
+    /// Works until the server is wished away and nothing of it is left.
+    pub async fn run(mut self) {
+        let mut pause = RETRY_FIRST;
+        loop {
+            let wish = self.wish.borrow_and_update().clone();
+            let busy = Arc::clone(&self.busy);
+            let guard = busy.lock().await;
+            let outcome = match &wish {
+                Some(wish) => self.converge(wish).await,
+                None => self.remove().await,
+            };
+            drop(guard);
+            let wait = match outcome {
+                Ok(()) if wish.is_none() => {
+                    if self.wish.borrow().is_none() {
+                        return;
+                    }
+                    continue;
+                }
+                Ok(()) => LOOK_AGAIN,
+                Err(Stop::Interrupted) => continue,
+                Err(Stop::Fault(fault)) => {
+                    tracing::warn!(server.id = %self.id, fault = fault.details, "a server is not as wished");
+                    let transient = fault.transient;
+                    if let Some(wish) = &wish {
+                        self.tell(wish, Observed::Failed, None, 0, Some(fault)).await;
+                    }
+                    pause = if transient { (pause * 2).min(RETRY_LONGEST) } else { RETRY_LONGEST };
+                    pause
+                }
+            };
+            if wait == LOOK_AGAIN {
+                pause = RETRY_FIRST;
+            }
+            tokio::select! {
+                changed = self.wish.changed() => if changed.is_err() { return },
+                () = self.look.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Ends the guest and removes everything of the server.
+    async fn remove(&mut self) -> Result<(), Stop> {
+        let hypervisor = &self.shared.drivers.hypervisor;
+        hypervisor.kill(self.id).await?;
+        hypervisor.forget(self.id).await?;
+        self.shared.drivers.storage.server_remove(self.id).await?;
+        self.shared.ledger.forget(self.id);
+        self.shared.board.server_gone(self.id);
+        Ok(())
+    }
+
+    async fn converge(&mut self, wish: &Wish) -> Result<(), Stop> {
+        let spec = &wish.spec;
+        let entry = self.shared.ledger.entry(self.id)?;
+        let mut state = self.shared.drivers.hypervisor.state(self.id).await;
+        let restart_due = spec.restarts.count > entry.restarts;
+        match spec.power {
+            Power::Stopped => self.stop(wish, true).await?,
+            Power::Suspended => self.suspend(wish, &entry).await?,
+            Power::Running | Power::Paused => {
+                if alive(&state) {
+                    if let Some(gently) = self.outdated(wish, &entry).await? {
+                        self.stop(wish, gently).await?;
+                        state = GuestState::Absent;
+                    } else if restart_due {
+                        state = self.restart(wish).await?;
+                    }
+                } else if !restart_due && self.ended_by_itself(spec, &entry, &state) {
+                    return self.tell_ended(wish, &state).await;
+                }
+                if !alive(&state) {
+                    self.start(wish, &entry).await?;
+                }
+                self.settle(wish).await?;
+            }
+        }
+        let running = matches!(spec.power, Power::Running | Power::Paused);
+        self.shared.ledger.update(self.id, |e| {
+            e.version = spec.version;
+            e.restarts = spec.restarts.count;
+            if running {
+                e.started = Some((spec.version, self.shared.boot_id.clone()));
+            }
+        })?;
+        let observed = match spec.power {
+            Power::Running => Observed::Running,
+            Power::Paused => Observed::Paused,
+            Power::Stopped => Observed::Stopped,
+            Power::Suspended => Observed::Suspended,
+        };
+        self.tell(wish, observed, None, 100, None).await;
+        Ok(())
+    }
+
+    /// Whether a guest that is not there was started for this very wish since the machine booted, and so has ended by
+    /// itself.
+    fn ended_by_itself(&self, spec: &ServerSpec, entry: &Entry, state: &GuestState) -> bool {
+        let started = entry.started.as_ref();
+        matches!(state, GuestState::Ended(EndReason::PoweredOff | EndReason::Crashed { .. } | EndReason::Killed))
+            && started.is_some_and(|(version, boot)| *version >= spec.version && *boot == self.shared.boot_id)
+    }
+
+    async fn tell_ended(&self, wish: &Wish, state: &GuestState) -> Result<(), Stop> {
+        let fault = match state {
+            GuestState::Ended(EndReason::Crashed { details }) => Some(Fault {
+                message: "The guest's process ended unexpectedly; start the server again.".into(),
+                details: details.clone(),
+                transient: false,
+            }),
+            GuestState::Ended(_) | GuestState::Absent | GuestState::Running | GuestState::Paused => None,
+        };
+        self.tell(wish, Observed::Ended, None, 100, fault).await;
+        Ok(())
+    }
+
+    /// Whether a running guest must be started anew to be as wished: `Some(true)` gently, `Some(false)` at once.
+    async fn outdated(&self, wish: &Wish, entry: &Entry) -> Result<Option<bool>, Stop> {
+        let disk = self.shared.drivers.storage.root_disk(self.id).await?;
+        if disk.as_ref().is_some_and(|d| d.incarnation < wish.spec.root_disk.incarnation) {
+            return Ok(Some(false));
+        }
+        let grown = disk.as_ref().is_some_and(|d| d.size_bytes < wish.spec.root_disk.size_bytes);
+        let reshaped = entry.hardware.as_ref().is_some_and(|h| *h != wish.spec.hardware);
+        Ok((grown || reshaped).then_some(true))
+    }
+
+    /// Stops the guest: asks it first if `gently`, waits its grace, then ends the process.
+    async fn stop(&mut self, wish: &Wish, gently: bool) -> Result<(), Stop> {
+        let hypervisor = Arc::clone(&self.shared.drivers.hypervisor);
+        let state = hypervisor.state(self.id).await;
+        if gently && state == GuestState::Running {
+            self.tell(wish, Observed::Running, Some("shutting down"), 0, None).await;
+            hypervisor.shutdown(self.id).await?;
+            let grace = Duration::from_secs(u64::from(wish.spec.shutdown_grace_s));
+            self.wait_for_end(grace).await?;
+        }
+        hypervisor.kill(self.id).await?;
+        let uid = self.shared.ledger.entry(self.id)?.uid();
+        forget_memory(&self.shared.drivers.storage.server_folder(self.id, uid).await?).await;
+        Ok(())
+    }
+
+    /// Waits until the guest has ended, at most `grace`.
+    async fn wait_for_end(&mut self, grace: Duration) -> Result<(), Stop> {
+        let deadline = Instant::now() + grace;
+        while alive(&self.shared.drivers.hypervisor.state(self.id).await) {
+            let next = deadline.min(Instant::now() + Duration::from_secs(1));
+            tokio::select! {
+                _ = self.wish.changed() => return Err(Stop::Interrupted),
+                () = self.look.notified() => {}
+                () = tokio::time::sleep_until(next) => if Instant::now() >= deadline { break },
+            }
+        }
+        Ok(())
+    }
+
+    /// Restarts a running guest as asked: by its agent, else by shutting it down, else hard. Answers what state it is in.
+    async fn restart(&mut self, wish: &Wish) -> Result<GuestState, Stop> {
+        self.tell(wish, Observed::Running, Some("restarting"), 0, None).await;
+        if !wish.spec.restarts.hard {
+            let hypervisor = Arc::clone(&self.shared.drivers.hypervisor);
+            match hypervisor.reboot(self.id).await {
+                Ok(()) => return Ok(hypervisor.state(self.id).await),
+                Err(HypervisorError::NoGuestAgent { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.stop(wish, !wish.spec.restarts.hard).await?;
+        Ok(GuestState::Absent)
+    }
+
+    async fn suspend(&mut self, wish: &Wish, entry: &Entry) -> Result<(), Stop> {
+        let hypervisor = &self.shared.drivers.hypervisor;
+        if alive(&hypervisor.state(self.id).await) {
+            self.tell(wish, Observed::Running, Some("saving memory"), 0, None).await;
+            let folder = self.shared.drivers.storage.server_folder(self.id, entry.uid()).await?;
+            hypervisor.suspend(self.id, &folder.join(MEMORY_FILE)).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything ready and starts the guest.
+    async fn start(&mut self, wish: &Wish, entry: &Entry) -> Result<(), Stop> {
+        let spec = &wish.spec;
+        let storage = Arc::clone(&self.shared.drivers.storage);
+        let uid = entry.uid();
+        let folder = storage.server_folder(self.id, uid).await?;
+        let disk = storage.root_disk(self.id).await?;
+        let same = disk.is_some_and(|d| d.incarnation == spec.root_disk.incarnation)
+            && entry.hardware.as_ref() == Some(&spec.hardware);
+        if !same {
+            forget_memory(&folder).await;
+        }
+        self.fetch_image(wish).await?;
+        self.tell(wish, Observed::Preparing, Some("making the disk"), 60, None).await;
+        let disk = storage.root_disk_ensure(self.id, &spec.root_disk, uid).await?;
+        let mut disks = root_disks(&disk);
+        if let Some(files) = &wish.config_drive {
+            let drive = storage.config_drive_ensure(self.id, files, uid).await?;
+            disks.push(DiskAttachment {
+                path: drive.path,
+                format: DiskFormat::Raw,
+                read_only: true,
+                boot_index: None,
+                serial: "config-2".into(),
+            });
+        }
+        self.tell(wish, Observed::Preparing, Some("connecting its ports"), 80, None).await;
+        self.ports_ready(wish).await?;
+        let mut nics = Vec::with_capacity(wish.nics.len());
+        for &(port, mac, mtu) in &wish.nics {
+            nics.push(self.nic(port, mac, mtu).await?);
+        }
+        self.tell(wish, Observed::Preparing, Some("starting the guest"), 90, None).await;
+        let memory = folder.join(MEMORY_FILE);
+        let resume_from = tokio::fs::try_exists(&memory).await.unwrap_or(false).then(|| memory.clone());
+        let resuming = resume_from.is_some();
+        let launch = Launch {
+            server: self.id,
+            epoch: spec.epoch,
+            version: spec.version,
+            hardware: spec.hardware.clone(),
+            uid,
+            disks,
+            nics,
+            resume_from,
+        };
+        self.shared.drivers.hypervisor.start(launch).await?;
+        if resuming {
+            forget_memory(&folder).await;
+        }
+        self.shared.ledger.update(self.id, |e| {
+            e.hardware = Some(spec.hardware.clone());
+            e.ports = wish.nics.iter().map(|(port, ..)| *port).collect();
+            e.started = Some((spec.version, self.shared.boot_id.clone()));
+        })?;
+        Ok(())
+    }
+
+    async fn fetch_image(&mut self, wish: &Wish) -> Result<(), Stop> {
+        let shared = Arc::clone(&self.shared);
+        let source = &wish.spec.root_disk.image;
+        let disk = shared.drivers.storage.root_disk(self.id).await?;
+        if disk.is_some_and(|d| d.incarnation == wish.spec.root_disk.incarnation) {
+            return Ok(());
+        }
+        self.tell(wish, Observed::Preparing, Some("fetching the image"), 0, None).await;
+        let total = source.size_bytes.max(1);
+        let told = std::sync::atomic::AtomicU64::new(0);
+        let progress = |bytes: u64| {
+            let percent = bytes.saturating_mul(50) / total;
+            if told.swap(percent, std::sync::atomic::Ordering::Relaxed) / 10 != percent / 10 {
+                let percent = u8::try_from(percent).unwrap_or(50);
+                let report = self.report(wish, Observed::Preparing, Some("fetching the image"), percent, None, 0);
+                shared.board.server(report);
+            }
+        };
+        let mut newer = self.wish.clone();
+        tokio::select! {
+            done = shared.drivers.storage.image_ensure(source, shared.fetch.as_ref(), &progress) => Ok(done?),
+            _ = newer.changed() => Err(Stop::Interrupted),
+        }
+    }
+
+    async fn ports_ready(&mut self, wish: &Wish) -> Result<(), Stop> {
+        let deadline = Instant::now() + PORTS_DEADLINE;
+        let mut board = self.shared.board.listen();
+        loop {
+            board.mark_unchanged();
+            let missing = wish.nics.iter().find(|(port, ..)| !self.shared.board.port_is_up(*port));
+            let Some((port, ..)) = missing else { return Ok(()) };
+            tokio::select! {
+                _ = board.changed() => {}
+                _ = self.wish.changed() => return Err(Stop::Interrupted),
+                () = tokio::time::sleep_until(deadline) => {
+                    return Err(Stop::Fault(Fault {
+                        message: "The server's network interfaces could not be connected.".into(),
+                        details: format!("port {port} is not up: {}", self.shared.board.network_faults().join("; ")),
+                        transient: true,
+                    }));
+                }
+            }
+        }
+    }
+
+    async fn nic(&self, port: PortId, mac: MacAddr, mtu: u32) -> Result<Nic, Stop> {
+        let tap = self.shared.drivers.network.tap(port).await.map_err(|error| {
+            Stop::fault("A network interface could not be connected.", &error, error.is_transient())
+        })?;
+        Ok(Nic { port, mac, mtu, tap })
+    }
+
+    /// Brings a living guest's pause and interfaces to the wish.
+    async fn settle(&mut self, wish: &Wish) -> Result<(), Stop> {
+        let hypervisor = Arc::clone(&self.shared.drivers.hypervisor);
+        let entry = self.shared.ledger.entry(self.id)?;
+        for port in entry.ports.iter().filter(|p| !wish.nics.iter().any(|(port, ..)| port == *p)) {
+            hypervisor.nic_detach(self.id, *port).await?;
+        }
+        for &(port, mac, mtu) in wish.nics.iter().filter(|(port, ..)| !entry.ports.contains(port)) {
+            self.ports_ready(wish).await?;
+            let nic = self.nic(port, mac, mtu).await?;
+            hypervisor.nic_attach(self.id, nic).await?;
+        }
+        self.shared.ledger.update(self.id, |e| e.ports = wish.nics.iter().map(|(port, ..)| *port).collect())?;
+        match (hypervisor.state(self.id).await, wish.spec.power) {
+            (GuestState::Running, Power::Paused) => hypervisor.pause(self.id).await?,
+            (GuestState::Paused, Power::Running) => hypervisor.resume(self.id).await?,
+            (_, Power::Running | Power::Paused | Power::Stopped | Power::Suspended) => {}
+        }
+        Ok(())
+    }
+
+    /// Puts on the board what is seen; the wish counts as acted on when a pass has ended, well or not.
+    async fn tell(&self, wish: &Wish, observed: Observed, step: Option<&str>, percent: u8, fault: Option<Fault>) {
+        let incarnation = self.shared.drivers.storage.root_disk(self.id).await.ok().flatten();
+        let incarnation = incarnation.map_or(0, |disk| disk.incarnation);
+        self.shared.board.server(self.report(wish, observed, step, percent, fault, incarnation));
+    }
+
+    fn report(
+        &self,
+        wish: &Wish,
+        observed: Observed,
+        step: Option<&str>,
+        progress_percent: u8,
+        fault: Option<Fault>,
+        incarnation: u64,
+    ) -> ServerReport {
+        let entry = self.shared.ledger.entry(self.id).unwrap_or_default();
+        let acted = step.is_none();
+        ServerReport {
+            id: self.id,
+            epoch: wish.spec.epoch,
+            version: if acted { wish.spec.version } else { entry.version },
+            observed,
+            restarts: entry.restarts,
+            incarnation,
+            step: step.map(str::to_owned),
+            progress_percent,
+            fault,
+            cpu_ms: 0,
+            memory_kib: 0,
+        }
+    }
+}
+
+/// Saved memory fits only the very guest that was suspended: it goes when that guest's shape or disk does.
+async fn forget_memory(folder: &std::path::Path) {
+    drop(tokio::fs::remove_file(folder.join(MEMORY_FILE)).await);
+}
+
+fn alive(state: &GuestState) -> bool {
+    matches!(state, GuestState::Running | GuestState::Paused)
+}
+
+fn root_disks(disk: &Disk) -> Vec<DiskAttachment> {
+    let mut disks = vec![DiskAttachment {
+        path: disk.path.clone(),
+        format: disk.format,
+        read_only: false,
+        boot_index: Some(1),
+        serial: "root".into(),
+    }];
+    disks.extend(disk.cdrom.clone().map(|path| DiskAttachment {
+        path,
+        format: DiskFormat::Iso,
+        read_only: true,
+        boot_index: Some(2),
+        serial: "cdrom".into(),
+    }));
+    disks
+}

@@ -1,0 +1,350 @@
+//! Storage in memory, for nodes that are simulated: the same answers as files would give, with delays and faults that a
+//! seed decides.
+//!
+//! Image bytes are hashed and inspected like real ones and then forgotten; paths are made up and never opened.
+
+use crate::flights::Flights;
+use crate::{
+    BTreeMap, BTreeSet, Capacity, Disk, DiskFormat, EXPORT_NAME_CHARS_MAX, Export, ImageFetch, ImageSource, Path,
+    PathBuf, RootDiskSpec, ServerId, Storage, StorageError, config_drive, is_export_name, is_hash, whole_sectors,
+};
+use arcus_formats::{Inspector, Limits};
+use async_trait::async_trait;
+use aws_lc_rs::digest;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+
+const CHUNK_BYTES: usize = 64 << 10;
+/// What a disk takes besides the image that it lies on.
+const LAYER_BYTES: u64 = 256 << 10;
+
+/// How a simulated storage behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct SimOptions {
+    /// Decides delays and faults.
+    pub seed: u64,
+    /// How much it holds, in bytes.
+    pub total_bytes: u64,
+    /// The longest that a call takes, in milliseconds; each takes a part of it.
+    pub delay_ms_max: u64,
+    /// How many calls in a thousand fail.
+    pub faults_per_mille: u32,
+    /// Whether images are fetched. If not, they are there at once and taken to be what the source says.
+    pub fetches: bool,
+}
+
+impl Default for SimOptions {
+    fn default() -> Self {
+        Self { seed: 0, total_bytes: 1 << 40, delay_ms_max: 0, faults_per_mille: 0, fetches: true }
+    }
+}
+
+/// Storage in memory.
+#[derive(Debug)]
+pub struct SimStorage {
+    options: SimOptions,
+    flights: Flights,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    random: u64,
+    /// Counts calls: what was used last has the highest number.
+    clock: u64,
+    images: BTreeMap<String, Image>,
+    servers: BTreeMap<ServerId, Server>,
+    exports: BTreeMap<String, u64>,
+    faults_next: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Image {
+    format: DiskFormat,
+    virtual_size_bytes: u64,
+    stored_bytes: u64,
+    used: u64,
+}
+
+#[derive(Debug, Default)]
+struct Server {
+    root: Option<(Disk, String)>,
+}
+
+impl Held {
+    /// The next random number (SplitMix64: small, and the same everywhere).
+    fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn used_bytes(&self) -> u64 {
+        let disks = self.servers.values().filter(|server| server.root.is_some()).count() as u64;
+        let images: u64 = self.images.values().map(|image| image.stored_bytes).sum();
+        images + self.exports.values().sum::<u64>() + disks * LAYER_BYTES
+    }
+}
+
+fn folder(server: ServerId) -> PathBuf {
+    Path::new("/sim/servers").join(server.to_string())
+}
+
+impl SimStorage {
+    /// An empty storage.
+    pub fn new(options: SimOptions) -> Self {
+        let held = Held { random: options.seed, ..Held::default() };
+        Self { options, flights: Flights::default(), held: Mutex::new(held) }
+    }
+
+    /// Makes the next `calls` calls fail with a transient error.
+    pub fn fail_next(&self, calls: u32) {
+        self.held().faults_next = calls;
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a call: takes its time, and fails if that is its lot.
+    async fn begin(&self, action: &'static str) -> Result<(), StorageError> {
+        let (delay_ms, fails) = {
+            let mut held = self.held();
+            held.clock += 1;
+            let delay_ms = held.random().checked_rem(self.options.delay_ms_max.saturating_add(1)).unwrap_or(0);
+            let unlucky = held.random() % 1000 < u64::from(self.options.faults_per_mille);
+            let told = held.faults_next > 0;
+            held.faults_next = held.faults_next.saturating_sub(1);
+            (delay_ms, unlucky || told)
+        };
+        if delay_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        }
+        if !fails {
+            return Ok(());
+        }
+        let source = std::io::Error::other("a simulated fault");
+        Err(StorageError::Io { action, path: "/sim".into(), source })
+    }
+
+    /// Reads the image to its end and answers what a guest would see of it, in bytes.
+    async fn land(
+        &self,
+        source: &ImageSource,
+        fetch: &dyn ImageFetch,
+        arrived: &(dyn Fn(u64) + Sync),
+    ) -> Result<u64, StorageError> {
+        let fetch_failed = |error| StorageError::Fetch { image: source.id, source: error };
+        let refused = |error| StorageError::Refused { image: source.id, source: error };
+        let damaged = |what| StorageError::Corrupt { image: source.id, what };
+        let mut bytes = fetch.fetch(source).await.map_err(fetch_failed)?;
+        let mut inspector = Inspector::new(source.format, Limits::default());
+        let mut hash = digest::Context::new(&digest::SHA256);
+        let mut chunk = vec![0; CHUNK_BYTES];
+        arrived(0);
+        loop {
+            let count = bytes.read(&mut chunk).await.map_err(fetch_failed)?;
+            if count == 0 {
+                break;
+            }
+            let landed = chunk.get(..count).unwrap_or_default();
+            inspector.feed(landed).map_err(refused)?;
+            hash.update(landed);
+            arrived(inspector.total_bytes());
+        }
+        if inspector.total_bytes() != source.size_bytes {
+            return Err(damaged(format!("it has {} bytes of {}", inspector.total_bytes(), source.size_bytes)));
+        }
+        let found = hex::encode(hash.finish());
+        if found != source.sha256 {
+            return Err(damaged(format!("its SHA-256 is {found}, not {}", source.sha256)));
+        }
+        Ok(inspector.finish().map_err(refused)?.virtual_size_bytes)
+    }
+}
+
+#[async_trait]
+impl Storage for SimStorage {
+    async fn capacity(&self) -> Result<Capacity, StorageError> {
+        self.begin("look at").await?;
+        let used_bytes = self.held().used_bytes();
+        let total_bytes = self.options.total_bytes;
+        Ok(Capacity { total_bytes, free_bytes: total_bytes.saturating_sub(used_bytes) })
+    }
+
+    async fn images(&self) -> Result<Vec<String>, StorageError> {
+        self.begin("list").await?;
+        Ok(self.held().images.keys().cloned().collect())
+    }
+
+    async fn image_ensure(
+        &self,
+        source: &ImageSource,
+        fetch: &dyn ImageFetch,
+        progress: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), StorageError> {
+        self.begin("fetch").await?;
+        if !is_hash(&source.sha256) {
+            return Err(StorageError::Corrupt { image: source.id, what: "its SHA-256 is not one".into() });
+        }
+        let turn = self.flights.turn(&source.sha256, progress).await;
+        let there = {
+            let mut held = self.held();
+            let used = held.clock;
+            held.images.get_mut(&source.sha256).map(|image| image.used = used).is_some()
+        };
+        if !there {
+            let free_bytes = self.options.total_bytes.saturating_sub(self.held().used_bytes());
+            if source.size_bytes > free_bytes {
+                return Err(StorageError::Full { wanted_bytes: source.size_bytes, free_bytes });
+            }
+            let arrived = |bytes| {
+                turn.landed(bytes);
+                progress(bytes);
+            };
+            let raw = matches!(source.format, DiskFormat::Raw | DiskFormat::Iso);
+            let virtual_size_bytes = match (self.options.fetches, raw) {
+                (true, _) => self.land(source, fetch, &arrived).await?,
+                (false, true) => source.size_bytes,
+                (false, false) => 0,
+            };
+            let format = if raw { source.format } else { DiskFormat::Qcow2 };
+            let mut held = self.held();
+            let image = Image { format, virtual_size_bytes, stored_bytes: source.size_bytes, used: held.clock };
+            held.images.insert(source.sha256.clone(), image);
+        }
+        progress(source.size_bytes);
+        Ok(())
+    }
+
+    async fn image_evict(&self, keep: &BTreeSet<String>, bytes_max: u64) -> Result<Vec<String>, StorageError> {
+        self.begin("remove").await?;
+        let mut held = self.held();
+        let based: BTreeSet<String> =
+            held.servers.values().filter_map(|server| Some(server.root.as_ref()?.1.clone())).collect();
+        let mut idle: Vec<(u64, String)> = held
+            .images
+            .iter()
+            .filter(|(sha256, _)| !keep.contains(*sha256) && !based.contains(*sha256))
+            .map(|(sha256, image)| (image.used, sha256.clone()))
+            .collect();
+        idle.sort_unstable();
+        let mut removed = Vec::new();
+        for (_, sha256) in idle {
+            if held.images.values().map(|image| image.stored_bytes).sum::<u64>() <= bytes_max {
+                break;
+            }
+            held.images.remove(&sha256);
+            removed.push(sha256);
+        }
+        Ok(removed)
+    }
+
+    async fn server_folder(&self, server: ServerId, _uid: u32) -> Result<PathBuf, StorageError> {
+        self.begin("create").await?;
+        self.held().servers.entry(server).or_default();
+        Ok(folder(server))
+    }
+
+    async fn root_disk_ensure(&self, server: ServerId, spec: &RootDiskSpec, _uid: u32) -> Result<Disk, StorageError> {
+        self.begin("create").await?;
+        let mut held = self.held();
+        let wanted = spec.incarnation;
+        if let Some((disk, _)) = held.servers.get_mut(&server).and_then(|server| server.root.as_mut()) {
+            if disk.incarnation > wanted {
+                return Err(StorageError::Stale { server, have: disk.incarnation, wanted });
+            }
+            if disk.incarnation == wanted {
+                disk.size_bytes = disk.size_bytes.max(whole_sectors(spec.size_bytes));
+                return Ok(disk.clone());
+            }
+        }
+        let sha256 = spec.image.sha256.clone();
+        let Some(image) = held.images.get(&sha256).cloned() else {
+            return Err(StorageError::ImageAbsent { sha256 });
+        };
+        let size_bytes = if spec.size_bytes == 0 { image.virtual_size_bytes } else { spec.size_bytes };
+        if image.format != DiskFormat::Iso && size_bytes < image.virtual_size_bytes {
+            let (image, image_bytes) = (spec.image.id, image.virtual_size_bytes);
+            return Err(StorageError::DiskTooSmall { image, disk_bytes: size_bytes, image_bytes });
+        }
+        let disk = Disk {
+            path: folder(server).join(format!("root-{wanted}.qcow2")),
+            format: DiskFormat::Qcow2,
+            size_bytes: whole_sectors(size_bytes),
+            incarnation: wanted,
+            cdrom: (image.format == DiskFormat::Iso).then(|| Path::new("/sim/images").join(&sha256)),
+        };
+        held.servers.entry(server).or_default().root = Some((disk.clone(), sha256));
+        Ok(disk)
+    }
+
+    async fn root_disk(&self, server: ServerId) -> Result<Option<Disk>, StorageError> {
+        self.begin("look at").await?;
+        let held = self.held();
+        Ok(held.servers.get(&server).and_then(|server| Some(server.root.as_ref()?.0.clone())))
+    }
+
+    async fn config_drive_ensure(
+        &self,
+        server: ServerId,
+        files: &BTreeMap<String, Vec<u8>>,
+        _uid: u32,
+    ) -> Result<Disk, StorageError> {
+        self.begin("write").await?;
+        let bytes = config_drive::build(files).map_err(|what| StorageError::ConfigDrive { server, what })?;
+        self.held().servers.entry(server).or_default();
+        let path = folder(server).join("config.img");
+        Ok(Disk { path, format: DiskFormat::Raw, size_bytes: bytes.len() as u64, incarnation: 0, cdrom: None })
+    }
+
+    async fn export(&self, source: &Path, name: &str) -> Result<Export, StorageError> {
+        self.begin("export").await?;
+        if !is_export_name(name) {
+            return Err(StorageError::ExportName { name: name.chars().take(EXPORT_NAME_CHARS_MAX).collect() });
+        }
+        let mut held = self.held();
+        let roots = held.servers.values().filter_map(|server| server.root.as_ref());
+        let found =
+            roots.filter(|(disk, _)| disk.path == source).map(|(disk, sha256)| (disk.size_bytes, sha256)).next();
+        let Some((virtual_size_bytes, sha256)) = found else {
+            return Err(StorageError::DiskDamaged {
+                path: source.into(),
+                what: "it is not a disk of this node".into(),
+            });
+        };
+        let stored = held.images.get(sha256).map_or(0, |image| image.stored_bytes);
+        let size_bytes = stored + LAYER_BYTES;
+        held.exports.insert(name.to_owned(), size_bytes);
+        let sha256 = hex::encode(digest::digest(&digest::SHA256, name.as_bytes()));
+        Ok(Export { path: Path::new("/sim/exports").join(name), size_bytes, virtual_size_bytes, sha256 })
+    }
+
+    async fn export_remove(&self, name: &str) -> Result<(), StorageError> {
+        self.begin("remove").await?;
+        if !is_export_name(name) {
+            return Err(StorageError::ExportName { name: name.chars().take(EXPORT_NAME_CHARS_MAX).collect() });
+        }
+        self.held().exports.remove(name);
+        Ok(())
+    }
+
+    async fn exports(&self) -> Result<Vec<String>, StorageError> {
+        self.begin("list").await?;
+        Ok(self.held().exports.keys().cloned().collect())
+    }
+
+    async fn server_remove(&self, server: ServerId) -> Result<(), StorageError> {
+        self.begin("remove").await?;
+        self.held().servers.remove(&server);
+        Ok(())
+    }
+
+    async fn servers(&self) -> Result<Vec<ServerId>, StorageError> {
+        self.begin("list").await?;
+        Ok(self.held().servers.keys().copied().collect())
+    }
+}

@@ -1,0 +1,158 @@
+//! Limits and quotas.
+
+use super::Answer;
+use super::fields::{Fields, refused};
+use super::links::parsed;
+use crate::auth::Ctx;
+use crate::body::{Id, Json, Pairs};
+use crate::microversion::Microversion;
+use crate::{ApiError, App};
+use arcus_engine::keypairs::KEYPAIRS_MAX;
+use arcus_engine::server_groups::GROUP_MEMBERS_MAX;
+use arcus_store::{Quota, QuotaResource};
+use arcus_types::ProjectId;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+
+/// The most key and value pairs of a server.
+const METADATA_MAX: u64 = 128;
+const QUOTA_MAX: i64 = 0x7FFF_FFFF;
+
+fn quota(quotas: &[Quota], resource: QuotaResource) -> Quota {
+    let found = quotas.iter().find(|q| q.resource == resource).copied();
+    found.unwrap_or(Quota { resource, cap: resource.default_cap(), used: 0 })
+}
+
+/// `GET /limits`
+pub async fn limits(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
+    let project: Option<ProjectId> = parsed(&query, "tenant_id")?;
+    let quotas = app.engine.limits(&ctx, project).await?;
+    let get = |resource| quota(&quotas, resource);
+    let mut out = Map::new();
+    let mut put = |key: &str, value: Value| out.insert(key.to_owned(), value);
+    put("maxTotalInstances", json!(get(QuotaResource::Instances).cap));
+    put("maxTotalCores", json!(get(QuotaResource::Cores).cap));
+    put("maxTotalRAMSize", json!(get(QuotaResource::RamMib).cap));
+    put("maxTotalKeypairs", json!(KEYPAIRS_MAX));
+    put("maxServerMeta", json!(METADATA_MAX));
+    put("maxServerGroups", json!(get(QuotaResource::ServerGroups).cap));
+    put("maxServerGroupMembers", json!(GROUP_MEMBERS_MAX));
+    put("totalInstancesUsed", json!(get(QuotaResource::Instances).used));
+    put("totalCoresUsed", json!(get(QuotaResource::Cores).used));
+    put("totalRAMUsed", json!(get(QuotaResource::RamMib).used));
+    put("totalServerGroupsUsed", json!(get(QuotaResource::ServerGroups).used));
+    if !version.at_least(36) {
+        put("maxTotalFloatingIps", json!(get(QuotaResource::FloatingIps).cap));
+        put("maxSecurityGroups", json!(get(QuotaResource::SecurityGroups).cap));
+        put("maxSecurityGroupRules", json!(get(QuotaResource::SecurityGroupRules).cap));
+        put("totalFloatingIpsUsed", json!(get(QuotaResource::FloatingIps).used));
+        put("totalSecurityGroupsUsed", json!(get(QuotaResource::SecurityGroups).used));
+    }
+    if !version.at_least(39) {
+        put("maxImageMeta", json!(METADATA_MAX));
+    }
+    if !version.at_least(57) {
+        // Files are not injected: user data and the metadata service do that.
+        put("maxPersonality", json!(0));
+        put("maxPersonalitySize", json!(0));
+    }
+    Ok(axum::Json(json!({ "limits": { "rate": [], "absolute": out } })))
+}
+
+/// What a quota set holds at a microversion: the name here and the resource, or a figure that never changes.
+fn entries(version: Microversion) -> Vec<(&'static str, Result<QuotaResource, i64>)> {
+    let mut all = vec![
+        ("instances", Ok(QuotaResource::Instances)),
+        ("cores", Ok(QuotaResource::Cores)),
+        ("ram", Ok(QuotaResource::RamMib)),
+        ("server_groups", Ok(QuotaResource::ServerGroups)),
+        ("server_group_members", Err(i64::try_from(GROUP_MEMBERS_MAX).unwrap_or(0))),
+        ("metadata_items", Err(i64::try_from(METADATA_MAX).unwrap_or(0))),
+        ("key_pairs", Err(i64::try_from(KEYPAIRS_MAX).unwrap_or(0))),
+    ];
+    if !version.at_least(36) {
+        all.push(("floating_ips", Ok(QuotaResource::FloatingIps)));
+        all.push(("fixed_ips", Err(-1)));
+        all.push(("security_groups", Ok(QuotaResource::SecurityGroups)));
+        all.push(("security_group_rules", Ok(QuotaResource::SecurityGroupRules)));
+    }
+    if !version.at_least(57) {
+        all.push(("injected_files", Err(0)));
+        all.push(("injected_file_content_bytes", Err(0)));
+        all.push(("injected_file_path_bytes", Err(0)));
+    }
+    all
+}
+
+fn shown(quotas: &[Quota], version: Microversion, detail: bool) -> Map<String, Value> {
+    entries(version)
+        .into_iter()
+        .map(|(name, what)| {
+            let (cap, used) = match what {
+                Ok(resource) => {
+                    let q = quota(quotas, resource);
+                    (q.cap, q.used)
+                }
+                Err(fixed) => (fixed, 0),
+            };
+            let value = if detail { json!({ "limit": cap, "in_use": used, "reserved": 0 }) } else { json!(cap) };
+            (name.to_owned(), value)
+        })
+        .collect()
+}
+
+/// `GET /os-quota-sets/{project_id}`
+pub async fn show(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Id(id): Id<ProjectId>) -> Answer {
+    let mut out = shown(&app.engine.quota_show(&ctx, id).await?, version, false);
+    out.insert("id".into(), json!(id));
+    Ok(axum::Json(json!({ "quota_set": out })))
+}
+
+/// `GET /os-quota-sets/{project_id}/detail`
+pub async fn detail(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Id(id): Id<ProjectId>) -> Answer {
+    let mut out = shown(&app.engine.quota_show(&ctx, id).await?, version, true);
+    out.insert("id".into(), json!(id));
+    Ok(axum::Json(json!({ "quota_set": out })))
+}
+
+/// `GET /os-quota-sets/{project_id}/defaults`
+pub async fn defaults(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Id(id): Id<ProjectId>) -> Answer {
+    let mut out = shown(&app.engine.quota_defaults(&ctx)?, version, false);
+    out.insert("id".into(), json!(id));
+    Ok(axum::Json(json!({ "quota_set": out })))
+}
+
+/// `PUT /os-quota-sets/{project_id}`
+pub async fn update(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    version: Microversion,
+    Id(id): Id<ProjectId>,
+    Json(body): Json<Value>,
+) -> Answer {
+    let mut fields = Fields::of(&body, "quota_set", &[])?;
+    let force = fields.boolean("force")?.unwrap_or(false);
+    // Old clients repeat the project here.
+    fields.raw("tenant_id");
+    let mut caps = Vec::new();
+    for (name, what) in entries(version) {
+        let Some(cap) = fields.integer(name, -1, QUOTA_MAX)? else { continue };
+        match what {
+            Ok(resource) => caps.push((resource, cap)),
+            Err(fixed) if fixed == cap => {}
+            Err(fixed) => {
+                return Err(refused(name, &json!(cap), &format!("It is {fixed} for everybody in this cloud.")));
+            }
+        }
+    }
+    fields.end()?;
+    let quotas = app.engine.quota_update(&ctx, id, &caps, force).await?;
+    Ok(axum::Json(json!({ "quota_set": shown(&quotas, version, false) })))
+}
+
+/// `DELETE /os-quota-sets/{project_id}`
+pub async fn reset(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<ProjectId>) -> Result<StatusCode, ApiError> {
+    app.engine.quota_reset(&ctx, id).await?;
+    Ok(StatusCode::ACCEPTED)
+}

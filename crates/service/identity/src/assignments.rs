@@ -1,0 +1,186 @@
+//! Who holds which role where.
+
+use crate::builtin::{BUILTIN, implied};
+use crate::domains::domain_of;
+use crate::{Identity, IdentityError};
+use arcus_store::{Assignment, AssignmentFilter, RoleActor, RoleTarget, Revoked};
+use arcus_types::policy::{Action, Denied, Target, authorize, identity as policy};
+use arcus_types::{DomainId, Name, OpCtx, Role, RoleId, Scope};
+use serde_json::json;
+
+/// One role that somebody holds somewhere, as a list shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The assignment; its role may be one that is implied.
+    pub assignment: Assignment,
+    /// The role that implies it.
+    pub prior_role: Option<RoleId>,
+}
+
+impl Identity {
+    /// Gives a role; nothing happens if it is held.
+    ///
+    /// # Errors
+    /// [`IdentityError::Denied`], [`IdentityError::NotFound`] for a role, actor or target that is not there,
+    /// [`IdentityError::Forbidden`] for what a manager of a domain may not give.
+    pub async fn assignment_create(
+        &self,
+        ctx: &OpCtx,
+        actor: RoleActor,
+        target: RoleTarget,
+        role_id: RoleId,
+    ) -> Result<(), IdentityError> {
+        self.assignment_check_policy(ctx, policy::ASSIGNMENT_CREATE, actor, target).await?;
+        self.role_find(role_id).await?;
+        role_check(ctx, role_id)?;
+        let tx = self.store().begin(ctx).await?;
+        tx.assignment_insert(actor, target, role_id).await?;
+        let (kind, id) = subject(actor);
+        let detail = json!({ "role_id": role_id, "target": format!("{target:?}") });
+        self.audit(&tx, policy::ASSIGNMENT_CREATE, kind, &id, &detail).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Takes a role away; tokens of who held it become void.
+    ///
+    /// # Errors
+    /// [`IdentityError::Denied`], [`IdentityError::NotFound`] if it is not held,
+    /// [`IdentityError::Forbidden`] for what a manager of a domain may not take.
+    pub async fn assignment_delete(
+        &self,
+        ctx: &OpCtx,
+        actor: RoleActor,
+        target: RoleTarget,
+        role_id: RoleId,
+    ) -> Result<(), IdentityError> {
+        self.assignment_check_policy(ctx, policy::ASSIGNMENT_DELETE, actor, target).await?;
+        role_check(ctx, role_id)?;
+        let tx = self.store().begin(ctx).await?;
+        if !tx.assignment_delete(actor, target, role_id).await? {
+            return Err(IdentityError::not_found("role assignment", role_id));
+        }
+        let revoked = match actor {
+            RoleActor::User(id) => Revoked::User(id),
+            RoleActor::Group(id) => Revoked::GroupMembers(id),
+        };
+        let revocations = self.revoke(&tx, revoked).await?;
+        let (kind, id) = subject(actor);
+        let detail = json!({ "role_id": role_id, "target": format!("{target:?}") });
+        self.audit(&tx, policy::ASSIGNMENT_DELETE, kind, &id, &detail).await?;
+        Ok(self.commit(tx, &revocations).await?)
+    }
+
+    /// The roles that a user or group was given itself somewhere.
+    ///
+    /// # Errors
+    /// [`IdentityError::Denied`], [`IdentityError::NotFound`].
+    pub async fn assignment_roles(
+        &self,
+        ctx: &OpCtx,
+        actor: RoleActor,
+        target: RoleTarget,
+    ) -> Result<Vec<(RoleId, Name)>, IdentityError> {
+        self.assignment_check_policy(ctx, policy::ASSIGNMENT_CHECK, actor, target).await?;
+        Ok(self.store().assignment_roles(actor, target).await?)
+    }
+
+    /// Assignments that match, at most `limit` before roles are expanded. `effective` shows users instead of groups,
+    /// and implied roles beside those given.
+    ///
+    /// # Errors
+    /// [`IdentityError::Denied`].
+    pub async fn assignment_list(
+        &self,
+        ctx: &OpCtx,
+        mut filter: AssignmentFilter,
+        effective: bool,
+    ) -> Result<Vec<Held>, IdentityError> {
+        let target = Target { user_id: filter.user_id, domain_id: Some(domain_of(ctx)), project_id: None };
+        authorize(ctx, policy::ASSIGNMENT_LIST, &target)?;
+        let own = filter.user_id.is_some() && filter.user_id == ctx.user_id();
+        if !ctx.is_admin() && !own {
+            filter.within = Some(domain_of(ctx));
+        }
+        let role_id = filter.role_id;
+        if effective {
+            if filter.group_id.is_some() {
+                return Ok(Vec::new());
+            }
+            filter.expand_groups = true;
+            filter.role_id = None;
+        }
+        let given = self.store().assignment_list(&filter).await?;
+        let mut held: Vec<Held> = Vec::with_capacity(given.len());
+        for assignment in given {
+            let prior = assignment.role_id;
+            let wider = if effective { implied(prior).collect() } else { Vec::new() };
+            for role in wider {
+                let role_name = role.name.parse()?;
+                let assignment = Assignment { role_id: role.id, role_name, ..assignment.clone() };
+                held.push(Held { assignment, prior_role: Some(prior) });
+            }
+            held.push(Held { assignment, prior_role: None });
+        }
+        held.retain(|h| role_id.is_none_or(|id| h.assignment.role_id == id));
+        Ok(held)
+    }
+
+    /// The policy of one assignment: its target and its actor must both be the caller's to manage or to see.
+    async fn assignment_check_policy(
+        &self,
+        ctx: &OpCtx,
+        action: Action,
+        actor: RoleActor,
+        target: RoleTarget,
+    ) -> Result<(), IdentityError> {
+        let Some(target_domain) = self.target_domain(target).await? else {
+            return if ctx.is_admin() { self.actor_find(actor).await.map(drop) } else { refuse(action) };
+        };
+        authorize(ctx, action, &Target::domain(target_domain))?;
+        let actor_domain = self.actor_find(actor).await?;
+        Ok(authorize(ctx, action, &Target::domain(actor_domain))?)
+    }
+
+    async fn target_domain(&self, target: RoleTarget) -> Result<Option<DomainId>, IdentityError> {
+        Ok(match target {
+            RoleTarget::Project(id) => Some(self.project_find(id).await?.domain_id),
+            RoleTarget::Domain(id) => Some(self.domain_find(id).await?.id),
+            RoleTarget::System => None,
+        })
+    }
+
+    async fn actor_find(&self, actor: RoleActor) -> Result<DomainId, IdentityError> {
+        Ok(match actor {
+            RoleActor::User(id) => self.user_find(id).await?.domain_id,
+            RoleActor::Group(id) => self.group_find(id).await?.domain_id,
+        })
+    }
+}
+
+fn refuse<T>(action: Action) -> Result<T, IdentityError> {
+    Err(Denied::Forbidden(action.name).into())
+}
+
+/// Managers of a domain give and take what they hold themselves, and nothing whose meaning they cannot know.
+fn role_check(ctx: &OpCtx, role_id: RoleId) -> Result<(), IdentityError> {
+    if ctx.is_admin() {
+        return Ok(());
+    }
+    let inside = matches!(ctx.scope, Scope::Domain { .. });
+    let known = BUILTIN.iter().find(|b| b.id == role_id);
+    let own = known.is_some_and(|b| match b.role {
+        Role::Reader | Role::Member | Role::Manager => ctx.roles.has(b.role),
+        Role::Admin | Role::Service => false,
+    });
+    if inside && own {
+        return Ok(());
+    }
+    Err(IdentityError::Forbidden("A manager of a domain gives and takes only reader, member and manager.".to_owned()))
+}
+
+fn subject(actor: RoleActor) -> (&'static str, String) {
+    match actor {
+        RoleActor::User(id) => ("user", id.to_string()),
+        RoleActor::Group(id) => ("group", id.to_string()),
+    }
+}

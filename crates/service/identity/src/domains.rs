@@ -1,0 +1,144 @@
+//! Domains, and what a manager of one may reach.
+
+use crate::builtin::id_of;
+use crate::{Identity, IdentityError, text_check};
+use arcus_store::{Domain, DomainChange, DomainFilter, DomainKey, RoleActor, Revoked};
+use arcus_types::policy::{Target, authorize, identity as policy};
+use arcus_types::{DomainId, Name, OpCtx, Role, Scope, Timestamp};
+use serde_json::json;
+
+/// A domain that somebody wants.
+#[derive(Debug, Clone)]
+pub struct DomainNew {
+    /// Its name.
+    pub name: Name,
+    /// What it is for.
+    pub description: String,
+    /// Whether it may be used.
+    pub enabled: bool,
+}
+
+/// The domain that a caller works in: that of its scope, or the first one.
+pub(crate) fn domain_of(ctx: &OpCtx) -> DomainId {
+    match ctx.scope {
+        Scope::Project { domain_id, .. } | Scope::Domain { domain_id } => domain_id,
+        Scope::Unscoped | Scope::System => DomainId::DEFAULT,
+    }
+}
+
+impl Identity {
+    /// Makes a domain.
+    ///
+    /// # Errors
+    /// [`IdentityError::Denied`], [`IdentityError::Conflict`] if the name is taken.
+    pub async fn domain_create(&self, ctx: &OpCtx, new: DomainNew) -> Result<Domain, IdentityError> {
+        authorize(ctx, policy::DOMAIN_CREATE, &Target::default())?;
+        text_check(Some(&new.description))?;
+        let domain = Domain {
+            id: DomainId::new(),
+            name: new.name,
+            description: new.description,
+            enabled: new.enabled,
+            token_epoch: 0,
+            created_at: Timestamp::now(),
+        };
+        let tx = self.store().begin(ctx).await?;
+        tx.domain_insert(&domain).await?;
+        self.audit(&tx, policy::DOMAIN_CREATE, "domain", &domain.id, &json!({ "name": domain.name })).await?;
+        tx.commit().await?;
+        Ok(domain)
+    }
+
+    /// Domains: all for administrators, else the one that the caller's token is scoped to.
+    ///
+    /// # Errors
+    /// [`IdentityError::Denied`].
+    pub async fn domain_list(&self, ctx: &OpCtx, mut filter: DomainFilter) -> Result<Vec<Domain>, IdentityError> {
+        if !ctx.is_admin() {
+            filter.id = Some(domain_of(ctx));
+        }
+        authorize(ctx, policy::DOMAIN_LIST, &Target::domain(domain_of(ctx)))?;
+        Ok(self.store().domain_list(&filter).await?)
+    }
+
+    /// A domain. Whoever is in it, or in a project of it, may see it.
+    ///
+    /// # Errors
+    /// [`IdentityError::NotFound`], [`IdentityError::Denied`].
+    pub async fn domain_get(&self, ctx: &OpCtx, id: DomainId) -> Result<Domain, IdentityError> {
+        let inside = matches!(ctx.scope, Scope::Project { domain_id, .. } if domain_id == id);
+        if !inside {
+            authorize(ctx, policy::DOMAIN_GET, &Target::domain(id))?;
+        }
+        self.domain_find(id).await
+    }
+
+    pub(crate) async fn domain_find(&self, id: DomainId) -> Result<Domain, IdentityError> {
+        let found = self.store().domain_get(DomainKey::Id(id)).await?;
+        found.ok_or_else(|| IdentityError::not_found("domain", id))
+    }
+
+    /// Changes a domain. Disabling it makes all tokens of its users and for its projects void.
+    ///
+    /// # Errors
+    /// [`IdentityError::Denied`], [`IdentityError::NotFound`], [`IdentityError::Conflict`] if the name is taken,
+    /// [`IdentityError::Forbidden`] for disabling the first domain.
+    pub async fn domain_update(
+        &self,
+        ctx: &OpCtx,
+        id: DomainId,
+        change: DomainChange,
+    ) -> Result<Domain, IdentityError> {
+        authorize(ctx, policy::DOMAIN_UPDATE, &Target::domain(id))?;
+        text_check(change.description.as_deref())?;
+        let disables = change.enabled == Some(false);
+        if disables && id == DomainId::DEFAULT {
+            return Err(IdentityError::Forbidden("The default domain cannot be disabled.".to_owned()));
+        }
+        let tx = self.store().begin(ctx).await?;
+        if !tx.domain_update(id, &change).await? {
+            return Err(IdentityError::not_found("domain", id));
+        }
+        let revocations = if disables { self.revoke(&tx, Revoked::Domain(id)).await? } else { Vec::new() };
+        let detail = json!({ "name": change.name, "enabled": change.enabled });
+        self.audit(&tx, policy::DOMAIN_UPDATE, "domain", &id, &detail).await?;
+        self.commit(tx, &revocations).await?;
+        self.domain_find(id).await
+    }
+
+    /// Deletes a disabled domain with its projects, users and groups.
+    ///
+    /// # Errors
+    /// [`IdentityError::Denied`], [`IdentityError::NotFound`], [`IdentityError::Forbidden`] while it is enabled.
+    pub async fn domain_delete(&self, ctx: &OpCtx, id: DomainId) -> Result<(), IdentityError> {
+        authorize(ctx, policy::DOMAIN_DELETE, &Target::domain(id))?;
+        let tx = self.store().begin(ctx).await?;
+        let found = tx.domain_get(DomainKey::Id(id)).await?.ok_or_else(|| IdentityError::not_found("domain", id))?;
+        if found.enabled {
+            return Err(IdentityError::Forbidden("Cannot delete a domain that is enabled; disable it first.".to_owned()));
+        }
+        let revocations = self.revoke(&tx, Revoked::Domain(id)).await?;
+        tx.domain_delete(id).await?;
+        self.audit(&tx, policy::DOMAIN_DELETE, "domain", &id, &json!({ "name": found.name })).await?;
+        Ok(self.commit(tx, &revocations).await?)
+    }
+
+    /// Keeps a manager of a domain from taking over, by way of a user or group of that domain, what is not the domain's:
+    /// administrators' and services' rights, and roles elsewhere.
+    pub(crate) async fn reach_check(
+        &self,
+        ctx: &OpCtx,
+        actor: RoleActor,
+        domain_id: DomainId,
+    ) -> Result<(), IdentityError> {
+        if ctx.is_admin() {
+            return Ok(());
+        }
+        let high = [id_of(Role::Admin), id_of(Role::Service)];
+        if self.store().actor_reaches_beyond(actor, domain_id, &high).await? {
+            let reason = "This user or group holds rights that a manager of its domain does not have.";
+            return Err(IdentityError::Forbidden(reason.to_owned()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,207 @@
+//! Users and their passwords.
+
+use crate::domains::domain_of;
+use crate::passwords::check_length;
+use crate::{Identity, IdentityError, text_check};
+use arcus_store::{Login, RoleActor, Revoked, StoreError, User, UserChange, UserFilter, UserKey};
+use arcus_types::policy::{Action, Denied, Target, authorize, identity as policy};
+use arcus_types::{DomainId, Name, OpCtx, ProjectId, Timestamp, UserId};
+use serde_json::json;
+
+/// A user that somebody wants.
+#[derive(Clone)]
+pub struct UserNew {
+    /// Its name.
+    pub name: Name,
+    /// The domain; unless given, the caller's.
+    pub domain_id: Option<DomainId>,
+    /// Who it is.
+    pub description: Option<String>,
+    /// Its mail address.
+    pub email: Option<String>,
+    /// Whether it may log in.
+    pub enabled: bool,
+    /// Where it is taken to when it logs in without saying where.
+    pub default_project_id: Option<ProjectId>,
+    /// Its password; without one it cannot log in with a password.
+    pub password: Option<String>,
+}
+
+impl Identity {
+    /// Makes a user.
+    ///
+    /// # Errors
+    /// [`IdentityError::Denied`], [`IdentityError::Conflict`] if the name is taken in its domain,
+    /// [`IdentityError::Invalid`] for a password that cannot be one.
+    pub async fn user_create(&self, ctx: &OpCtx, new: UserNew) -> Result<User, IdentityError> {
+        let domain_id = new.domain_id.unwrap_or(domain_of(ctx));
+        authorize(ctx, policy::USER_CREATE, &Target::domain(domain_id))?;
+        text_check(new.description.as_deref())?;
+        text_check(new.email.as_deref())?;
+        self.domain_find(domain_id).await?;
+        let hash = match &new.password {
+            Some(password) => Some(self.passwords().hash(password).await?),
+            None => None,
+        };
+        let user = User {
+            id: UserId::new(),
+            domain_id,
+            name: new.name,
+            description: new.description,
+            email: new.email,
+            enabled: new.enabled,
+            default_project_id: new.default_project_id,
+            token_epoch: 0,
+            created_at: Timestamp::now(),
+        };
+        let tx = self.store().begin(ctx).await?;
+        tx.user_insert(&user, hash.as_deref()).await?;
+        let detail = json!({ "name": user.name, "domain_id": domain_id });
+        self.audit(&tx, policy::USER_CREATE, "user", &user.id, &detail).await?;
+        tx.commit().await?;
+        Ok(user)
+    }
+
+    /// Users: of every domain for administrators, else of the domain that the caller's token is scoped to.
+    ///
+    /// # Errors
+    /// [`IdentityError::Denied`].
+    pub async fn user_list(&self, ctx: &OpCtx, mut filter: UserFilter) -> Result<Vec<User>, IdentityError> {
+        if !ctx.is_admin() {
+            filter.domain_id.get_or_insert(domain_of(ctx));
+        }
+        let target = Target { domain_id: filter.domain_id, ..Target::default() };
+        authorize(ctx, policy::USER_LIST, &target)?;
+        Ok(self.store().user_list(&filter).await?)
+    }
+
+    /// A user: for itself, readers of its domain, and administrators.
+    ///
+    /// # Errors
+    /// [`IdentityError::NotFound`], [`IdentityError::Denied`].
+    pub async fn user_get(&self, ctx: &OpCtx, id: UserId) -> Result<User, IdentityError> {
+        self.user_reachable(ctx, policy::USER_GET, id).await
+    }
+
+    /// The user, if the caller may do this to it. Who may not is not told whether there is one.
+    pub(crate) async fn user_reachable(&self, ctx: &OpCtx, action: Action, id: UserId) -> Result<User, IdentityError> {
+        let found = self.store().user_get(id).await?;
+        let domain_id = found.as_ref().map(|u| u.domain_id);
+        authorize(ctx, action, &Target { user_id: Some(id), domain_id, project_id: None })?;
+        found.ok_or_else(|| IdentityError::not_found("user", id))
+    }
+
+    pub(crate) async fn user_find(&self, id: UserId) -> Result<User, IdentityError> {
+        self.store().user_get(id).await?.ok_or_else(|| IdentityError::not_found("user", id))
+    }
+
+    /// A user that the caller manages: in a domain of theirs and without rights that they do not have.
+    async fn user_managed(&self, ctx: &OpCtx, action: Action, id: UserId) -> Result<User, IdentityError> {
+        let user = self.user_reachable(ctx, action, id).await?;
+        self.reach_check(ctx, RoleActor::User(id), user.domain_id).await?;
+        Ok(user)
+    }
+
+    /// Changes a user. A new password and disabling make all its tokens void.
+    ///
+    /// # Errors
+    /// [`IdentityError::Denied`], [`IdentityError::NotFound`], [`IdentityError::Conflict`] if the name is taken or the
+    /// password changed meanwhile, [`IdentityError::Invalid`] for a password that cannot be one.
+    pub async fn user_update(
+        &self,
+        ctx: &OpCtx,
+        id: UserId,
+        change: UserChange,
+        password: Option<String>,
+    ) -> Result<User, IdentityError> {
+        self.user_managed(ctx, policy::USER_UPDATE, id).await?;
+        text_check(change.description.as_ref().and_then(|d| d.as_deref()))?;
+        text_check(change.email.as_ref().and_then(|e| e.as_deref()))?;
+        let hash = match &password {
+            Some(password) => Some(self.passwords().hash(password).await?),
+            None => None,
+        };
+        let tx = self.store().begin(ctx).await?;
+        if !tx.user_update(id, &change).await? {
+            return Err(IdentityError::not_found("user", id));
+        }
+        if let Some(hash) = &hash {
+            let login = tx.user_login(UserKey::Id(id)).await?.ok_or_else(|| IdentityError::not_found("user", id))?;
+            if !tx.user_password_set(id, login.password_hash.as_deref(), Some(hash), &self.history(&login)).await? {
+                return Err(StoreError::Stale("the user").into());
+            }
+        }
+        let voids = hash.is_some() || change.enabled == Some(false);
+        let revocations = if voids { self.revoke(&tx, Revoked::User(id)).await? } else { Vec::new() };
+        let detail = json!({ "name": change.name, "enabled": change.enabled, "password": hash.is_some() });
+        self.audit(&tx, policy::USER_UPDATE, "user", &id, &detail).await?;
+        self.commit(tx, &revocations).await?;
+        self.user_find(id).await
+    }
+
+    /// Hashes of earlier passwords that are kept when the present one is replaced.
+    fn history(&self, login: &Login) -> Vec<String> {
+        let earlier = login.password_hash.iter().chain(&login.password_history);
+        earlier.take(self.config().password_history.saturating_sub(1)).cloned().collect()
+    }
+
+    /// Changes a user's own password. All its tokens become void.
+    ///
+    /// # Errors
+    /// [`IdentityError::Unauthorized`] if the original password is wrong, [`IdentityError::Invalid`] if the new one
+    /// cannot be one or was used before, [`IdentityError::Denied`] for another user's.
+    pub async fn user_password_change(
+        &self,
+        ctx: &OpCtx,
+        id: UserId,
+        original: &str,
+        password: &str,
+    ) -> Result<(), IdentityError> {
+        authorize(ctx, policy::USER_PASSWORD_CHANGE, &Target { user_id: Some(id), ..Target::default() })?;
+        check_length(password)?;
+        let now = Timestamp::now();
+        let login = self.store().user_login(UserKey::Id(id)).await?.ok_or(IdentityError::Unauthorized)?;
+        let right = self.passwords().check(original, login.password_hash.as_deref()).await?;
+        if self.is_locked(&login, now) {
+            return Err(IdentityError::Unauthorized);
+        }
+        self.count_failure(&login, right, now).await?;
+        if !right {
+            return Err(IdentityError::Unauthorized);
+        }
+        let earlier = login.password_hash.iter().chain(&login.password_history);
+        for hash in earlier.take(self.config().password_history) {
+            if self.passwords().check(password, Some(hash)).await? {
+                return Err(IdentityError::Invalid("The new password has been used before; choose another.".to_owned()));
+            }
+        }
+        let hash = self.passwords().hash(password).await?;
+        let tx = self.store().begin(ctx).await?;
+        if !tx.user_password_set(id, login.password_hash.as_deref(), Some(&hash), &self.history(&login)).await? {
+            return Err(StoreError::Stale("the password").into());
+        }
+        let revocations = self.revoke(&tx, Revoked::User(id)).await?;
+        self.audit(&tx, policy::USER_PASSWORD_CHANGE, "user", &id, &json!({})).await?;
+        Ok(self.commit(tx, &revocations).await?)
+    }
+
+    /// Deletes a user with its memberships, assignments and application credentials.
+    ///
+    /// # Errors
+    /// [`IdentityError::Denied`], [`IdentityError::NotFound`].
+    pub async fn user_delete(&self, ctx: &OpCtx, id: UserId) -> Result<(), IdentityError> {
+        let found = self.user_managed(ctx, policy::USER_DELETE, id).await?;
+        let tx = self.store().begin(ctx).await?;
+        let revocations = self.revoke(&tx, Revoked::User(id)).await?;
+        if !tx.user_delete(id).await? {
+            return Err(IdentityError::not_found("user", id));
+        }
+        self.audit(&tx, policy::USER_DELETE, "user", &id, &json!({ "name": found.name })).await?;
+        Ok(self.commit(tx, &revocations).await?)
+    }
+
+    /// Refuses whoever is not this user itself, even administrators.
+    pub(crate) fn only_oneself(&self, ctx: &OpCtx, action: Action, id: UserId) -> Result<(), IdentityError> {
+        if ctx.user_id() == Some(id) { Ok(()) } else { Err(Denied::Forbidden(action.name).into()) }
+    }
+}

@@ -1,0 +1,614 @@
+//! The agent protocol: desired state goes down whole, observed state comes up whole.
+//!
+//! ```text
+//! agent -> POST /agent/v1/join      {token, csr}        once; answers the node's id, certificate and the CA
+//! agent -> POST /agent/v1/renew     {csr}               before the certificate ends
+//! agent -> GET  /agent/v1/spec?after=G                  long poll: a NodeSpec with generation > G, or 204 at the deadline
+//! agent -> POST /agent/v1/report    NodeReport          whenever what is observed changed, and once per lease period
+//! agent -> GET  /agent/v1/images/{id}                   an image's bytes; the node checks the hash as they land
+//! agent -> PUT  /agent/v1/images/{id}                   a snapshot's bytes
+//! agent -> GET  /agent/v1/relays/{id} (WebSocket)       one relayed byte stream
+//! ```
+//! All of it runs over mutual TLS, except `join`. The server never calls a node and a node asks for nothing but bytes it
+//! was told to fetch. A spec is complete: what it does not name must not exist on the node. Fields are only ever added,
+//! with a default, so that a node and a server one release apart understand each other.
+
+use crate::ids::*;
+use crate::text::MacAddr;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// The version of this protocol; both ends send it in the header `arcus-agent-protocol`.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// How long the server parks a request for a spec that has not changed, in seconds.
+pub const SPEC_POLL_S: u64 = 30;
+
+/// What a new node sends to become one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// The join token, good for a limited time.
+    pub token: String,
+    /// The name that the node goes by; unique in the cloud.
+    pub name: String,
+    /// A certificate request in PEM; only its public key is used.
+    pub csr_pem: String,
+}
+
+/// What a node sends to get a fresh certificate.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RenewRequest {
+    /// A certificate request in PEM; only its public key is used.
+    pub csr_pem: String,
+}
+
+/// The identity that a node got.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeIdentity {
+    /// The node's id, also in its certificate as `spiffe://arcus/node/<id>`.
+    pub node_id: NodeId,
+    /// The node's certificate in PEM.
+    pub certificate_pem: String,
+    /// The certificate authority of this cloud in PEM.
+    pub ca_pem: String,
+    /// When to ask for the next certificate: seconds from now.
+    pub renew_after_s: u64,
+}
+
+/// All that a node must bring about.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// Rises with every change. The node echoes it in its report once it has acted on the whole of it.
+    pub generation: u64,
+    /// Segments with at least one port or router on this node.
+    #[serde(default)]
+    pub networks: Vec<NetworkSpec>,
+    /// Routers with an interface on one of those segments.
+    #[serde(default)]
+    pub routers: Vec<RouterSpec>,
+    /// The filter rule sets that the ports name.
+    #[serde(default)]
+    pub security_groups: Vec<SecurityGroupSpec>,
+    /// Guests that live here.
+    #[serde(default)]
+    pub servers: Vec<ServerSpec>,
+    /// Images to make of guests' disks.
+    #[serde(default)]
+    pub snapshots: Vec<SnapshotSpec>,
+    /// Images worth having in the cache before they are asked for.
+    #[serde(default)]
+    pub prefetch: Vec<ImageSource>,
+    /// Byte streams that clients are waiting for. Not covered by `generation`: act on each id once.
+    #[serde(default)]
+    pub relays: Vec<RelaySpec>,
+}
+
+/// Whether a guest is to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Power {
+    /// The guest runs.
+    Running,
+    /// The guest is frozen in memory.
+    Paused,
+    /// No QEMU process; the disk is kept. The guest is asked to shut down first, and ended after a grace period.
+    Stopped,
+    /// The guest's memory is saved to the node's storage and the process ended; `Running` brings it back.
+    Suspended,
+}
+
+/// A guest that the node must keep in a state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerSpec {
+    /// The server.
+    pub id: ServerId,
+    /// Rises with every wish concerning this server; the report says up to which one the node has acted.
+    pub version: u64,
+    /// The right to write to the server's disks: only the node whose epoch is the highest may.
+    pub epoch: u64,
+    /// The state to keep it in.
+    pub power: Power,
+    /// How often the guest has been asked to restart; when it differs from what the node has done, it restarts once.
+    pub restarts: RestartSpec,
+    /// How long a guest may take to shut down before it is ended, in seconds.
+    pub shutdown_grace_s: u32,
+    /// The virtual machine.
+    pub hardware: HardwareSpec,
+    /// The disk that it boots from.
+    pub root_disk: RootDiskSpec,
+    /// The guest's interfaces in order: ports of the networks in this spec.
+    pub ports: Vec<PortId>,
+    /// What the guest is told about itself.
+    pub guest: GuestData,
+}
+
+/// How often a guest was asked to restart, and how the last time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartSpec {
+    /// How often.
+    pub count: u64,
+    /// Whether the last one is hard: the machine is reset without asking the guest.
+    pub hard: bool,
+}
+
+/// A virtual machine's shape.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardwareSpec {
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Devices as the image asks for them.
+    #[serde(default)]
+    pub devices: DeviceModel,
+    /// Weight of the guest's CPU time against others on the node; 100 is normal.
+    #[serde(default = "cpu_weight_default")]
+    pub cpu_weight: u32,
+    /// The most CPU time that the guest gets, in thousandths of one core; `None` is one core a virtual CPU.
+    #[serde(default)]
+    pub cpu_limit_millicores: Option<u32>,
+}
+
+fn cpu_weight_default() -> u32 {
+    100
+}
+
+/// Which devices a guest sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeviceModel {
+    /// Paravirtual devices: virtio disk, network, entropy, balloon.
+    #[default]
+    Virtio,
+    /// Emulated devices for guests without drivers: AHCI disk, e1000 network, VGA.
+    Emulated,
+}
+
+/// The disk that a server boots from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootDiskSpec {
+    /// The image that it began as.
+    pub image: ImageSource,
+    /// Its size in bytes; a larger one than the disk's grows the disk.
+    pub size_bytes: u64,
+    /// Rises with every rebuild: the node throws the disk away and starts again from `image`.
+    pub incarnation: u64,
+}
+
+/// An image as a node fetches it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageSource {
+    /// The image; its bytes are at `/agent/v1/images/{id}`.
+    pub id: ImageId,
+    /// SHA-256 of the bytes, in hexadecimal: the key of the node's cache.
+    pub sha256: String,
+    /// Length of the bytes.
+    pub size_bytes: u64,
+    /// How the bytes are laid out.
+    pub format: DiskFormat,
+}
+
+/// How a disk image's bytes are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskFormat {
+    /// The disk's bytes as they are.
+    Raw,
+    /// QEMU's copy-on-write format, version 2 or 3.
+    Qcow2,
+    /// VMware's format.
+    Vmdk,
+    /// Microsoft's older format (Virtual PC).
+    Vhd,
+    /// An ISO 9660 image: attached as a CD.
+    Iso,
+}
+
+/// What a guest is told about itself, by the metadata service and the config drive.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct GuestData {
+    /// The server's name as its owner wrote it.
+    pub name: String,
+    /// The host name made from it.
+    pub hostname: String,
+    /// The project that owns the server.
+    pub project_id: Option<ProjectId>,
+    /// The availability zone's name.
+    pub availability_zone: String,
+    /// Free key and value pairs of the owner.
+    pub metadata: std::collections::BTreeMap<String, String>,
+    /// SSH public keys: name and OpenSSH line.
+    pub public_keys: Vec<(String, String)>,
+    /// User data, in base64.
+    pub user_data_base64: Option<String>,
+    /// The password to set for the login user.
+    pub admin_password: Option<String>,
+    /// Whether the guest also gets all this on a config drive.
+    pub config_drive: bool,
+    /// What the guest shall call its instance; a rebuild keeps it.
+    pub launch_index: u32,
+    /// A number that stays the same for a server's life: seeds the guest's entropy in the metadata.
+    pub random_seed_base64: Option<String>,
+}
+
+impl std::fmt::Debug for GuestData {
+    /// Leaves out the secrets: user data, password and seed.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GuestData").field("name", &self.name).field("hostname", &self.hostname).finish_non_exhaustive()
+    }
+}
+
+/// A layer-2 segment as the node must build it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NetworkSpec {
+    /// The network.
+    pub id: NetworkId,
+    /// Its number on the wire between nodes (VXLAN network identifier), unique in the cloud.
+    pub segment: u32,
+    /// The largest packet that guests may send, in bytes.
+    pub mtu: u32,
+    /// Set on an external network: the bridge that leads out of the cloud.
+    #[serde(default)]
+    pub external: Option<ExternalSpec>,
+    /// Its address ranges.
+    pub subnets: Vec<SubnetSpec>,
+    /// The ports that live on this node.
+    pub ports: Vec<PortSpec>,
+    /// The other nodes that carry this segment, by underlay address, with the ports that live there.
+    #[serde(default)]
+    pub peers: Vec<PeerSpec>,
+}
+
+/// How an external network leads out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExternalSpec {
+    /// The address and prefix that the node itself holds on the external bridge: the gateway of the routers.
+    pub gateway: ipnet::IpNet,
+}
+
+/// Another node that carries a segment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerSpec {
+    /// The node's underlay address.
+    pub underlay: IpAddr,
+    /// The ports that live there.
+    pub macs: Vec<MacAddr>,
+}
+
+/// An address range.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SubnetSpec {
+    /// The subnet.
+    pub id: SubnetId,
+    /// The range.
+    pub cidr: ipnet::IpNet,
+    /// The router's address that guests are told.
+    pub gateway: Option<IpAddr>,
+    /// Whether DHCP answers.
+    pub dhcp: bool,
+    /// Name servers that guests are told.
+    pub dns_servers: Vec<IpAddr>,
+    /// Extra routes that guests are told: destination and next hop.
+    pub host_routes: Vec<(ipnet::IpNet, IpAddr)>,
+}
+
+/// A virtual interface.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PortSpec {
+    /// The port.
+    pub id: PortId,
+    /// The server that it belongs to.
+    pub server_id: Option<ServerId>,
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Its addresses.
+    pub addresses: Vec<FixedIp>,
+    /// The rule sets that apply; what none allows is dropped.
+    pub security_groups: Vec<SecurityGroupId>,
+    /// Whether filters and anti-spoofing apply at all.
+    pub port_security: bool,
+    /// Further sources that the guest may use: an address range, with an Ethernet address if not the port's own.
+    #[serde(default)]
+    pub allowed_pairs: Vec<(ipnet::IpNet, Option<MacAddr>)>,
+    /// Whether the interface carries traffic.
+    pub admin_up: bool,
+    /// The host name that DHCP tells.
+    pub hostname: String,
+}
+
+/// An address of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FixedIp {
+    /// The subnet that it is from.
+    pub subnet_id: SubnetId,
+    /// The address.
+    pub address: IpAddr,
+}
+
+/// A set of filter rules.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SecurityGroupSpec {
+    /// The group.
+    pub id: SecurityGroupId,
+    /// What it allows.
+    pub rules: Vec<FilterRule>,
+    /// The addresses of the group's own ports, everywhere: what rules with `remote_group` stand for.
+    pub members: Vec<IpAddr>,
+}
+
+/// Which way a packet goes, seen from the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// To the guest.
+    Ingress,
+    /// From the guest.
+    Egress,
+}
+
+/// The IP version of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum EtherType {
+    /// IP version 4.
+    #[serde(rename = "IPv4")]
+    V4,
+    /// IP version 6.
+    #[serde(rename = "IPv6")]
+    V6,
+}
+
+/// One thing that is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FilterRule {
+    /// Which way.
+    pub direction: Direction,
+    /// Which IP version.
+    pub ethertype: EtherType,
+    /// The IP protocol's number; `None` is any.
+    pub protocol: Option<u8>,
+    /// The first port, or the ICMP type.
+    pub port_min: Option<u16>,
+    /// The last port, or the ICMP code.
+    pub port_max: Option<u16>,
+    /// The other side's range; `None` is any, unless `remote_group` is set.
+    pub remote_cidr: Option<ipnet::IpNet>,
+    /// The other side is a member of this group.
+    pub remote_group: Option<SecurityGroupId>,
+}
+
+/// A router as the node must build it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RouterSpec {
+    /// The router.
+    pub id: RouterId,
+    /// Whether it forwards.
+    pub admin_up: bool,
+    /// Its legs on tenants' networks.
+    pub interfaces: Vec<RouterInterfaceSpec>,
+    /// Its leg on an external network.
+    pub gateway: Option<RouterGatewaySpec>,
+    /// External addresses that it translates.
+    pub floating_ips: Vec<FloatingIpSpec>,
+    /// Further routes: destination and next hop.
+    pub routes: Vec<(ipnet::IpNet, IpAddr)>,
+}
+
+/// A router's leg on a tenant's network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RouterInterfaceSpec {
+    /// The leg's port.
+    pub port_id: PortId,
+    /// The network that it is on.
+    pub network_id: NetworkId,
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Its addresses with their prefixes.
+    pub addresses: Vec<ipnet::IpNet>,
+}
+
+/// A router's leg on an external network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RouterGatewaySpec {
+    /// The leg's port.
+    pub port_id: PortId,
+    /// The external network.
+    pub network_id: NetworkId,
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Its addresses with their prefixes.
+    pub addresses: Vec<ipnet::IpNet>,
+    /// Where packets go that no other route takes.
+    pub next_hops: Vec<IpAddr>,
+    /// Whether guests without an external address of their own may go out under the router's.
+    pub snat: bool,
+}
+
+/// An external address that follows a port.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FloatingIpSpec {
+    /// The floating IP.
+    pub id: FloatingIpId,
+    /// The external address.
+    pub floating: IpAddr,
+    /// The port's own address.
+    pub fixed: IpAddr,
+}
+
+/// An image to make of a guest's root disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotSpec {
+    /// The image to fill, at `/agent/v1/images/{id}`.
+    pub image_id: ImageId,
+    /// Whose disk.
+    pub server_id: ServerId,
+}
+
+/// A byte stream that a client is waiting for: the node dials `/agent/v1/relays/{id}`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelaySpec {
+    /// The stream.
+    pub id: RelayId,
+    /// Of which guest.
+    pub server_id: ServerId,
+    /// Of which of its devices.
+    pub kind: RelayKind,
+}
+
+/// What a relayed byte stream carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelayKind {
+    /// The serial console, both ways.
+    Serial,
+    /// The screen (RFB protocol), both ways.
+    Vnc,
+    /// The end of the console log, from the node: at most this many bytes, then the stream ends.
+    ConsoleLog {
+        /// How many bytes at most.
+        bytes_max: u64,
+    },
+}
+
+/// All that a node has observed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeReport {
+    /// The generation of the last spec that the node has read.
+    pub spec_generation: u64,
+    /// What the node is and has.
+    pub facts: NodeFacts,
+    /// Every guest that the spec names or that is still here.
+    pub servers: Vec<ServerReport>,
+    /// Every snapshot that the spec names.
+    pub snapshots: Vec<SnapshotReport>,
+    /// Ports that are ready to carry traffic.
+    pub ports_up: Vec<PortId>,
+    /// What could not be brought about on the network, in words for the operator.
+    pub network_faults: Vec<String>,
+}
+
+/// What a node is and has.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// The agent's version.
+    pub agent_version: String,
+    /// QEMU's version, such as `7.2.22`; for simulated nodes `sim`.
+    pub hypervisor_version: String,
+    /// `kvm`, `tcg` or `sim`.
+    pub accel: String,
+    /// The kernel's boot id: tells a restarted machine from a restarted agent.
+    pub boot_id: String,
+    /// The CPU's model name.
+    pub cpu_model: String,
+    /// Threads that guests may use.
+    pub vcpus: u32,
+    /// Memory that guests may use, in MiB.
+    pub memory_mib: u64,
+    /// Storage that guests may use, in GiB.
+    pub disk_gib: u64,
+    /// Storage not in use, in GiB.
+    pub disk_free_gib: u64,
+    /// The address that tunnels to other nodes end at.
+    pub underlay: Option<IpAddr>,
+    /// Images in the cache, by SHA-256.
+    pub cached_images: Vec<String>,
+}
+
+/// What a guest is seen to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Observed {
+    /// Its image, disk or interfaces are being made ready.
+    Preparing,
+    /// It runs.
+    Running,
+    /// It is frozen in memory.
+    Paused,
+    /// It has no process; the disk is there.
+    Stopped,
+    /// Its memory is on disk.
+    Suspended,
+    /// It ended although it should run: the process died or the guest powered itself off.
+    Ended,
+    /// It cannot be brought to the wished state; `fault` says why.
+    Failed,
+}
+
+/// What a node has observed of one guest.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServerReport {
+    /// The server.
+    pub id: ServerId,
+    /// The epoch under which it runs here.
+    pub epoch: u64,
+    /// The wish that the node has acted on, in full or as far as `fault` lets it.
+    pub version: u64,
+    /// What the guest does.
+    pub observed: Observed,
+    /// How often the node has restarted it on request.
+    pub restarts: u64,
+    /// The incarnation of its disk; 0 if there is none.
+    pub incarnation: u64,
+    /// While preparing: what is being done, such as `fetching image`.
+    pub step: Option<String>,
+    /// While preparing: how far that is, 0 to 100.
+    pub progress_percent: u8,
+    /// Why it failed or ended, in words that help.
+    pub fault: Option<Fault>,
+    /// CPU time used by the guest's process, in milliseconds.
+    #[serde(default)]
+    pub cpu_ms: u64,
+    /// Memory held by the guest's process, in KiB.
+    #[serde(default)]
+    pub memory_kib: u64,
+}
+
+/// Why something failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// A sentence for the server's owner: no paths or names of the node.
+    pub message: String,
+    /// The whole chain of causes, for the operator.
+    pub details: String,
+    /// Whether the node goes on trying by itself.
+    pub transient: bool,
+}
+
+/// How far a snapshot is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotReport {
+    /// The image that is being filled.
+    pub image_id: ImageId,
+    /// How far it is.
+    pub state: SnapshotState,
+}
+
+/// How far a snapshot is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotState {
+    /// The disk is being copied.
+    Copying,
+    /// The bytes are on their way to the server.
+    Uploading,
+    /// The server has all bytes.
+    Done,
+    /// It could not be made.
+    Failed(Fault),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_of_an_older_server_is_read_with_defaults() {
+        let spec: NodeSpec = serde_json::from_str(r#"{"generation": 7}"#).unwrap();
+        assert_eq!(spec, NodeSpec { generation: 7, ..NodeSpec::default() });
+    }
+
+    #[test]
+    fn secrets_of_a_guest_do_not_show_in_logs() {
+        let guest = GuestData { admin_password: Some("s3cret".into()), ..GuestData::default() };
+        assert!(!format!("{guest:?}").contains("s3cret"));
+    }
+}

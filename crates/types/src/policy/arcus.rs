@@ -1,0 +1,14 @@
+//! The policy table of the native API and of the link to the nodes.
+
+crate::actions! {
+    JOIN_TOKEN_CREATE = "arcus:join_tokens:create", Admin;
+    NODE_JOIN = "arcus:nodes:join", Public;
+    NODE_RENEW = "arcus:nodes:renew", Node;
+    NODE_SPEC = "arcus:nodes:spec", Node;
+    NODE_REPORT = "arcus:nodes:report", Node;
+    NODE_IMAGE_READ = "arcus:nodes:image_read", Node;
+    NODE_IMAGE_WRITE = "arcus:nodes:image_write", Node;
+    NODE_RELAY = "arcus:nodes:relay", Node;
+    CONSOLE_OPEN = "arcus:consoles:open", Public;
+    VERSIONS = "arcus:versions:list", Public;
+}
