@@ -47,7 +47,10 @@ fn simulated(home: &Home) -> Result<(AgentConfig, Drivers)> {
     let file = Some(home.agent().join("simulated-guests.json"));
     let drivers = Drivers {
         hypervisor: Arc::new(SimHypervisor::open(arcus_hypervisor::SimConfig { file, ..Default::default() })?),
-        storage: Arc::new(SimStorage::new(SimOptions { fetches: false, ..SimOptions::default() })),
+        storage: Arc::new(SimStorage::open(
+            SimOptions { fetches: false, ..SimOptions::default() },
+            home.agent().join("simulated-disks.json"),
+        )?),
         network: Arc::new(arcus_network::Sim::new(arcus_network::SimConfig::default())),
     };
     let pretend = NodeFacts {

@@ -269,13 +269,7 @@ impl ServerState {
             ) => Ok(Self::Deleted),
             (
                 Self::Deleted,
-                E::Started
-                | E::StopSeen
-                | E::PauseSeen
-                | E::SuspendSeen
-                | E::Resized
-                | E::Failed
-                | E::ResetActive,
+                E::Started | E::StopSeen | E::PauseSeen | E::SuspendSeen | E::Resized | E::Failed | E::ResetActive,
             ) => impossible,
         }
     }
@@ -416,16 +410,9 @@ impl ServerRequest {
             Self::CreateImage => &[S::Active, S::Stopped, S::Paused, S::Suspended],
             Self::AttachInterface | Self::DetachInterface => &[S::Active, S::Stopped, S::Paused],
             Self::UpdateMetadata => &[S::Active, S::Stopped, S::Paused, S::Suspended],
-            Self::Delete => &[
-                S::Building,
-                S::Active,
-                S::Stopped,
-                S::Paused,
-                S::Suspended,
-                S::Resized,
-                S::Error,
-                S::Deleted,
-            ],
+            Self::Delete => {
+                &[S::Building, S::Active, S::Stopped, S::Paused, S::Suspended, S::Resized, S::Error, S::Deleted]
+            }
         }
     }
 

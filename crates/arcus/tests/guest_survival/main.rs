@@ -26,6 +26,7 @@ const STOP_MAX: Duration = Duration::from_secs(120);
 async fn a_guest_boots_on_while_the_cloud_is_killed_and_obeys_it_afterwards() -> Result<()> {
     let (mut cloud, session) = cloud("live").await?;
     let guest = Guest::boot(&cloud, &session).await?;
+    guest.wait_for_status("ACTIVE", BOOT_MAX).await?;
     let process = guest.process()?;
     ensure!(!guest.console()?.contains("arcus-tiny: ready"), "the guest was ready before the cloud could be killed");
     cloud.kill()?;

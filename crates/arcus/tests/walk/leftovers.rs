@@ -19,7 +19,9 @@ pub fn project_rows(cloud: &Cloud) -> BTreeMap<String, i64> {
         let mut db = sqlx::SqliteConnection::connect(&url).await.unwrap();
         let mut rows = BTreeMap::new();
         for table in TABLES {
-            let query = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+            // Deleted servers are kept for a while, for `changes-since`, as records without a life of their own.
+            let filter = if *table == "servers" { "WHERE deleted_at IS NULL" } else { "" };
+            let query = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table} {filter}"));
             let count: i64 = sqlx::query_scalar(query).fetch_one(&mut db).await.unwrap();
             rows.insert((*table).to_owned(), count);
         }

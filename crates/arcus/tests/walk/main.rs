@@ -7,16 +7,20 @@ mod leftovers;
 
 use client::Client;
 use cloud::Cloud;
+use std::os::unix::fs::PermissionsExt;
 
 #[test]
 fn a_member_walks_from_a_network_to_a_snapshot_and_leaves_nothing() {
     let cloud = Cloud::up();
     let member = Client::new(&cloud, "arcus");
+    // A project gets its default security group when it first looks.
+    member.run(&["security", "group", "list"]);
     let before = leftovers::project_rows(&cloud);
 
     network(&member);
     let key = member.folder().join("walk.key");
     member.run(&["keypair", "create", "--private-key", &key.display().to_string(), "walk"]);
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     let image = cloud.image().display().to_string();
     member.run(&["image", "create", "--disk-format", "qcow2", "--file", &image, "walk"]);
 

@@ -64,11 +64,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Invalid`] for a marker that is no flavor, or a refusal.
-    pub async fn flavor_list(
-        &self,
-        ctx: &OpCtx,
-        mut filter: FlavorFilter,
-    ) -> Result<(Vec<Flavor>, bool), EngineError> {
+    pub async fn flavor_list(&self, ctx: &OpCtx, mut filter: FlavorFilter) -> Result<(Vec<Flavor>, bool), EngineError> {
         authorize(ctx, compute::FLAVOR_READ, &Target::own(ctx))?;
         if !ctx.is_admin() {
             filter.is_public = None;

@@ -60,11 +60,7 @@ impl Engine {
     ///
     /// # Errors
     /// A refusal.
-    pub async fn hypervisor_servers(
-        &self,
-        ctx: &OpCtx,
-        node: NodeId,
-    ) -> Result<Vec<(ServerId, String)>, EngineError> {
+    pub async fn hypervisor_servers(&self, ctx: &OpCtx, node: NodeId) -> Result<Vec<(ServerId, String)>, EngineError> {
         authorize(ctx, compute::HYPERVISOR_READ, &Target::default())?;
         let servers = self.store().server_list_by_node(node).await?;
         Ok(servers.into_iter().map(|s| (s.id, s.name.to_string())).collect())

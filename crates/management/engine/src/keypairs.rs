@@ -166,9 +166,9 @@ fn ssh_fingerprint(line: &str) -> Result<String, EngineError> {
     };
     let blob = BASE64.decode(blob).map_err(|_| refuse("failed to generate fingerprint: the key is not base64"))?;
     // The blob begins with its type again, as a string with its length before it.
-    let named = blob.split_first_chunk::<4>().and_then(|(length, rest)| {
-        rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)
-    });
+    let named = blob
+        .split_first_chunk::<4>()
+        .and_then(|(length, rest)| rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?));
     if named != Some(kind.as_bytes()) {
         return Err(refuse("failed to generate fingerprint: the type does not match the key"));
     }

@@ -14,6 +14,7 @@ pub mod ports;
 pub mod routers;
 pub mod floating_ips;
 pub mod security_groups;
+pub mod subnet_pools;
 pub mod subnets;
 pub mod relays;
 pub mod flavors;

@@ -80,8 +80,12 @@ impl Engine {
             }
             tx.quota_set(project, *resource, Some(*cap)).await?;
         }
-        self.quota_audited(&tx, project, &json!({ "caps": caps.iter().map(|(r, c)| (r.name(), c)).collect::<Vec<_>>() }))
-            .await?;
+        self.quota_audited(
+            &tx,
+            project,
+            &json!({ "caps": caps.iter().map(|(r, c)| (r.name(), c)).collect::<Vec<_>>() }),
+        )
+        .await?;
         tx.commit().await?;
         self.quotas_of(project).await
     }

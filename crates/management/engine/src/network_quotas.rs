@@ -37,20 +37,29 @@ impl Engine {
         Ok(self.store().quota_list_of_all(NETWORK_QUOTAS).await?)
     }
 
-    /// Sets a project's quotas; -1 is no limit.
+    /// Sets a project's quotas; -1 is no limit. With `check_limit` none may be below what is used.
     ///
     /// # Errors
-    /// Policy, 400 for a number below -1.
+    /// Policy, 400 for a number that cannot be.
     pub async fn network_quota_update(
         &self,
         ctx: &OpCtx,
         project: ProjectId,
         caps: &[(QuotaResource, i64)],
+        check_limit: bool,
     ) -> Result<Vec<Quota>, EngineError> {
         authorize(ctx, policy::QUOTA_UPDATE, &Target::project(project))?;
         let tx = self.store().begin(ctx).await?;
         let mut detail = serde_json::Map::new();
+        let present = tx.quota_list(project, NETWORK_QUOTAS).await?;
         for (resource, cap) in caps {
+            let used = present.iter().find(|quota| quota.resource == *resource).map_or(0, |quota| quota.used);
+            if check_limit && (0..used).contains(cap) {
+                return Err(EngineError::Invalid {
+                    code: "QuotaLimitBelowUsage",
+                    message: format!("The quota of {} cannot be {cap}: {used} are in use.", resource.name()),
+                });
+            }
             if *cap < -1 {
                 return Err(EngineError::invalid(format!(
                     "A quota is -1 (no limit) or more: {} is {cap}.",

@@ -1,4 +1,9 @@
-//! Ports: virtual interfaces. The functions whose names end in `_in` work inside the caller's transaction: they claim and
+//! Ports: virtual interfaces.
+//!
+//! Transactions of the network take their locks in one order: quotas, then what they change, then nodes' generations
+//! ([`Engine::port_touch`] and the like come last). So two of them never wait for each other.
+//!
+//! The functions whose names end in `_in` work inside the caller's transaction: they claim and
 //! record, and leave policy, the audit record and the commit to the caller. Commit with [`Engine::commit`]: it wakes the
 //! nodes that must know, which are more than the port's own.
 
@@ -204,8 +209,12 @@ impl Engine {
         Ok(port)
     }
 
-    /// Tells every node that must know of a change to this port.
+    /// Tells every node that must know of a change to this port, after the change: the nodes of the port as it is given
+    /// here, of its network, and of its groups.
     pub(crate) async fn port_touch(&self, tx: &Tx, port: &Port) -> Result<(), EngineError> {
+        if let Some(node) = port.node_id {
+            tx.node_touch(node).await?;
+        }
         if port.node_id.is_some() || port.router_id.is_some() {
             tx.nodes_touch_by_networks(&[port.network_id]).await?;
         }
@@ -343,12 +352,11 @@ impl Engine {
     /// # Errors
     /// `PortNotFound` if it is not there.
     pub async fn port_move_in(&self, tx: &Tx, port: PortId, node: Option<NodeId>) -> Result<Port, EngineError> {
-        let mut port = tx.port_get(port).await?.ok_or_else(|| no_port(port))?;
-        self.port_touch(tx, &port).await?;
-        port.node_id = node;
-        port.status = PortStatus::Down;
+        let before = tx.port_get(port).await?.ok_or_else(|| no_port(port))?;
+        let mut port = Port { node_id: node, status: PortStatus::Down, ..before.clone() };
         tx.port_update(&port).await?;
         port.revision += 1;
+        self.port_touch(tx, &before).await?;
         self.port_touch(tx, &port).await?;
         Ok(port)
     }
@@ -358,8 +366,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Store`].
     pub async fn port_unbind_in(&self, tx: &Tx, port: PortId) -> Result<(), EngineError> {
-        let Some(mut port) = tx.port_get(port).await? else { return Ok(()) };
-        self.port_touch(tx, &port).await?;
+        let Some(before) = tx.port_get(port).await? else { return Ok(()) };
+        let mut port = before.clone();
         port.device_id.clear();
         port.device_owner.clear();
         port.server_id = None;
@@ -367,7 +375,7 @@ impl Engine {
         port.binding_host.clear();
         port.status = PortStatus::Down;
         tx.port_update(&port).await?;
-        Ok(())
+        self.port_touch(tx, &before).await
     }
 
     /// Removes a port and gives back what it had claimed; its floating IPs lead nowhere. Nothing happens if it is gone.
@@ -376,15 +384,17 @@ impl Engine {
     /// [`EngineError::Store`].
     pub async fn port_delete_in(&self, tx: &Tx, port: PortId) -> Result<(), EngineError> {
         let Some(port) = tx.port_get(port).await? else { return Ok(()) };
-        self.port_touch(tx, &port).await?;
-        if !tx.floating_ips_detach(port.id).await?.is_empty() {
-            tx.nodes_touch_by_networks(&[port.network_id]).await?;
-        }
-        tx.port_delete(port.id).await?;
         if let Some(project) = port.project_id {
             tx.quota_release(project, QuotaResource::Ports, 1).await?;
         }
-        Ok(())
+        let led = tx.floating_ips_detach(port.id).await?;
+        if !tx.port_delete(port.id).await? {
+            return Err(StoreError::Stale("port").into());
+        }
+        if !led.is_empty() {
+            tx.nodes_touch_by_networks(&[port.network_id]).await?;
+        }
+        self.port_touch(tx, &port).await
     }
 
     /// The port, if the caller may see it: its owner and the owner of its network do.
@@ -433,7 +443,7 @@ impl Engine {
         let (mut port, network) = self.port_seen(&tx, ctx, id).await?;
         let owner = ctx.is_admin() || Some(network.project_id) == ctx.project_id();
         self.port_change_authorized(ctx, &port, &change, owner)?;
-        self.port_touch(&tx, &port).await?;
+        let before = port.clone();
         let wishes = change.fixed_ips.clone();
         let groups = change.security_groups.clone();
         port_apply(&mut port, change);
@@ -451,6 +461,7 @@ impl Engine {
             tx.port_security_groups_set(port.id, &groups).await?;
             port.security_groups = groups;
         }
+        self.port_touch(&tx, &before).await?;
         self.port_touch(&tx, &port).await?;
         self.port_audit(&tx, policy::PORT_UPDATE, &port, &json!({ "name": port.name })).await?;
         let port = tx.port_get(id).await?.ok_or_else(|| no_port(id))?;

@@ -258,12 +258,16 @@ impl Engine {
                 message: "Insufficient rights for removing default security group.".into(),
             });
         }
+        let rules = u64::try_from(group.rules.len()).unwrap_or(u64::MAX);
+        tx.quota_release(group.project_id, QuotaResource::SecurityGroups, 1).await?;
+        tx.quota_release(group.project_id, QuotaResource::SecurityGroupRules, rules).await?;
         // Rules that refer to their own group do not keep it.
         for rule in &group.rules {
             tx.security_group_rule_delete(rule.id).await?;
         }
         match tx.security_group_delete(id).await {
-            Ok(_) => {}
+            Ok(true) => {}
+            Ok(false) => return Err(EngineError::not_found(GROUP.0, GROUP.1, id)),
             Err(StoreError::Referenced(_)) => {
                 return Err(EngineError::Conflict {
                     code: "SecurityGroupInUse",
@@ -272,9 +276,6 @@ impl Engine {
             }
             Err(error) => return Err(error.into()),
         }
-        let rules = u64::try_from(group.rules.len()).unwrap_or(u64::MAX);
-        tx.quota_release(group.project_id, QuotaResource::SecurityGroupRules, rules).await?;
-        tx.quota_release(group.project_id, QuotaResource::SecurityGroups, 1).await?;
         self.group_audit(&tx, policy::SECURITY_GROUP_DELETE, &group).await?;
         self.commit(tx).await?;
         Ok(())
@@ -375,10 +376,11 @@ impl Engine {
     pub async fn security_group_rule_delete(&self, ctx: &OpCtx, id: SecurityGroupRuleId) -> Result<(), EngineError> {
         let tx = self.store().begin(ctx).await?;
         let rule = self.rule_owned(&tx, ctx, policy::SECURITY_GROUP_RULE_DELETE, id).await?;
-        // Before the row goes: nodes are found by it.
-        self.rule_changed(&tx, policy::SECURITY_GROUP_RULE_DELETE, &rule).await?;
-        tx.security_group_rule_delete(id).await?;
         tx.quota_release(rule.project_id, QuotaResource::SecurityGroupRules, 1).await?;
+        if !tx.security_group_rule_delete(id).await? {
+            return Err(EngineError::not_found(RULE.0, RULE.1, id));
+        }
+        self.rule_changed(&tx, policy::SECURITY_GROUP_RULE_DELETE, &rule).await?;
         self.commit(tx).await?;
         Ok(())
     }

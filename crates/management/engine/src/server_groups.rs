@@ -142,11 +142,7 @@ impl Engine {
     }
 }
 
-fn group_allowed(
-    ctx: &OpCtx,
-    action: arcus_types::policy::Action,
-    group: &ServerGroup,
-) -> Result<(), EngineError> {
+fn group_allowed(ctx: &OpCtx, action: arcus_types::policy::Action, group: &ServerGroup) -> Result<(), EngineError> {
     match authorize(ctx, action, &Target::project(group.project_id)) {
         Ok(()) => Ok(()),
         Err(Denied::Hidden) => Err(no_group(group.id)),

@@ -3,9 +3,7 @@
 use crate::servers::SHUTDOWN_GRACE_S;
 use crate::{Engine, EngineError};
 use arcus_store::{Port, Server, ServerSecrets};
-use arcus_types::agent::{
-    GuestData, HardwareSpec, RestartSpec, RootDiskSpec, ServerSpec, SnapshotSpec,
-};
+use arcus_types::agent::{GuestData, HardwareSpec, RestartSpec, RootDiskSpec, ServerSpec, SnapshotSpec};
 use arcus_types::servers::ServerTask;
 use arcus_types::{NodeId, PortId, ServerId};
 use std::collections::HashMap;

@@ -77,7 +77,9 @@ macro_rules! retried {
         loop {
             let result: Result<_, $crate::EngineError> = async { $body }.await;
             match result {
-                Err($crate::EngineError::Store(error)) if error.is_transient() && tries < $crate::servers::TRIES_MAX => {
+                Err($crate::EngineError::Store(error))
+                    if error.is_transient() && tries < $crate::servers::TRIES_MAX =>
+                {
                     tries += 1;
                 }
                 other => break other,

@@ -190,11 +190,6 @@ impl Engine {
         Ok(subnet)
     }
 
-    /// The range that was asked for.
-    async fn subnet_range(&self, _: &Tx, new: &SubnetNew) -> Result<IpNet, EngineError> {
-        new.cidr.ok_or_else(|| EngineError::invalid("a subnet needs a cidr"))
-    }
-
     async fn subnet_fits(&self, tx: &Tx, network: &Network, subnet: &Subnet) -> Result<(), EngineError> {
         for other in tx.subnet_list_by_networks(&[network.id]).await? {
             if ranges::overlap(other.cidr, subnet.cidr) {

@@ -370,8 +370,7 @@ mod tests {
                 used: Amounts { vcpus: seed % 5, memory_mib: seed * 13 % 997, disk_gib: seed * 5 % 53 },
                 ..node("n", 0)
             };
-            let needs =
-                Needs { vcpus: seed % 3, memory_mib: seed % 401, disk_gib: seed % 11, ..Needs::default() };
+            let needs = Needs { vcpus: seed % 3, memory_mib: seed % 401, disk_gib: seed % 11, ..Needs::default() };
             if decide(&needs, std::slice::from_ref(&c)).ranked().next().is_some() {
                 assert!(c.used.vcpus + needs.vcpus <= c.cap.vcpus);
                 assert!(c.used.memory_mib + needs.memory_mib <= c.cap.memory_mib);

@@ -115,8 +115,16 @@ impl Tx {
             "INSERT INTO application_credentials (id, user_id, project_id, name, description, secret_hash, roles,
              unrestricted, expires_at, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             params![
-                new.id, new.user_id, new.project_id, &new.name, &new.description, &new.secret_hash, Json(&new.roles),
-                new.unrestricted, new.expires_at, new.created_at
+                new.id,
+                new.user_id,
+                new.project_id,
+                &new.name,
+                &new.description,
+                &new.secret_hash,
+                Json(&new.roles),
+                new.unrestricted,
+                new.expires_at,
+                new.created_at
             ],
         )
         .await?;

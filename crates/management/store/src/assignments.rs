@@ -129,7 +129,8 @@ const EXPANDED: &str = "(SELECT a.role_id, a.target_id, a.user_id, a.group_id, a
      a.group_id AS through FROM role_assignments a WHERE a.user_id IS NOT NULL
      UNION ALL SELECT a.role_id, a.target_id, m.user_id, CAST(NULL AS UUID), a.project_id, a.domain_id, a.group_id
      FROM role_assignments a JOIN user_group_members m ON m.group_id = a.group_id)";
-const PLAIN: &str = "(SELECT role_id, target_id, user_id, group_id, project_id, domain_id, CAST(NULL AS UUID) AS through
+const PLAIN: &str =
+    "(SELECT role_id, target_id, user_id, group_id, project_id, domain_id, CAST(NULL AS UUID) AS through
      FROM role_assignments)";
 
 fn named<T: Column<Sql = Uuid>>(row: &Row, kind: &str) -> Result<Option<Named<T>>, StoreError> {
@@ -149,7 +150,10 @@ fn assignment(row: &Row) -> Result<Assignment, StoreError> {
         (Some(user), _) => AssignmentActor::User(user),
         (None, Some(group)) => AssignmentActor::Group(group),
         (None, None) => {
-            return Err(StoreError::Corrupt { column: "user_id".to_owned(), value: "neither user nor group".to_owned() });
+            return Err(StoreError::Corrupt {
+                column: "user_id".to_owned(),
+                value: "neither user nor group".to_owned(),
+            });
         }
     };
     let target = match (named(row, "project")?, row.opt("domain_id")?) {
@@ -188,7 +192,11 @@ impl Db {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn assignment_roles(&self, actor: RoleActor, target: RoleTarget) -> Result<Vec<(RoleId, Name)>, StoreError> {
+    pub async fn assignment_roles(
+        &self,
+        actor: RoleActor,
+        target: RoleTarget,
+    ) -> Result<Vec<(RoleId, Name)>, StoreError> {
         let rows = self
             .all(
                 "SELECT r.id, r.name FROM roles r JOIN role_assignments a ON a.role_id = r.id

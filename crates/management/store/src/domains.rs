@@ -111,11 +111,8 @@ impl Db {
         if let Some(marker) = wanted.marker {
             filter.and("d.id > ?", params![marker]);
         }
-        let sql = format!(
-            "SELECT {DOMAIN_COLUMNS} FROM domains d{} ORDER BY d.id LIMIT {}",
-            filter.sql(),
-            wanted.limit
-        );
+        let sql =
+            format!("SELECT {DOMAIN_COLUMNS} FROM domains d{} ORDER BY d.id LIMIT {}", filter.sql(), wanted.limit);
         self.all(sql, filter.params).await?.iter().map(domain).collect()
     }
 }

@@ -215,11 +215,8 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Duplicate`] if it may already.
     pub async fn flavor_access_insert(&self, id: &FlavorId, project: ProjectId) -> Result<(), StoreError> {
-        self.exec(
-            "INSERT INTO flavor_access (flavor_id, project_id) VALUES ($1, $2)",
-            params![id.as_str(), project],
-        )
-        .await?;
+        self.exec("INSERT INTO flavor_access (flavor_id, project_id) VALUES ($1, $2)", params![id.as_str(), project])
+            .await?;
         Ok(())
     }
 
@@ -229,10 +226,7 @@ impl Tx {
     /// [`StoreError::Database`].
     pub async fn flavor_access_delete(&self, id: &FlavorId, project: ProjectId) -> Result<bool, StoreError> {
         let changed = self
-            .exec(
-                "DELETE FROM flavor_access WHERE flavor_id = $1 AND project_id = $2",
-                params![id.as_str(), project],
-            )
+            .exec("DELETE FROM flavor_access WHERE flavor_id = $1 AND project_id = $2", params![id.as_str(), project])
             .await?;
         Ok(changed == 1)
     }

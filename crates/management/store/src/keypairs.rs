@@ -94,8 +94,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn keypair_delete(&self, user: UserId, name: &str) -> Result<bool, StoreError> {
-        let changed =
-            self.exec("DELETE FROM keypairs WHERE user_id = $1 AND name = $2", params![user, name]).await?;
+        let changed = self.exec("DELETE FROM keypairs WHERE user_id = $1 AND name = $2", params![user, name]).await?;
         Ok(changed == 1)
     }
 }

@@ -7,6 +7,7 @@
 mod application_credentials;
 mod assignments;
 mod audit;
+mod subnet_pools;
 mod subnets;
 mod security_groups;
 mod routers;
@@ -63,6 +64,7 @@ pub use routers::{ROUTER_FIELDS, Router};
 pub use security_groups::{
     SECURITY_GROUP_FIELDS, SECURITY_GROUP_RULE_FIELDS, SecurityGroup, SecurityGroupRule, direction_text, ethertype_text,
 };
+pub use subnet_pools::{SUBNET_POOL_FIELDS, SubnetPool};
 pub use subnets::{AllocationPool, HostRoute, Ipv6Mode, SUBNET_FIELDS, Subnet};
 pub use images::{Image, ImageContent, ImageFilter, ImageMember, ImageSortKey, ImageUpload, ImageVisible, TimeTest};
 pub use nodes::{Node, NodeNew};

@@ -83,8 +83,7 @@ pub struct ProjectFilter {
     pub limit: u32,
 }
 
-const COLUMNS: &str =
-    "p.id, p.domain_id, p.parent_id, p.name, p.description, p.enabled, p.token_epoch, p.created_at";
+const COLUMNS: &str = "p.id, p.domain_id, p.parent_id, p.name, p.description, p.enabled, p.token_epoch, p.created_at";
 
 fn project(row: &Row) -> Result<Project, StoreError> {
     Ok(Project {
@@ -174,7 +173,13 @@ impl Tx {
             "INSERT INTO projects (id, domain_id, parent_id, name, description, enabled, token_epoch, created_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             params![
-                new.id, new.domain_id, new.parent_id, &new.name, &new.description, new.enabled, new.token_epoch,
+                new.id,
+                new.domain_id,
+                new.parent_id,
+                &new.name,
+                &new.description,
+                new.enabled,
+                new.token_epoch,
                 new.created_at
             ],
         )

@@ -128,7 +128,12 @@ impl Tx {
             "INSERT INTO server_groups (id, project_id, user_id, name, policy, servers_per_node_max, created_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
             params![
-                new.id, new.project_id, new.user_id, &new.name, new.policy.text(), new.servers_per_node_max,
+                new.id,
+                new.project_id,
+                new.user_id,
+                &new.name,
+                new.policy.text(),
+                new.servers_per_node_max,
                 new.created_at
             ],
         )

@@ -14,9 +14,7 @@ use crate::{Db, StoreError, Tx};
 use arcus_types::agent::{DeviceModel, ImageSource, Power};
 use arcus_types::flavors::FlavorId;
 use arcus_types::servers::{PowerState, ServerState, ServerTask};
-use arcus_types::{
-    Name, NodeId, PortId, ProjectId, RequestId, ServerGroupId, ServerId, Timestamp, UserId,
-};
+use arcus_types::{Name, NodeId, PortId, ProjectId, RequestId, ServerGroupId, ServerId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;

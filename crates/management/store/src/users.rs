@@ -172,10 +172,7 @@ impl Db {
             filter.and("u.enabled = ?", params![enabled]);
         }
         if let Some(group_id) = wanted.group_id {
-            filter.and(
-                "u.id IN (SELECT m.user_id FROM user_group_members m WHERE m.group_id = ?)",
-                params![group_id],
-            );
+            filter.and("u.id IN (SELECT m.user_id FROM user_group_members m WHERE m.group_id = ?)", params![group_id]);
         }
         if let Some(marker) = wanted.marker {
             filter.and("u.id > ?", params![marker]);
@@ -196,8 +193,16 @@ impl Tx {
              password_history, failures, failed_at, token_epoch, created_at)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '[]', 0, 0, $9, $10)",
             params![
-                new.id, new.domain_id, &new.name, &new.description, &new.email, new.enabled, new.default_project_id,
-                password_hash, new.token_epoch, new.created_at
+                new.id,
+                new.domain_id,
+                &new.name,
+                &new.description,
+                &new.email,
+                new.enabled,
+                new.default_project_id,
+                password_hash,
+                new.token_epoch,
+                new.created_at
             ],
         )
         .await?;

@@ -51,8 +51,15 @@ impl GuestDirectory for Directory {
 }
 
 /// The files of a config drive.
+///
+/// Only here is the password told: the metadata service would tell it to every program in the guest.
 pub(crate) fn config_drive(spec: &NodeSpec, server: &ServerSpec) -> BTreeMap<String, Vec<u8>> {
-    let documents = documents(server, &interfaces(spec, &server.ports));
+    let mut documents = documents(server, &interfaces(spec, &server.ports));
+    if let Some(password) = &server.guest.admin_password {
+        let mut meta_data = meta_data(server);
+        meta_data["admin_pass"] = json!(password);
+        documents.meta_data = serde_json::to_vec(&meta_data).unwrap_or_default();
+    }
     let mut files = BTreeMap::new();
     for version in ["2012-08-10", "2018-08-27", "latest"] {
         files.insert(format!("openstack/{version}/meta_data.json"), documents.meta_data.clone());
@@ -113,9 +120,6 @@ fn meta_data(server: &ServerSpec) -> Value {
                 public_keys.iter().map(|(n, k)| json!({ "name": n, "type": "ssh", "data": k })).collect();
             object.insert("public_keys".into(), json!(by_name));
             object.insert("keys".into(), json!(list));
-        }
-        if let Some(password) = &server.guest.admin_password {
-            object.insert("admin_pass".into(), json!(password));
         }
         if let Some(seed) = &server.guest.random_seed_base64 {
             object.insert("random_seed".into(), json!(seed));

@@ -56,6 +56,8 @@ async fn attempt_once(
             let target = folder.join(format!("snapshot-{name}.qcow2"));
             drop(tokio::fs::remove_file(&target).await);
             hypervisor.disk_copy(spec.server_id, &target).await.map_err(|e| failed(&e, e.is_transient()))?;
+            // The export runs as the guest's user, not as root.
+            std::os::unix::fs::chown(&target, Some(uid), Some(uid)).map_err(|e| failed(&e, true))?;
             copy = Some(target);
             None
         } else {

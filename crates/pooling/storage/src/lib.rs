@@ -69,7 +69,7 @@ pub struct Capacity {
 }
 
 /// A disk of a server, ready to be attached.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Disk {
     /// The file, absolute.
     pub path: PathBuf,

@@ -1,7 +1,8 @@
 //! Storage in memory, for nodes that are simulated: the same answers as files would give, with delays and faults that a
 //! seed decides.
 //!
-//! Image bytes are hashed and inspected like real ones and then forgotten; paths are made up and never opened.
+//! Image bytes are hashed and inspected like real ones and then forgotten; paths are made up and never opened. What is held
+//! can be kept in a file, so that simulated disks outlive the agent as real ones do.
 
 use crate::flights::Flights;
 use crate::{
@@ -11,6 +12,7 @@ use crate::{
 use arcus_formats::{Inspector, Limits};
 use async_trait::async_trait;
 use aws_lc_rs::digest;
+use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -46,20 +48,23 @@ pub struct SimStorage {
     options: SimOptions,
     flights: Flights,
     held: Mutex<Held>,
+    file: Option<PathBuf>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Held {
+    #[serde(skip)]
     random: u64,
     /// Counts calls: what was used last has the highest number.
     clock: u64,
     images: BTreeMap<String, Image>,
     servers: BTreeMap<ServerId, Server>,
     exports: BTreeMap<String, u64>,
+    #[serde(skip)]
     faults_next: u32,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Image {
     format: DiskFormat,
     virtual_size_bytes: u64,
@@ -67,7 +72,7 @@ struct Image {
     used: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Server {
     root: Option<(Disk, String)>,
 }
@@ -89,6 +94,10 @@ impl Held {
     }
 }
 
+fn io_error(action: &'static str, path: &Path, source: std::io::Error) -> StorageError {
+    StorageError::Io { action, path: path.into(), source }
+}
+
 fn folder(server: ServerId) -> PathBuf {
     Path::new("/sim/servers").join(server.to_string())
 }
@@ -97,7 +106,29 @@ impl SimStorage {
     /// An empty storage.
     pub fn new(options: SimOptions) -> Self {
         let held = Held { random: options.seed, ..Held::default() };
-        Self { options, flights: Flights::default(), held: Mutex::new(held) }
+        Self { options, flights: Flights::default(), held: Mutex::new(held), file: None }
+    }
+
+    /// A storage that keeps what it holds in a file, and holds what the file says.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] if the file is there and cannot be read as one of ours.
+    pub fn open(options: SimOptions, file: PathBuf) -> Result<Self, StorageError> {
+        let held = match std::fs::read(&file) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| io_error("read", &file, error.into()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Held::default(),
+            Err(error) => return Err(io_error("read", &file, error)),
+        };
+        let held = Mutex::new(Held { random: options.seed, ..held });
+        Ok(Self { options, flights: Flights::default(), held, file: Some(file) })
+    }
+
+    fn save(&self, held: &Held) -> Result<(), StorageError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let bytes = serde_json::to_vec(held).map_err(|error| io_error("write", file, error.into()))?;
+        let partial = file.with_extension("partial");
+        std::fs::write(&partial, bytes).map_err(|error| io_error("write", &partial, error))?;
+        std::fs::rename(&partial, file).map_err(|error| io_error("rename", &partial, error))
     }
 
     /// Makes the next `calls` calls fail with a transient error.
@@ -215,6 +246,7 @@ impl Storage for SimStorage {
             let mut held = self.held();
             let image = Image { format, virtual_size_bytes, stored_bytes: source.size_bytes, used: held.clock };
             held.images.insert(source.sha256.clone(), image);
+            self.save(&held)?;
         }
         progress(source.size_bytes);
         Ok(())
@@ -240,12 +272,15 @@ impl Storage for SimStorage {
             held.images.remove(&sha256);
             removed.push(sha256);
         }
+        self.save(&held)?;
         Ok(removed)
     }
 
     async fn server_folder(&self, server: ServerId, _uid: u32) -> Result<PathBuf, StorageError> {
         self.begin("create").await?;
-        self.held().servers.entry(server).or_default();
+        let mut held = self.held();
+        held.servers.entry(server).or_default();
+        self.save(&held)?;
         Ok(folder(server))
     }
 
@@ -259,7 +294,9 @@ impl Storage for SimStorage {
             }
             if disk.incarnation == wanted {
                 disk.size_bytes = disk.size_bytes.max(whole_sectors(spec.size_bytes));
-                return Ok(disk.clone());
+                let disk = disk.clone();
+                self.save(&held)?;
+                return Ok(disk);
             }
         }
         let sha256 = spec.image.sha256.clone();
@@ -279,6 +316,7 @@ impl Storage for SimStorage {
             cdrom: (image.format == DiskFormat::Iso).then(|| Path::new("/sim/images").join(&sha256)),
         };
         held.servers.entry(server).or_default().root = Some((disk.clone(), sha256));
+        self.save(&held)?;
         Ok(disk)
     }
 
@@ -296,7 +334,9 @@ impl Storage for SimStorage {
     ) -> Result<Disk, StorageError> {
         self.begin("write").await?;
         let bytes = config_drive::build(files).map_err(|what| StorageError::ConfigDrive { server, what })?;
-        self.held().servers.entry(server).or_default();
+        let mut held = self.held();
+        held.servers.entry(server).or_default();
+        self.save(&held)?;
         let path = folder(server).join("config.img");
         Ok(Disk { path, format: DiskFormat::Raw, size_bytes: bytes.len() as u64, incarnation: 0, cdrom: None })
     }
@@ -319,6 +359,7 @@ impl Storage for SimStorage {
         let stored = held.images.get(sha256).map_or(0, |image| image.stored_bytes);
         let size_bytes = stored + LAYER_BYTES;
         held.exports.insert(name.to_owned(), size_bytes);
+        self.save(&held)?;
         let sha256 = hex::encode(digest::digest(&digest::SHA256, name.as_bytes()));
         Ok(Export { path: Path::new("/sim/exports").join(name), size_bytes, virtual_size_bytes, sha256 })
     }
@@ -328,8 +369,9 @@ impl Storage for SimStorage {
         if !is_export_name(name) {
             return Err(StorageError::ExportName { name: name.chars().take(EXPORT_NAME_CHARS_MAX).collect() });
         }
-        self.held().exports.remove(name);
-        Ok(())
+        let mut held = self.held();
+        held.exports.remove(name);
+        self.save(&held)
     }
 
     async fn exports(&self) -> Result<Vec<String>, StorageError> {
@@ -339,8 +381,9 @@ impl Storage for SimStorage {
 
     async fn server_remove(&self, server: ServerId) -> Result<(), StorageError> {
         self.begin("remove").await?;
-        self.held().servers.remove(&server);
-        Ok(())
+        let mut held = self.held();
+        held.servers.remove(&server);
+        self.save(&held)
     }
 
     async fn servers(&self) -> Result<Vec<ServerId>, StorageError> {

@@ -78,13 +78,10 @@ fn server_routes() -> Vec<Route> {
             policy::SERVER_CONSOLE,
             servers::actions::remote_console,
         ),
+        Route::get("/compute/v2.1/servers/{id}/topology", policy::SERVER_SHOW, servers::topology),
         Route::get("/compute/v2.1/servers/{id}/ips", policy::SERVER_SHOW, servers::ips),
         Route::get("/compute/v2.1/servers/{id}/ips/{network}", policy::SERVER_SHOW, servers::ips_of),
-        Route::get(
-            "/compute/v2.1/servers/{id}/os-volume_attachments",
-            policy::SERVER_VOLUMES_READ,
-            servers::volumes,
-        ),
+        Route::get("/compute/v2.1/servers/{id}/os-volume_attachments", policy::SERVER_VOLUMES_READ, servers::volumes),
     ]
 }
 

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 /// The oldest compute microversion served.
 pub const COMPUTE_MIN: Microversion = Microversion(2, 1);
 /// The newest compute microversion served: every step below it is honoured.
-pub const COMPUTE_MAX: Microversion = Microversion(2, 79);
+pub const COMPUTE_MAX: Microversion = Microversion(2, 96);
 
 /// A version such as 2.79. An extractor: the one that this request speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

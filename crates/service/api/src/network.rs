@@ -8,6 +8,7 @@ mod ports;
 mod quotas;
 mod routers;
 mod security_groups;
+mod subnet_pools;
 mod subnets;
 mod wire;
 
@@ -18,6 +19,7 @@ pub fn routes() -> Vec<Route> {
     let mut routes = discovery::routes();
     routes.extend(networks::routes());
     routes.extend(subnets::routes());
+    routes.extend(subnet_pools::routes());
     routes.extend(ports::routes());
     routes.extend(routers::routes());
     routes.extend(floating_ips::routes());

@@ -189,10 +189,7 @@ fn target(user_id: UserId) -> Target {
 }
 
 /// Those of the roles that somebody holds which were asked for; all of them if none were named.
-fn chosen(
-    holds: Vec<(RoleId, String)>,
-    wanted: Option<Vec<RoleRef>>,
-) -> Result<Vec<(RoleId, String)>, IdentityError> {
+fn chosen(holds: Vec<(RoleId, String)>, wanted: Option<Vec<RoleRef>>) -> Result<Vec<(RoleId, String)>, IdentityError> {
     let Some(wanted) = wanted.filter(|w| !w.is_empty()) else { return Ok(holds) };
     let mut roles = Vec::with_capacity(wanted.len());
     for role in &wanted {
@@ -201,7 +198,9 @@ fn chosen(
             RoleRef::Name(wanted) => wanted == name,
         });
         let found = found.ok_or_else(|| {
-            IdentityError::Invalid("An application credential carries only roles that its user holds in the project.".to_owned())
+            IdentityError::Invalid(
+                "An application credential carries only roles that its user holds in the project.".to_owned(),
+            )
         })?;
         if !roles.contains(found) {
             roles.push(found.clone());

@@ -3,7 +3,7 @@
 use crate::builtin::{BUILTIN, implied};
 use crate::domains::domain_of;
 use crate::{Identity, IdentityError};
-use arcus_store::{Assignment, AssignmentFilter, RoleActor, RoleTarget, Revoked};
+use arcus_store::{Assignment, AssignmentFilter, Revoked, RoleActor, RoleTarget};
 use arcus_types::policy::{Action, Denied, Target, authorize, identity as policy};
 use arcus_types::{DomainId, Name, OpCtx, Role, RoleId, Scope};
 use serde_json::json;

@@ -8,9 +8,7 @@ use arcus_store::{
     ProjectInDomain, ProjectKey, RoleFilter, RoleTarget, UserKey,
 };
 use arcus_types::policy::{Target, authorize, identity as policy};
-use arcus_types::{
-    ApplicationCredentialId, DomainId, Name, OpCtx, ProjectId, Role, RoleId, Scope, Timestamp, UserId,
-};
+use arcus_types::{ApplicationCredentialId, DomainId, Name, OpCtx, ProjectId, Role, RoleId, Scope, Timestamp, UserId};
 use uuid::Uuid;
 
 /// How a caller names a domain.

@@ -2,7 +2,7 @@
 
 use crate::builtin::id_of;
 use crate::{Identity, IdentityError, text_check};
-use arcus_store::{Domain, DomainChange, DomainFilter, DomainKey, RoleActor, Revoked};
+use arcus_store::{Domain, DomainChange, DomainFilter, DomainKey, Revoked, RoleActor};
 use arcus_types::policy::{Target, authorize, identity as policy};
 use arcus_types::{DomainId, Name, OpCtx, Role, Scope, Timestamp};
 use serde_json::json;
@@ -115,7 +115,9 @@ impl Identity {
         let tx = self.store().begin(ctx).await?;
         let found = tx.domain_get(DomainKey::Id(id)).await?.ok_or_else(|| IdentityError::not_found("domain", id))?;
         if found.enabled {
-            return Err(IdentityError::Forbidden("Cannot delete a domain that is enabled; disable it first.".to_owned()));
+            return Err(IdentityError::Forbidden(
+                "Cannot delete a domain that is enabled; disable it first.".to_owned(),
+            ));
         }
         let revocations = self.revoke(&tx, Revoked::Domain(id)).await?;
         tx.domain_delete(id).await?;

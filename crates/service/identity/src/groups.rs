@@ -2,7 +2,7 @@
 
 use crate::domains::domain_of;
 use crate::{Identity, IdentityError, text_check};
-use arcus_store::{Group, GroupFilter, RoleActor, Revoked, User, UserFilter};
+use arcus_store::{Group, GroupFilter, Revoked, RoleActor, User, UserFilter};
 use arcus_types::policy::{Action, Target, authorize, identity as policy};
 use arcus_types::{DomainId, GroupId, Name, OpCtx, Timestamp, UserId};
 use serde_json::json;

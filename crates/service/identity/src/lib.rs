@@ -203,7 +203,7 @@ async fn follow(inner: Weak<Inner>) {
         if let Err(error) = inner.keys.reload() {
             tracing::warn!(error = %error, "could not read the token keys again; going on with those in use");
         }
-        if looks % PRUNE_EVERY == 0
+        if looks.is_multiple_of(PRUNE_EVERY)
             && let Err(error) = prune(&inner.store, now).await
         {
             tracing::warn!(error = %error, "could not delete revocations that are not needed any more");

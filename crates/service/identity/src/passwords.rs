@@ -61,7 +61,8 @@ impl Passwords {
         let password = if too_long { String::new() } else { password.to_owned() };
         let known = hash.is_some() && !too_long;
         let hash = hash.unwrap_or(NOBODY).to_owned();
-        let matches = self.in_turn(move || Ok(hasher()?.verify_password(password.as_bytes(), hash.as_str()).is_ok())).await?;
+        let matches =
+            self.in_turn(move || Ok(hasher()?.verify_password(password.as_bytes(), hash.as_str()).is_ok())).await?;
         Ok(matches && known)
     }
 

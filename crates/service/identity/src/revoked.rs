@@ -27,7 +27,8 @@ impl Revoked {
     /// Whether a token that holds these subjects at these epochs is void.
     pub(crate) fn any(&self, mut subjects: impl Iterator<Item = (RevocationKind, Subject)>) -> bool {
         let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        subjects.any(|(kind, Subject(id, epoch))| inner.epochs.get(&(kind, id)).is_some_and(|(least, _)| epoch < *least))
+        subjects
+            .any(|(kind, Subject(id, epoch))| inner.epochs.get(&(kind, id)).is_some_and(|(least, _)| epoch < *least))
     }
 
     /// Adds what was revoked.

@@ -20,8 +20,7 @@ impl Identity {
     ) -> Result<RoleEntry, IdentityError> {
         authorize(ctx, policy::ROLE_CREATE, &Target::default())?;
         text_check(description.as_deref())?;
-        let role =
-            RoleEntry { id: RoleId::new(), name, description, builtin: false, created_at: Timestamp::now() };
+        let role = RoleEntry { id: RoleId::new(), name, description, builtin: false, created_at: Timestamp::now() };
         let tx = self.store().begin(ctx).await?;
         tx.role_insert(&role).await?;
         self.audit(&tx, policy::ROLE_CREATE, "role", &role.id, &json!({ "name": role.name })).await?;

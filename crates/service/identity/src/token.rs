@@ -1,9 +1,9 @@
 //! What a token says. It holds all that an operation's context needs, so that whoever has the keys can verify it
 //! without asking anybody; names are not in it.
 
+use crate::IdentityError;
 use crate::keys::Keys;
 use crate::revoked::Revoked;
-use crate::IdentityError;
 use arcus_store::RevocationKind;
 use arcus_types::{
     Actor, ApplicationCredentialId, DomainId, OpCtx, ProjectId, RequestId, RoleId, RoleSet, Scope, Timestamp, UserId,
@@ -260,8 +260,7 @@ mod tests {
         let text = payload.seal(&keys).unwrap();
         for (kind, Subject(subject_id, epoch)) in payload.subjects() {
             let revoked = Revoked::default();
-            let revocation =
-                Revocation { kind, subject_id, epoch, recorded_at: now, expires_at: now.plus_seconds(10) };
+            let revocation = Revocation { kind, subject_id, epoch, recorded_at: now, expires_at: now.plus_seconds(10) };
             revoked.add(&[revocation]);
             assert!(Token::open(&text, &keys, &revoked, now).is_ok(), "{kind:?} of the same epoch");
             revoked.add(&[Revocation { epoch: epoch + 1, ..revocation }]);

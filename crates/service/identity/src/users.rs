@@ -3,7 +3,7 @@
 use crate::domains::domain_of;
 use crate::passwords::check_length;
 use crate::{Identity, IdentityError, text_check};
-use arcus_store::{Login, RoleActor, Revoked, StoreError, User, UserChange, UserFilter, UserKey};
+use arcus_store::{Login, Revoked, RoleActor, StoreError, User, UserChange, UserFilter, UserKey};
 use arcus_types::policy::{Action, Denied, Target, authorize, identity as policy};
 use arcus_types::{DomainId, Name, OpCtx, ProjectId, Timestamp, UserId};
 use serde_json::json;
@@ -172,7 +172,9 @@ impl Identity {
         let earlier = login.password_hash.iter().chain(&login.password_history);
         for hash in earlier.take(self.config().password_history) {
             if self.passwords().check(password, Some(hash)).await? {
-                return Err(IdentityError::Invalid("The new password has been used before; choose another.".to_owned()));
+                return Err(IdentityError::Invalid(
+                    "The new password has been used before; choose another.".to_owned(),
+                ));
             }
         }
         let hash = self.passwords().hash(password).await?;

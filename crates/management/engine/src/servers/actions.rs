@@ -19,6 +19,8 @@ pub struct RebuildWish {
     pub image_id: ImageId,
     /// The name.
     pub name: Option<Name>,
+    /// The host name.
+    pub hostname: Option<String>,
     /// All of the metadata.
     pub metadata: Option<BTreeMap<String, String>>,
     /// Free text.
@@ -337,6 +339,9 @@ fn rebuild_apply(server: &mut Server, wish: &RebuildWish) {
     if let Some(name) = &wish.name {
         server.name = name.clone();
         server.details.hostname = name.host_name();
+    }
+    if let Some(hostname) = &wish.hostname {
+        server.details.hostname.clone_from(hostname);
     }
     if let Some(metadata) = &wish.metadata {
         server.metadata.clone_from(metadata);

@@ -90,11 +90,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::NotFound`] or a refusal.
-    pub async fn server_metadata(
-        &self,
-        ctx: &OpCtx,
-        id: ServerId,
-    ) -> Result<BTreeMap<String, String>, EngineError> {
+    pub async fn server_metadata(&self, ctx: &OpCtx, id: ServerId) -> Result<BTreeMap<String, String>, EngineError> {
         Ok(self.server_seen(self.store(), ctx, compute::SERVER_METADATA_READ, id, false).await?.metadata)
     }
 
@@ -160,9 +156,7 @@ impl Engine {
         unlocked(ctx, &server)?;
         let new = tx.server_tag_insert(id, tag).await?;
         if tx.server_tags(&[id]).await?.len() > TAGS_MAX {
-            return Err(EngineError::invalid(format!(
-                "The number of tags exceeded the per-server limit {TAGS_MAX}"
-            )));
+            return Err(EngineError::invalid(format!("The number of tags exceeded the per-server limit {TAGS_MAX}")));
         }
         self.server_audit(&tx, &server, compute::SERVER_TAGS_WRITE, &json!({ "tag": tag })).await?;
         tx.commit().await?;

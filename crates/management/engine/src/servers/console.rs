@@ -78,10 +78,7 @@ impl Engine {
             ServerState::Stopped | ServerState::Suspended | ServerState::Error | ServerState::Deleted => {
                 return Err(EngineError::Conflict {
                     code: "InstanceInvalidState",
-                    message: format!(
-                        "Cannot 'get_console' instance {id} while it is in vm_state {}",
-                        server.state
-                    ),
+                    message: format!("Cannot 'get_console' instance {id} while it is in vm_state {}", server.state),
                 });
             }
         }

@@ -39,8 +39,7 @@ impl Engine {
             let Some(node_id) = server.node_id else { return Err(super::stale()) };
             let properties = snapshot_properties(&server, wish);
             let name = wish.name.clone();
-            let image_id =
-                self.image_snapshot_begin_in(&tx, ctx, server.project_id, node_id, name, properties).await?;
+            let image_id = self.image_snapshot_begin_in(&tx, ctx, server.project_id, node_id, name, properties).await?;
             let request_id = ctx.request_id;
             tx.server_snapshot_insert(&ServerSnapshot { image_id, server_id: id, node_id, request_id }).await?;
             let detail = json!({ "image_id": image_id });

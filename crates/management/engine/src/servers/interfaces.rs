@@ -147,11 +147,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::NotFound`] or a refusal.
-    pub async fn server_security_groups(
-        &self,
-        ctx: &OpCtx,
-        id: ServerId,
-    ) -> Result<Vec<SecurityGroup>, EngineError> {
+    pub async fn server_security_groups(&self, ctx: &OpCtx, id: ServerId) -> Result<Vec<SecurityGroup>, EngineError> {
         self.server_seen(self.store(), ctx, compute::SERVER_SECURITY_GROUPS_READ, id, false).await?;
         let ports = self.store().port_list_by_servers(&[id]).await?;
         let mut ids: Vec<_> = ports.into_iter().flat_map(|p| p.security_groups).collect();

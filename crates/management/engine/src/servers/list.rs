@@ -25,6 +25,10 @@ pub struct ServerQuery {
     pub ip: Option<String>,
     /// A pattern that an IPv6 address must match somewhere.
     pub ip6: Option<String>,
+    /// With this key pair's name.
+    pub key_name: Option<String>,
+    /// With or without a config drive.
+    pub config_drive: Option<bool>,
     /// The name of the node.
     pub node: Option<String>,
     /// Whether what is around the servers is wanted too.
@@ -82,7 +86,8 @@ impl Engine {
         if wanted == 0 {
             return Ok((Vec::new(), false));
         }
-        let (picky, addresses) = (name.is_some() || ip.is_some() || ip6.is_some(), ip.is_some() || ip6.is_some());
+        let addresses = ip.is_some() || ip6.is_some();
+        let picky = addresses || name.is_some() || query.key_name.is_some() || query.config_drive.is_some();
         let mut found: Vec<ServerView> = Vec::new();
         loop {
             let mut filter = query.filter.clone();
@@ -95,6 +100,10 @@ impl Engine {
             if let Some(name) = &name {
                 servers.retain(|s| name.is_match(s.name.as_str()));
             }
+            servers.retain(|s| {
+                query.key_name.as_ref().is_none_or(|k| s.details.key_name.as_ref() == Some(k))
+                    && query.config_drive.is_none_or(|c| s.details.config_drive == c)
+            });
             let views = if query.around || addresses {
                 self.server_views(servers, query.secrets).await?
             } else {

@@ -23,11 +23,7 @@ pub(super) enum Verdict {
     /// Nothing new.
     Same,
     /// Only figures changed.
-    Figures {
-        power_state: PowerState,
-        progress: u8,
-        step: Option<String>,
-    },
+    Figures { power_state: PowerState, progress: u8, step: Option<String> },
     /// The wish is brought about.
     Reached { power_state: PowerState },
     /// The guest ended by itself.
@@ -39,12 +35,7 @@ pub(super) enum Verdict {
 }
 
 /// What `report` means; `None` for a report that does not name the server.
-pub(super) fn judge(
-    server: &Server,
-    report: Option<&ServerReport>,
-    spec_generation: u64,
-    now: Timestamp,
-) -> Verdict {
+pub(super) fn judge(server: &Server, report: Option<&ServerReport>, spec_generation: u64, now: Timestamp) -> Verdict {
     let deleting = server.task == Some(ServerTask::Deleting);
     let Some(report) = report else {
         let acted = spec_generation >= server.node_generation;
@@ -124,7 +115,8 @@ fn figures(server: &Server, report: &ServerReport, power_state: PowerState) -> V
 fn failed(server: &Server, report: &ServerReport, now: Timestamp) -> Verdict {
     let told = report.fault.as_ref();
     let transient = told.is_some_and(|f| f.transient);
-    let message = told.map_or_else(|| "The node could not do it and did not say why.".to_owned(), |f| f.message.clone());
+    let message =
+        told.map_or_else(|| "The node could not do it and did not say why.".to_owned(), |f| f.message.clone());
     if let (true, Some(task), Some(deadline)) = (transient, server.task, server.task_deadline) {
         let began = deadline.plus_seconds(-task.deadline_s());
         if now < began.plus_seconds(TRANSIENT_PATIENCE_S) {
@@ -150,11 +142,8 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Store`].
     pub async fn servers_observed(&self, node: NodeId, report: &NodeReport) -> Result<(), EngineError> {
-        let ctx = OpCtx {
-            actor: Actor::Node { node_id: node },
-            scope: Scope::System,
-            ..OpCtx::anonymous(RequestId::new())
-        };
+        let ctx =
+            OpCtx { actor: Actor::Node { node_id: node }, scope: Scope::System, ..OpCtx::anonymous(RequestId::new()) };
         let servers = self.store().server_list_by_node(node).await?;
         let reports: HashMap<ServerId, &ServerReport> = report.servers.iter().map(|r| (r.id, r)).collect();
         for server in servers {
@@ -292,13 +281,8 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let never_ran = server.state == ServerState::Building;
         if let (true, Some(message)) = (never_ran, &why) {
-            let fault = ServerFault {
-                code: 500,
-                message: message.clone(),
-                details: String::new(),
-                at: now,
-                transient: false,
-            };
+            let fault =
+                ServerFault { code: 500, message: message.clone(), details: String::new(), at: now, transient: false };
             return self.server_failed(tx, server, fault).await;
         }
         server.power_state = power_state;

@@ -45,6 +45,9 @@ pub struct AddressView {
     pub floating: bool,
 }
 
+/// Addresses by network name, and the names of security groups.
+type Networking = (BTreeMap<String, Vec<AddressView>>, Vec<String>);
+
 impl Engine {
     /// Servers with what is around them: a fixed number of queries, however many there are.
     pub(super) async fn server_views(
@@ -77,10 +80,7 @@ impl Engine {
             .collect())
     }
 
-    async fn server_networks(
-        &self,
-        servers: &[Server],
-    ) -> Result<HashMap<ServerId, (BTreeMap<String, Vec<AddressView>>, Vec<String>)>, EngineError> {
+    async fn server_networks(&self, servers: &[Server]) -> Result<HashMap<ServerId, Networking>, EngineError> {
         let ids: Vec<ServerId> = servers.iter().map(|s| s.id).collect();
         let mut ports = self.store().port_list_by_servers(&ids).await?;
         let order: HashMap<PortId, usize> =
@@ -98,7 +98,7 @@ impl Engine {
         let groups: HashMap<_, _> =
             self.store().security_group_list_by_ids(&group_ids).await?.into_iter().map(|g| (g.id, g.name)).collect();
         let floating = self.store().floating_ips_by_ports(&port_ids).await?;
-        let mut out: HashMap<ServerId, (BTreeMap<String, Vec<AddressView>>, Vec<String>)> = HashMap::new();
+        let mut out: HashMap<ServerId, Networking> = HashMap::new();
         for port in ports {
             let Some(server_id) = port.server_id else { continue };
             let (addresses, names) = out.entry(server_id).or_default();

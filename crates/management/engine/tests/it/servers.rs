@@ -17,8 +17,8 @@ use arcus_types::flavors::FlavorId;
 use arcus_types::images::ContainerFormat;
 use arcus_types::servers::{ServerState, ServerTask};
 use arcus_types::{
-    Actor, DomainId, ImageId, NetworkId, NodeId, OpCtx, ProjectId, RequestId, Role, RoleSet, Scope, ServerId, Timestamp,
-    UserId,
+    Actor, DomainId, ImageId, NetworkId, NodeId, OpCtx, ProjectId, RequestId, Role, RoleSet, Scope, ServerId,
+    Timestamp, UserId,
 };
 use bytes::Bytes;
 use futures_util::stream;
@@ -397,6 +397,7 @@ async fn a_rebuild_keeps_ports_and_waits_for_the_new_disk() {
     let wish = RebuildWish {
         image_id: cloud.image,
         name: Some("api".parse().unwrap()),
+        hostname: None,
         metadata: None,
         description: None,
         admin_password: None,

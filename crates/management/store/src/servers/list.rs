@@ -160,8 +160,7 @@ impl Db {
             .map(|(key, down)| format!("{}{}", key.expression(), if *down { " DESC" } else { "" }))
             .collect();
         let limit = wanted.limit.saturating_add(1).min(10_000);
-        let sql =
-            format!("SELECT {COLUMNS} FROM servers{} ORDER BY {} LIMIT {limit}", filter.sql(), order.join(", "));
+        let sql = format!("SELECT {COLUMNS} FROM servers{} ORDER BY {} LIMIT {limit}", filter.sql(), order.join(", "));
         self.all(sql, filter.params).await?.iter().map(server).collect()
     }
 }

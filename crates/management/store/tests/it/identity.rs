@@ -219,7 +219,8 @@ async fn assignments(store: &Store, world: &World) {
     let through = found.iter().find(|a| a.through == Some(world.group)).unwrap();
     assert!(matches!(&through.actor, AssignmentActor::User(u) if u.name == "ann" && u.domain.1 == "acme"));
     assert!(matches!(&through.target, AssignmentTarget::Project(p) if p.id == world.child && p.name == "child"));
-    let filter = AssignmentFilter { within: Some(world.domain), group_id: Some(world.group), limit: 10, ..Default::default() };
+    let filter =
+        AssignmentFilter { within: Some(world.domain), group_id: Some(world.group), limit: 10, ..Default::default() };
     assert_eq!(store.assignment_list(&filter).await.unwrap().len(), 1);
 
     assert!(!store.actor_reaches_beyond(person, world.domain, &[RoleId::new()]).await.unwrap());
@@ -247,10 +248,9 @@ async fn application_credentials(store: &Store, world: &World) {
     let tx = begin(store).await;
     tx.application_credential_insert(&new).await.unwrap();
     commit(tx).await;
-    for key in [
-        ApplicationCredentialKey::Id(new.id),
-        ApplicationCredentialKey::Name { user_id: world.user, name: "backup" },
-    ] {
+    for key in
+        [ApplicationCredentialKey::Id(new.id), ApplicationCredentialKey::Name { user_id: world.user, name: "backup" }]
+    {
         assert_eq!(store.application_credential_get(key).await.unwrap().as_ref(), Some(&new));
     }
     let list = store.application_credential_list(world.user, Some("backup"), None, 5).await.unwrap();

@@ -4,3 +4,4 @@
 mod identity;
 mod images;
 mod networks;
+mod servers;

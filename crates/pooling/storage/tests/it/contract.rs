@@ -284,6 +284,22 @@ async fn simulated_faults_and_delays_follow_the_seed() {
     assert!(storage.images().await.is_ok());
 }
 
+#[tokio::test]
+async fn simulated_disks_outlive_the_agent_if_they_shall() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || SimStorage::open(SimOptions::default(), folder.path().join("disks.json")).unwrap();
+    let (origin, server) = (Origin::default(), ServerId::new());
+    let image = origin.raw(1, 1);
+    let storage = open();
+    storage.image_ensure(&image, &origin, &quiet).await.unwrap();
+    let disk = storage.root_disk_ensure(server, &spec(&image, 4 * MIB, 3), UID).await.unwrap();
+    drop(storage);
+    assert_eq!(open().root_disk(server).await.unwrap(), Some(disk));
+    assert_eq!(open().images().await.unwrap(), [image.sha256]);
+    open().server_remove(server).await.unwrap();
+    assert_eq!(open().servers().await.unwrap(), []);
+}
+
 #[test]
 fn drivers_can_be_held_as_objects() {
     let node = Node::new();

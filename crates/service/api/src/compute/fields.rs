@@ -57,11 +57,6 @@ impl<'a> Fields<'a> {
         self.map.get(key)
     }
 
-    /// Whether the field is there; it is not taken.
-    pub fn has(&self, key: &str) -> bool {
-        self.map.contains_key(key)
-    }
-
     /// A value that is not null.
     fn some(&mut self, key: &'static str) -> Option<&'a Value> {
         self.raw(key).filter(|v| !v.is_null())
@@ -171,10 +166,7 @@ impl<'a> Fields<'a> {
     ///
     /// # Errors
     /// 400.
-    pub fn texts(
-        &mut self,
-        key: &'static str,
-    ) -> Result<Option<std::collections::BTreeMap<String, String>>, ApiError> {
+    pub fn texts(&mut self, key: &'static str) -> Result<Option<std::collections::BTreeMap<String, String>>, ApiError> {
         let Some(value) = self.some(key) else { return Ok(None) };
         texts(key, value).map(Some)
     }

@@ -1,8 +1,8 @@
 //! Flavors, their further settings and who may use the private ones.
 
+use super::Answer;
 use super::fields::{Fields, refused, required, texts, truth};
 use super::links::{self, limit, parsed};
-use super::Answer;
 use crate::auth::Ctx;
 use crate::body::{Id, Json, Pairs};
 use crate::microversion::Microversion;
@@ -113,23 +113,13 @@ async fn list_as(
 }
 
 /// `GET /flavors/{id}`
-pub async fn show(
-    Ctx(ctx): Ctx,
-    State(app): State<App>,
-    version: Microversion,
-    Id(id): Id<FlavorId>,
-) -> Answer {
+pub async fn show(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Id(id): Id<FlavorId>) -> Answer {
     let flavor = app.engine.flavor_get(&ctx, &id).await?;
     Ok(axum::Json(json!({ "flavor": full(&app, &flavor, version) })))
 }
 
 /// `POST /flavors`
-pub async fn create(
-    Ctx(ctx): Ctx,
-    State(app): State<App>,
-    version: Microversion,
-    Json(body): Json<Value>,
-) -> Answer {
+pub async fn create(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Json(body): Json<Value>) -> Answer {
     let mut fields = Fields::of(&body, "flavor", &[])?;
     let name = fields.text_required("name", 1, 255)?;
     if name.trim() != name || name.chars().any(char::is_control) {
@@ -144,10 +134,8 @@ pub async fn create(
             return Err(refused("id", other, "It is neither a string nor a number."));
         }
     };
-    let id: Option<FlavorId> = id
-        .map(|text| text.parse())
-        .transpose()
-        .map_err(|e: arcus_types::Rejected| ApiError::bad_request(e.0))?;
+    let id: Option<FlavorId> =
+        id.map(|text| text.parse()).transpose().map_err(|e: arcus_types::Rejected| ApiError::bad_request(e.0))?;
     let mut number = |key, min| -> Result<Option<u64>, ApiError> {
         Ok(fields.integer(key, min, QUANTITY_MAX)?.and_then(|n| u64::try_from(n).ok()))
     };
@@ -227,15 +215,45 @@ pub async fn extra_specs(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<Flavo
 pub async fn extra_specs_set(
     Ctx(ctx): Ctx,
     State(app): State<App>,
+    version: Microversion,
     Id(id): Id<FlavorId>,
     Json(body): Json<Value>,
 ) -> Answer {
     let mut fields = Fields::object(&body, "body")?;
     let given = fields.raw("extra_specs").ok_or_else(|| required("body", "extra_specs"))?;
     let specs = specs(given)?;
+    effective(&specs, version)?;
     fields.end()?;
     app.engine.flavor_extra_specs_set(&ctx, &id, specs.clone()).await?;
     Ok(axum::Json(json!({ "extra_specs": specs })))
+}
+
+/// The settings that nodes act on.
+const HONOURED: [&str; 3] = ["quota:cpu_shares", "quota:cpu_quota", "quota:cpu_period"];
+/// Name spaces whose settings mean something to the cloud, so that one which is not honoured would deceive.
+const RESERVED: [&str; 10] =
+    ["accel", "capabilities", "hw", "hw_rng", "hw_video", "os", "pci_passthrough", "quota", "resources", "trait"];
+
+/// From 2.86 on, a setting that would have no effect is refused.
+fn effective(specs: &BTreeMap<String, String>, version: Microversion) -> Result<(), ApiError> {
+    if !version.at_least(86) {
+        return Ok(());
+    }
+    for (key, value) in specs {
+        let space = key.split(':').next().unwrap_or_default();
+        if HONOURED.contains(&key.as_str()) {
+            if value.parse::<u32>().is_err() {
+                return Err(ApiError::bad_request(format!(
+                    "Validation failed; extra spec '{key}' must be a whole number."
+                )));
+            }
+        } else if key.contains(':') && RESERVED.contains(&space) {
+            return Err(ApiError::bad_request(format!(
+                "Validation failed; extra spec '{key}' has no effect in this cloud."
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Settings may be numbers and booleans too; they are kept as text.
@@ -256,11 +274,7 @@ fn specs(value: &Value) -> Result<BTreeMap<String, String>, ApiError> {
 }
 
 /// `GET /flavors/{id}/os-extra_specs/{key}`
-pub async fn extra_spec(
-    Ctx(ctx): Ctx,
-    State(app): State<App>,
-    Path((id, key)): Path<(String, String)>,
-) -> Answer {
+pub async fn extra_spec(Ctx(ctx): Ctx, State(app): State<App>, Path((id, key)): Path<(String, String)>) -> Answer {
     let id = flavor_id(&id)?;
     let flavor = app.engine.flavor_get(&ctx, &id).await?;
     let value = flavor.extra_specs.get(&key).ok_or_else(|| extra_spec_not_found(&id, &key))?;
@@ -271,10 +285,12 @@ pub async fn extra_spec(
 pub async fn extra_spec_set(
     Ctx(ctx): Ctx,
     State(app): State<App>,
+    version: Microversion,
     Path((id, key)): Path<(String, String)>,
     Json(body): Json<Value>,
 ) -> Answer {
     let given = specs(&body)?;
+    effective(&given, version)?;
     if given.len() != 1 || !given.contains_key(&key) {
         return Err(ApiError::bad_request("Request body and URI mismatch"));
     }
@@ -308,12 +324,7 @@ pub async fn access_list(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<Flavo
 }
 
 /// `POST /flavors/{id}/action`: `addTenantAccess` or `removeTenantAccess`
-pub async fn action(
-    Ctx(ctx): Ctx,
-    State(app): State<App>,
-    Id(id): Id<FlavorId>,
-    Json(body): Json<Value>,
-) -> Answer {
+pub async fn action(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<FlavorId>, Json(body): Json<Value>) -> Answer {
     let allowed = body.get("addTenantAccess").is_some();
     let mut fields = Fields::of(&body, if allowed { "addTenantAccess" } else { "removeTenantAccess" }, &[])?;
     let project: ProjectId = fields.parsed("tenant")?.ok_or_else(|| required("body", "tenant"))?;

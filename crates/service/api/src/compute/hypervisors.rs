@@ -86,13 +86,17 @@ async fn list_as(
         all.retain(|h| h.node.name.as_str().contains(pattern));
         if all.is_empty() {
             let pattern: String = pattern.chars().take(64).collect();
-            return Err(ApiError::new(StatusCode::NOT_FOUND, format!("No hypervisor matching '{pattern}' could be found.")));
+            return Err(ApiError::new(
+                StatusCode::NOT_FOUND,
+                format!("No hypervisor matching '{pattern}' could be found."),
+            ));
         }
     }
     let mut more = false;
     if version.at_least(33) {
         if let Some(marker) = query.first("marker") {
-            let at = all.iter().position(|h| h.node.id.to_string() == marker || number(h.node.id).to_string() == marker);
+            let at =
+                all.iter().position(|h| h.node.id.to_string() == marker || number(h.node.id).to_string() == marker);
             let at = at.ok_or_else(|| ApiError::bad_request("marker not found"))?;
             all.drain(..=at);
         }
@@ -100,7 +104,8 @@ async fn list_as(
         more = all.len() > limit;
         all.truncate(limit);
     }
-    let with_servers = version.at_least(53) && query.first("with_servers").is_some_and(|t| super::fields::truth(t) == Some(true));
+    let with_servers =
+        version.at_least(53) && query.first("with_servers").is_some_and(|t| super::fields::truth(t) == Some(true));
     let mut list = Vec::new();
     for h in &all {
         let mut one = show(h, version);

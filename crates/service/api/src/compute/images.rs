@@ -50,12 +50,7 @@ fn full(app: &App, image: &Image) -> Value {
     out
 }
 
-async fn list_as(
-    app: &App,
-    ctx: &arcus_types::OpCtx,
-    query: &Pairs,
-    show: fn(&App, &Image) -> Value,
-) -> Answer {
+async fn list_as(app: &App, ctx: &arcus_types::OpCtx, query: &Pairs, show: fn(&App, &Image) -> Value) -> Answer {
     let mut filter = ImageFilter::new(ImageVisible::ToAll, limit(query)?);
     if let Some(name) = query.first("name") {
         filter.names = Some(vec![name.to_owned()]);

@@ -1,8 +1,8 @@
 //! Key pairs.
 
+use super::Answer;
 use super::fields::{Fields, refused, required};
 use super::links::{self, PAGE_MAX, limit, parsed};
-use super::Answer;
 use crate::auth::Ctx;
 use crate::body::{Json, Pairs};
 use crate::microversion::Microversion;
@@ -31,8 +31,7 @@ fn brief(key: &Keypair, version: Microversion) -> Value {
 /// `GET /os-keypairs`
 pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
     let user = user(&ctx, version, &query)?;
-    let (limit, marker) =
-        if version.at_least(35) { (limit(&query)?, query.first("marker")) } else { (PAGE_MAX, None) };
+    let (limit, marker) = if version.at_least(35) { (limit(&query)?, query.first("marker")) } else { (PAGE_MAX, None) };
     let (keys, more) = app.engine.keypair_list(&ctx, user, marker, limit).await?;
     let list: Vec<Value> = keys.iter().map(|k| json!({ "keypair": brief(k, version) })).collect();
     let mut out = json!({ "keypairs": list });

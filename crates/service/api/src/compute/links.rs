@@ -88,7 +88,9 @@ pub fn instant(query: &Pairs, key: &str) -> Result<Option<Timestamp>, ApiError> 
     let at = Timestamp::parse_iso(text).or_else(|| Timestamp::parse_iso(&text.replace(' ', "+")));
     at.map(Some).ok_or_else(|| {
         let text: String = text.chars().take(64).collect();
-        ApiError::bad_request(format!("Invalid input for query parameters {key}. Value: {text}. It is not a date-time."))
+        ApiError::bad_request(format!(
+            "Invalid input for query parameters {key}. Value: {text}. It is not a date-time."
+        ))
     })
 }
 

@@ -56,22 +56,13 @@ pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, 
         listing.viewer = ctx.project_id();
     }
     let page = app.engine.security_group_list(&ctx, listing).await?;
-    let list: Vec<Value> = page
-        .rows
-        .iter()
-        .filter(|g| all || Some(g.project_id) == ctx.project_id())
-        .map(group)
-        .collect();
+    let list: Vec<Value> =
+        page.rows.iter().filter(|g| all || Some(g.project_id) == ctx.project_id()).map(group).collect();
     Ok(axum::Json(json!({ "security_groups": list })))
 }
 
 /// `GET /os-security-groups/{id}`
-pub async fn show(
-    Ctx(ctx): Ctx,
-    State(app): State<App>,
-    version: Microversion,
-    Id(id): Id<SecurityGroupId>,
-) -> Answer {
+pub async fn show(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Id(id): Id<SecurityGroupId>) -> Answer {
     before(version, 36)?;
     let found = app.engine.security_group_get(&ctx, id).await?;
     Ok(axum::Json(json!({ "security_group": group(&found) })))
@@ -89,12 +80,7 @@ fn name_and_description(body: &Value) -> Result<(String, String), ApiError> {
 }
 
 /// `POST /os-security-groups`
-pub async fn create(
-    Ctx(ctx): Ctx,
-    State(app): State<App>,
-    version: Microversion,
-    Json(body): Json<Value>,
-) -> Answer {
+pub async fn create(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Json(body): Json<Value>) -> Answer {
     before(version, 36)?;
     let (name, description) = name_and_description(&body)?;
     let wish = SecurityGroupNew { project_id: None, name, description };

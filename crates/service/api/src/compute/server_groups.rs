@@ -42,23 +42,13 @@ pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, 
 }
 
 /// `GET /os-server-groups/{id}`
-pub async fn show(
-    Ctx(ctx): Ctx,
-    State(app): State<App>,
-    version: Microversion,
-    Id(id): Id<ServerGroupId>,
-) -> Answer {
+pub async fn show(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Id(id): Id<ServerGroupId>) -> Answer {
     let (group, members) = app.engine.server_group_get(&ctx, id).await?;
     Ok(axum::Json(json!({ "server_group": shown(&group, &members, version) })))
 }
 
 /// `POST /os-server-groups`
-pub async fn create(
-    Ctx(ctx): Ctx,
-    State(app): State<App>,
-    version: Microversion,
-    Json(body): Json<Value>,
-) -> Answer {
+pub async fn create(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Json(body): Json<Value>) -> Answer {
     let mut fields = Fields::of(&body, "server_group", &[])?;
     let name = fields.text_required("name", 1, 255)?;
     let mut per_node = 1;
@@ -93,11 +83,7 @@ pub async fn create(
 }
 
 /// `DELETE /os-server-groups/{id}`
-pub async fn delete(
-    Ctx(ctx): Ctx,
-    State(app): State<App>,
-    Id(id): Id<ServerGroupId>,
-) -> Result<StatusCode, ApiError> {
+pub async fn delete(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<ServerGroupId>) -> Result<StatusCode, ApiError> {
     app.engine.server_group_delete(&ctx, id).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,9 +5,9 @@ mod create;
 mod query;
 pub mod view;
 
+use super::Answer;
 use super::fields::Fields;
 use super::links;
-use super::Answer;
 use crate::auth::Ctx;
 use crate::body::{Id, Json, Pairs};
 use crate::microversion::Microversion;
@@ -31,7 +31,7 @@ pub async fn create(
     version: Microversion,
     Json(body): Json<Value>,
 ) -> Result<Response, ApiError> {
-    let (new, reservation_only) = create::parse(&ctx, &body, version)?;
+    let (new, reservation_only) = create::parse(&body, version)?;
     let manual = new.disk_config_manual;
     let made = app.engine.server_create(&ctx, new).await?;
     if reservation_only {
@@ -92,12 +92,7 @@ pub async fn detail(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion
 }
 
 /// `GET /servers/{id}`
-pub async fn show(
-    Ctx(ctx): Ctx,
-    State(app): State<App>,
-    version: Microversion,
-    Id(id): Id<ServerId>,
-) -> Answer {
+pub async fn show(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Id(id): Id<ServerId>) -> Answer {
     let found = app.engine.server_show(&ctx, id, secrets(&ctx, version)).await?;
     let shape = view::Shape { version, admin: ctx.is_admin(), full: true, groups: true };
     Ok(axum::Json(json!({ "server": view::server(&app, &found, shape) })))
@@ -141,17 +136,20 @@ pub async fn ips(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<ServerId>) ->
 }
 
 /// `GET /servers/{id}/ips/{network}`
-pub async fn ips_of(
-    Ctx(ctx): Ctx,
-    State(app): State<App>,
-    Path((id, network)): Path<(String, String)>,
-) -> Answer {
+pub async fn ips_of(Ctx(ctx): Ctx, State(app): State<App>, Path((id, network)): Path<(String, String)>) -> Answer {
     let id = super::server_id(&id)?;
     let found = app.engine.server_show(&ctx, id, false).await?;
     match view::addresses(&found, false).get(&network) {
         Some(list) => Ok(axum::Json(json!({ network: list }))),
         None => Err(ApiError::new(StatusCode::NOT_FOUND, "Instance is not a member of specified network")),
     }
+}
+
+/// `GET /servers/{id}/topology`, from 2.78 on: guests here are not tied to a node's memory banks.
+pub async fn topology(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Id(id): Id<ServerId>) -> Answer {
+    super::since(version, 78)?;
+    app.engine.server_get(&ctx, id).await?;
+    Ok(axum::Json(json!({ "nodes": [], "pagesize_kb": null })))
 }
 
 /// `GET /servers/{id}/os-volume_attachments`

@@ -32,7 +32,9 @@ fn span(query: &Pairs) -> Result<(Timestamp, Timestamp), crate::ApiError> {
     let to = instant(query, "end")?.unwrap_or(now);
     let from = instant(query, "start")?.unwrap_or_else(|| to.plus_seconds(-DEFAULT_SPAN_S));
     if from >= to {
-        return Err(crate::ApiError::bad_request("Invalid start time. The start time cannot occur after the end time."));
+        return Err(crate::ApiError::bad_request(
+            "Invalid start time. The start time cannot occur after the end time.",
+        ));
     }
     Ok((from, to))
 }

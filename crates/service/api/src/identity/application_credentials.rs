@@ -70,8 +70,7 @@ async fn list(
     query: Listing,
 ) -> Result<axum::Json<Value>, ApiError> {
     let (name, marker) = (query.text("name"), query.marker()?);
-    let found =
-        app.identity.application_credential_list(&ctx, user_id, name.as_deref(), marker, query.ask()).await?;
+    let found = app.identity.application_credential_list(&ctx, user_id, name.as_deref(), marker, query.ask()).await?;
     let path = format!("users/{user_id}/application_credentials");
     Ok(query.render(&app, &path, "application_credentials", found, |v| v.credential.id, |v| body(&app, v)))
 }

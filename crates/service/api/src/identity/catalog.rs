@@ -23,9 +23,7 @@ pub fn routes() -> Vec<Route> {
 
 /// The catalogue as tokens hold it.
 pub fn body(catalog: Vec<CatalogService>) -> Value {
-    let endpoint = |e: CatalogEndpoint| {
-        json!({ "id": e.id, "interface": e.interface, "region": e.region, "region_id": e.region, "url": e.url })
-    };
+    let endpoint = |e: CatalogEndpoint| json!({ "id": e.id, "interface": e.interface, "region": e.region, "region_id": e.region, "url": e.url });
     let service = |s: CatalogService| {
         let endpoints: Vec<Value> = s.endpoints.into_iter().map(endpoint).collect();
         json!({ "id": s.id, "type": s.kind, "name": s.name, "endpoints": endpoints })

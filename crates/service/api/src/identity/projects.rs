@@ -89,11 +89,8 @@ fn filter(query: &Listing) -> Result<ProjectFilter, ApiError> {
 }
 
 async fn list(Ctx(ctx): Ctx, State(app): State<App>, query: Listing) -> Result<axum::Json<Value>, ApiError> {
-    let found = if query.flag("is_domain") {
-        Vec::new()
-    } else {
-        app.identity.project_list(&ctx, filter(&query)?).await?
-    };
+    let found =
+        if query.flag("is_domain") { Vec::new() } else { app.identity.project_list(&ctx, filter(&query)?).await? };
     Ok(query.render(&app, "projects", "projects", found, |p| p.id, |p| body(&app, p)))
 }
 

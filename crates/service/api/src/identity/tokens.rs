@@ -173,7 +173,8 @@ fn user(part: UserPart) -> Result<UserRef, ApiError> {
 }
 
 fn shown(part: IdentityPart) -> Result<Shown, ApiError> {
-    let missing = |what: &str| ApiError::bad_request(format!("The request names the method {what} but does not hold it."));
+    let missing =
+        |what: &str| ApiError::bad_request(format!("The request names the method {what} but does not hold it."));
     match part.methods.as_slice() {
         [method] if method == "password" => {
             let mut part = part.password.ok_or_else(|| missing("password"))?.user;

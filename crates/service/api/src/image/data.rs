@@ -53,7 +53,8 @@ async fn upload(
 /// How many bytes a client says will come, if it says so; or why they are not taken.
 fn announced(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    if !kind.is_none_or(|kind| kind.split(';').next().is_some_and(|kind| kind.trim() == "application/octet-stream")) {
+    let kind = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
+    if kind.is_some_and(|kind| kind != "application/octet-stream") {
         let message = "An image's bytes are uploaded as application/octet-stream.";
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
     }

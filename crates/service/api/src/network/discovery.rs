@@ -65,12 +65,14 @@ const EXTENSIONS: &[(&str, &str, &str)] = &[
     ("standard-attr-description", "standard-attr-description", "Free text on every thing."),
     ("standard-attr-revisions", "Resource revision numbers", "A number that rises with every change."),
     ("standard-attr-timestamp", "Resource timestamps", "When a thing was made and last changed."),
+    ("subnet_allocation", "Subnet Allocation", "Subnets cut from pools."),
 ];
 
 /// The collections of the API.
 const COLLECTIONS: &[(&str, &str)] = &[
     ("network", "networks"),
     ("subnet", "subnets"),
+    ("subnetpool", "subnetpools"),
     ("port", "ports"),
     ("router", "routers"),
     ("floatingip", "floatingips"),

@@ -68,7 +68,8 @@ async fn update(
     Id(id): Id<ProjectId>,
     Body(body): Body<Value>,
 ) -> Result<Json<Value>, ApiError> {
-    let asked: Map<String, Value> = one(body, "quota")?;
+    let mut asked: Map<String, Value> = one(body, "quota")?;
+    let check_limit = asked.remove("check_limit").is_some_and(|value| value == true || value == "true");
     let mut caps = Vec::with_capacity(asked.len());
     for (name, value) in asked {
         if matches!(name.as_str(), "tenant_id" | "project_id" | "force") {
@@ -82,7 +83,7 @@ async fn update(
         })?;
         caps.push((*resource, cap));
     }
-    let quotas = app.engine.network_quota_update(&ctx, id, &caps).await?;
+    let quotas = app.engine.network_quota_update(&ctx, id, &caps, check_limit).await?;
     Ok(Json(json!({ "quota": view(&quotas) })))
 }
 

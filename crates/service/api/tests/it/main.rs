@@ -1,6 +1,7 @@
 //! The API as a client sees it: the real router over a fresh database, with real log-ins.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+mod compute;
 mod harness;
 mod identity;
 mod image;

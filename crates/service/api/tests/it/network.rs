@@ -288,6 +288,10 @@ async fn a_port_gets_the_address_that_it_asks_for_and_nobody_gets_it_twice() {
     assert_eq!(moved["port"]["fixed_ips"], json!([]));
     let back = net.put(&path, json!({ "port": { "fixed_ips": [{ "subnet_id": subnet }] } })).await.expect(200);
     assert_eq!(back["port"]["fixed_ips"][0]["ip_address"], "10.4.0.5");
+    let unknown = json!({ "port": { "network_id": network, "fixed_ips": [], "colour": "blue" } });
+    assert!(net.post("ports", unknown).await.expect(400).to_string().contains("colour"));
+    let unknown = json!({ "port": { "colour": "blue" } });
+    assert!(net.put(&path, unknown).await.expect(400).to_string().contains("colour"));
     let mac = port["mac_address"].as_str().unwrap();
     let same = json!({ "port": { "network_id": network, "mac_address": mac, "fixed_ips": [] } });
     assert_eq!(refused(net.post("ports", same).await, 409), "MacAddressInUse");
@@ -531,6 +535,8 @@ async fn quotas_hold_and_are_shown_with_what_is_used() {
     net.put(&format!("quotas/{demo}"), body.clone()).await.expect(403);
     assert_eq!(net.cloud.put(&path, admin, body).await.expect(200)["quota"]["network"], 2);
     let (network, _) = net.network("one", "10.14.0.0/24").await;
+    let below = json!({ "quota": { "network": 0, "check_limit": true } });
+    assert_eq!(refused(net.cloud.put(&path, admin, below).await, 400), "QuotaLimitBelowUsage");
     net.network("two", "10.14.0.0/24").await;
     assert_eq!(refused(net.post("networks", json!({ "network": { "name": "three" } })).await, 409), "OverQuota");
     assert_eq!(refused(net.post("ports", json!({ "port": { "network_id": network } })).await, 409), "OverQuota");
@@ -567,6 +573,50 @@ async fn automatic_addresses_follow_from_the_mac() {
 }
 
 #[tokio::test]
+async fn subnets_are_cut_from_a_pool_until_it_or_the_share_is_used_up() {
+    let net = Net::start().await;
+    let network = id(&net.make("network", "networks", json!({ "name": "n" })).await);
+    let wish = json!({ "name": "p", "prefixes": ["10.30.1.0/24", "10.30.0.0/24"], "default_prefixlen": 25, "default_quota": 384 });
+    let pool = net.make("subnetpool", "subnetpools", wish).await;
+    assert_eq!((&pool["prefixes"], &pool["ip_version"]), (&json!(["10.30.0.0/23"]), &json!(4)));
+    assert_eq!((&pool["min_prefixlen"], &pool["max_prefixlen"]), (&json!(8), &json!(32)));
+    let cut = |more: Value| {
+        let mut body = json!({ "network_id": network, "ip_version": 4, "subnetpool_id": pool["id"] });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "subnet": body })
+    };
+    let first = net.post("subnets", cut(json!({}))).await.expect(201);
+    assert_eq!((&first["subnet"]["cidr"], &first["subnet"]["subnetpool_id"]), (&json!("10.30.0.0/25"), &pool["id"]));
+    let chosen = net.post("subnets", cut(json!({ "cidr": "10.30.1.0/25" }))).await.expect(201);
+    assert_eq!(chosen["subnet"]["gateway_ip"], "10.30.1.1");
+    assert_eq!(
+        refused(net.post("subnets", cut(json!({ "cidr": "10.30.1.0/26" }))).await, 409),
+        "SubnetAllocationError"
+    );
+    assert_eq!(
+        refused(net.post("subnets", cut(json!({ "prefixlen": 4 }))).await, 400),
+        "MinPrefixSubnetAllocationError"
+    );
+    let next = net.post("subnets", cut(json!({ "prefixlen": 26 }))).await.expect(201);
+    assert_eq!(next["subnet"]["cidr"], "10.30.0.128/26");
+    assert_eq!(refused(net.post("subnets", cut(json!({}))).await, 409), "SubnetPoolQuotaExceeded");
+    let path = format!("subnetpools/{}", id(&pool));
+    assert_eq!(refused(net.delete(&path).await, 409), "SubnetPoolInUse");
+    let less = json!({ "subnetpool": { "prefixes": ["10.30.0.0/24"] } });
+    assert_eq!(refused(net.put(&path, less).await, 400), "IllegalSubnetPoolUpdate");
+    let more = json!({ "subnetpool": { "prefixes": ["10.30.0.0/22"], "default_quota": null, "name": "q" } });
+    let more = net.put(&path, more).await.expect(200);
+    assert_eq!((&more["subnetpool"]["default_quota"], &more["subnetpool"]["name"]), (&Value::Null, &json!("q")));
+    let foreign = net.cloud.get(&format!("{NET}/{path}"), net.cloud.stranger().await).await;
+    assert_eq!(refused(foreign, 404), "SubnetPoolNotFound");
+    let shared = json!({ "subnetpool": { "name": "s", "prefixes": ["10.31.0.0/16"], "shared": true } });
+    net.post("subnetpools", shared).await.expect(403);
+    net.delete(&format!("networks/{network}")).await.expect(204);
+    net.delete(&path).await.expect(204);
+    assert_eq!(net.get("subnetpools").await["subnetpools"], json!([]));
+}
+
+#[tokio::test]
 async fn the_api_says_what_it_is() {
     let net = Net::start().await;
     let root = net.cloud.get("/network/", "").await.expect(200);
@@ -576,7 +626,9 @@ async fn the_api_says_what_it_is() {
     let extensions = net.get("extensions").await;
     let aliases: Vec<&str> =
         extensions["extensions"].as_array().unwrap().iter().map(|e| e["alias"].as_str().unwrap()).collect();
-    for alias in ["external-net", "router", "extraroute", "security-group", "net-mtu", "port-security"] {
+    for alias in
+        ["external-net", "router", "extraroute", "security-group", "net-mtu", "port-security", "subnet_allocation"]
+    {
         assert!(aliases.contains(&alias), "{alias}");
     }
     assert_eq!(net.get("extensions/router").await["extension"]["alias"], "router");

@@ -26,10 +26,7 @@ async fn ten_of_a_thousand(cloud: Cloud) {
         match task.await.unwrap() {
             Ok(_) => made += 1,
             Err(EngineError::OverQuota { message, .. }) => {
-                assert_eq!(
-                    message,
-                    "Quota exceeded for instances: Requested 1, but already used 10 of 10 instances"
-                );
+                assert_eq!(message, "Quota exceeded for instances: Requested 1, but already used 10 of 10 instances");
                 refused += 1;
             }
             Err(other) => panic!("{other:?}"),

@@ -75,9 +75,22 @@ fn done(result: Result<(), arcus_engine::EngineError>) -> Result<Response, ApiEr
 /// What the compute API knows and this cloud does not do yet is told apart from what nobody knows.
 fn unknown(name: &str) -> ApiError {
     const NOT_HERE: [&str; 16] = [
-        "rescue", "unrescue", "shelve", "unshelve", "shelveOffload", "migrate", "os-migrateLive", "evacuate",
-        "createBackup", "restore", "trigger_crash_dump", "addFixedIp", "removeFixedIp", "addFloatingIp",
-        "removeFloatingIp", "resetNetwork",
+        "rescue",
+        "unrescue",
+        "shelve",
+        "unshelve",
+        "shelveOffload",
+        "migrate",
+        "os-migrateLive",
+        "evacuate",
+        "createBackup",
+        "restore",
+        "trigger_crash_dump",
+        "addFixedIp",
+        "removeFixedIp",
+        "addFloatingIp",
+        "removeFloatingIp",
+        "resetNetwork",
     ];
     if NOT_HERE.contains(&name) {
         return ApiError::new(StatusCode::CONFLICT, format!("The action '{name}' is not available in this cloud."));
@@ -133,12 +146,10 @@ impl Call<'_> {
         if !v.at_least(57) && fields.list("personality", 100)?.is_some_and(|files| !files.is_empty()) {
             return Err(ApiError::bad_request("personality is not available in this cloud: use user_data."));
         }
-        if v.at_least(90) && create::hostname(&mut fields, v)?.is_some() {
-            return Err(ApiError::bad_request("Change the hostname by an update before the rebuild."));
-        }
         let wish = RebuildWish {
             image_id,
             name: fields.parsed("name")?,
+            hostname: if v.at_least(90) { create::hostname(&mut fields, v)? } else { None },
             metadata: fields.texts("metadata")?,
             description: if v.at_least(19) { fields.text_or_null("description", 255)? } else { None },
             admin_password: fields.text("adminPass", 0, 255)?.map(str::to_owned),

@@ -4,7 +4,7 @@ use crate::ApiError;
 use crate::compute::fields::{Fields, refused, required};
 use crate::microversion::Microversion;
 use arcus_engine::servers::{NetworkOrPort, NetworkWish, Networks, ServerNew, ZoneWish};
-use arcus_types::{ImageId, OpCtx, ServerGroupId};
+use arcus_types::{ImageId, ServerGroupId};
 use serde_json::{Value, json};
 
 /// The most interfaces that one request asks for.
@@ -12,7 +12,7 @@ const NETWORKS_MAX: usize = 16;
 const HINTS: [&str; 2] = ["os:scheduler_hints", "OS-SCH-HNT:scheduler_hints"];
 
 /// What is asked for, and whether only the reservation's id is wanted.
-pub fn parse(ctx: &OpCtx, body: &Value, version: Microversion) -> Result<(ServerNew, bool), ApiError> {
+pub fn parse(body: &Value, version: Microversion) -> Result<(ServerNew, bool), ApiError> {
     let (server_group_id, scheduler_hints) = hints(body)?;
     let mut fields = Fields::of(body, "server", &HINTS)?;
     let name = fields.parsed("name")?.ok_or_else(|| required("server", "name"))?;
@@ -67,7 +67,6 @@ pub fn parse(ctx: &OpCtx, body: &Value, version: Microversion) -> Result<(Server
     if new.hostname.is_some() && count_max > 1 {
         return Err(ApiError::bad_request("A hostname can only be given to one server."));
     }
-    let _ = ctx;
     Ok((new, reservation_only))
 }
 
@@ -223,7 +222,11 @@ fn tags(fields: &mut Fields<'_>) -> Result<Vec<String>, ApiError> {
     let all = tags.len();
     tags.sort();
     tags.dedup();
-    if tags.len() == all { Ok(tags) } else { Err(ApiError::bad_request("Invalid input for tags: a tag is there twice.")) }
+    if tags.len() == all {
+        Ok(tags)
+    } else {
+        Err(ApiError::bad_request("Invalid input for tags: a tag is there twice."))
+    }
 }
 
 /// `AUTO` or `MANUAL`.

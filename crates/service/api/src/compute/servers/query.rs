@@ -31,13 +31,9 @@ pub fn parse(ctx: &OpCtx, query: &Pairs, version: Microversion) -> Result<Server
         zone: query.first("availability_zone").map(str::to_owned),
         ..ServerFilter::default()
     };
-    if let (Some(since), Some(before)) = (filter.changes_since, filter.changes_before)
-        && since > before
-    {
-        return Err(ApiError::bad_request("The value of changes-since must be less than or equal to changes-before."));
-    }
+    in_order(&filter)?;
     filter.visibility = visibility(query, admin, &filter);
-    states(query, &mut filter)?;
+    states(query, &mut filter, admin || version.at_least(83))?;
     if let Some(text) = query.first("image") {
         match text.rsplit('/').next().unwrap_or(text).parse() {
             Ok(id) => filter.image_id = Some(id),
@@ -48,11 +44,12 @@ pub fn parse(ctx: &OpCtx, query: &Pairs, version: Microversion) -> Result<Server
     if let Some(text) = query.first("uuid") {
         filter.ids = Some(vec![parse_text("uuid", text)?]);
     }
-    if admin {
+    if admin || version.at_least(83) {
         filter.user_id = parsed(query, "user_id")?;
-        if all_projects {
-            filter.project_id = query.first("project_id").or(query.first("tenant_id")).map(|t| parse_text("project_id", t)).transpose()?;
-        }
+    }
+    if admin && all_projects {
+        let project = query.first("project_id").or(query.first("tenant_id"));
+        filter.project_id = project.map(|text| parse_text("project_id", text)).transpose()?;
     }
     if version.at_least(73) {
         filter.locked = query.first("locked").and_then(truth);
@@ -66,6 +63,8 @@ pub fn parse(ctx: &OpCtx, query: &Pairs, version: Microversion) -> Result<Server
         filter.not_tags = list("not-tags");
         filter.not_tags_any = list("not-tags-any");
     }
+    // Filters that everybody may use from 2.83 on, and administrators always could.
+    let open = admin || version.at_least(83);
     let node = query.first("host").or(query.first("node")).or(query.first("hypervisor_hostname"));
     Ok(ServerQuery {
         filter,
@@ -74,9 +73,21 @@ pub fn parse(ctx: &OpCtx, query: &Pairs, version: Microversion) -> Result<Server
         ip: query.first("ip").map(str::to_owned),
         ip6: query.first("ip6").filter(|_| admin || version.at_least(5)).map(str::to_owned),
         node: node.filter(|_| admin).map(str::to_owned),
+        key_name: query.first("key_name").filter(|_| open).map(str::to_owned),
+        config_drive: query.first("config_drive").filter(|_| open).and_then(truth),
         around: false,
         secrets: false,
     })
+}
+
+/// Refuses a span of time that ends before it begins.
+fn in_order(filter: &ServerFilter) -> Result<(), ApiError> {
+    match (filter.changes_since, filter.changes_before) {
+        (Some(since), Some(before)) if since > before => {
+            Err(ApiError::bad_request("The value of changes-since must be less than or equal to changes-before."))
+        }
+        (Some(_) | None, Some(_) | None) => Ok(()),
+    }
 }
 
 /// Servers that are gone show in lists of changes, and for administrators who ask for them.
@@ -92,13 +103,13 @@ fn visibility(query: &Pairs, admin: bool, filter: &ServerFilter) -> ServerVisibi
     }
 }
 
-fn states(query: &Pairs, filter: &mut ServerFilter) -> Result<(), ApiError> {
+fn states(query: &Pairs, filter: &mut ServerFilter, open: bool) -> Result<(), ApiError> {
     let statuses: Vec<String> = query.every("status").map(str::to_owned).collect();
     let vm_states: Vec<ServerState> = query.every("vm_state").filter_map(|s| s.parse().ok()).collect();
-    let asked_states = query.first("vm_state").is_some();
-    let task_asked = query.first("task_state");
+    let asked_states = open && query.first("vm_state").is_some();
+    let task_asked = query.first("task_state").filter(|_| open);
     if statuses.is_empty() && !asked_states && task_asked.is_none() {
-        filter.power_state = parsed(query, "power_state")?;
+        filter.power_state = if open { parsed(query, "power_state")? } else { None };
         return Ok(());
     }
     let mut at = if statuses.is_empty() { at_any() } else { at_statuses(&statuses) };
@@ -112,16 +123,18 @@ fn states(query: &Pairs, filter: &mut ServerFilter) -> Result<(), ApiError> {
         });
     }
     filter.at = Some(at);
-    filter.power_state = parsed(query, "power_state")?;
+    filter.power_state = if open { parsed(query, "power_state")? } else { None };
     Ok(())
 }
 
 fn at_any() -> Vec<(ServerState, Option<ServerTask>)> {
-    let statuses: Vec<String> =
-        ServerState::ALL.iter().flat_map(|s| {
+    let statuses: Vec<String> = ServerState::ALL
+        .iter()
+        .flat_map(|s| {
             let tasks = std::iter::once(None).chain(ServerTask::ALL.iter().copied().map(Some));
             tasks.map(|t| s.status(t).to_owned()).collect::<Vec<_>>()
-        }).collect();
+        })
+        .collect();
     at_statuses(&statuses)
 }
 
@@ -156,9 +169,21 @@ fn sort(query: &Pairs) -> Result<Vec<(ServerSort, bool)>, ApiError> {
             "vcpus" => ServerSort::Vcpus,
             "root_gb" => ServerSort::Disk,
             "locked" => ServerSort::Locked,
-            "access_ip_v4" | "access_ip_v6" | "auto_disk_config" | "config_drive" | "display_description"
-            | "ephemeral_gb" | "host" | "kernel_id" | "key_name" | "launch_index" | "locked_by" | "node"
-            | "ramdisk_id" | "root_device_name" | "terminated_at" => continue,
+            "access_ip_v4"
+            | "access_ip_v6"
+            | "auto_disk_config"
+            | "config_drive"
+            | "display_description"
+            | "ephemeral_gb"
+            | "host"
+            | "kernel_id"
+            | "key_name"
+            | "launch_index"
+            | "locked_by"
+            | "node"
+            | "ramdisk_id"
+            | "root_device_name"
+            | "terminated_at" => continue,
             other => {
                 let other: String = other.chars().take(64).collect();
                 return Err(ApiError::bad_request(format!(

@@ -24,9 +24,14 @@ async fn a_credential_opens_its_project_with_its_roles_until_it_is_deleted() {
     let cloud = Cloud::start().await;
     let (demo, path) = (cloud.demo().await, home(&cloud).await);
     let expires_at = Timestamp::now().plus_seconds(600).iso_naive();
-    let made = make(&cloud, &path, demo, json!({
-        "name": "backup", "description": "x", "roles": [{ "name": "reader" }], "expires_at": expires_at,
-    }))
+    let made = make(
+        &cloud,
+        &path,
+        demo,
+        json!({
+            "name": "backup", "description": "x", "roles": [{ "name": "reader" }], "expires_at": expires_at,
+        }),
+    )
     .await;
     assert_eq!(made["expires_at"], json!(expires_at));
     assert_eq!(names(&made["roles"]), ["reader"]);

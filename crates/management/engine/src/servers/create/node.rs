@@ -1,0 +1,127 @@
+//! The node of a new server: placement proposes, a conditional write decides.
+
+use super::{Plan, ZoneWish};
+use crate::{Engine, EngineError};
+use arcus_placement::{Amounts, Candidate, Decision, GroupRule, Needs, decide};
+use arcus_store::{GroupPolicy, Node, Server, ServerFault, ServerGroup, Tx};
+use arcus_types::Timestamp;
+use arcus_types::servers::ServerState;
+use std::collections::HashMap;
+
+impl Engine {
+    /// The nodes as placement sees them.
+    pub(super) async fn candidates(&self, tx: &Tx, plan: &Plan<'_>) -> Result<Vec<Candidate>, EngineError> {
+        let mut members: HashMap<_, u64> = HashMap::new();
+        if let Some(group) = &plan.group {
+            for (_, _, node) in tx.server_group_members(&[group.id]).await? {
+                if let Some(node) = node {
+                    *members.entry(node).or_default() += 1;
+                }
+            }
+        }
+        let now = Timestamp::now();
+        let nodes = tx.node_list().await?;
+        Ok(nodes
+            .into_iter()
+            .map(|node| Candidate {
+                node_id: node.id,
+                alive: self.node_alive(&node, now),
+                has_image: node.facts.cached_images.contains(&plan.source.sha256),
+                group_members: members.get(&node.id).copied().unwrap_or(0),
+                name: node.name.to_string(),
+                zone: node.availability_zone,
+                disabled: (!node.enabled).then(|| node.disabled_reason.unwrap_or_default()),
+                cap: Amounts { vcpus: node.vcpus_cap, memory_mib: node.memory_mib_cap, disk_gib: node.disk_gib_cap },
+                used: Amounts {
+                    vcpus: node.vcpus_used,
+                    memory_mib: node.memory_mib_used,
+                    disk_gib: node.disk_gib_used,
+                },
+            })
+            .collect())
+    }
+
+    /// Whether a node was heard of lately.
+    pub(crate) fn node_alive(&self, node: &Node, now: Timestamp) -> bool {
+        let limit = i64::try_from(self.config().node_down_after_s).unwrap_or(i64::MAX);
+        node.seen_at.plus_seconds(limit) >= now
+    }
+
+    /// The best node that still has room, with that room claimed.
+    pub(super) async fn node_claimed(
+        &self,
+        tx: &Tx,
+        plan: &Plan<'_>,
+        candidates: &mut [Candidate],
+    ) -> Result<(Decision, Option<Candidate>), EngineError> {
+        let placed = candidates.iter().map(|c| c.group_members).sum::<u64>();
+        let needs = Needs {
+            vcpus: u64::from(plan.flavor.vcpus),
+            memory_mib: plan.flavor.memory_mib,
+            disk_gib: plan.disk_gib,
+            zone: plan.new.zone.zone.clone(),
+            node: plan.new.zone.node.clone(),
+            group: plan.group.as_ref().map_or(GroupRule::None, |g| group_rule(g, placed)),
+        };
+        let mut decision = decide(&needs, candidates);
+        let ranked: Vec<_> = decision.ranked().collect();
+        for node_id in ranked {
+            if tx.node_claim(node_id, needs.vcpus, needs.memory_mib, needs.disk_gib).await? {
+                let chosen = candidates.iter_mut().find(|c| c.node_id == node_id);
+                let Some(chosen) = chosen else { continue };
+                chosen.used.vcpus += needs.vcpus;
+                chosen.used.memory_mib += needs.memory_mib;
+                chosen.used.disk_gib += needs.disk_gib;
+                if plan.group.is_some() {
+                    chosen.group_members += 1;
+                }
+                let chosen = chosen.clone();
+                return Ok((decision, Some(chosen)));
+            }
+            decision.taken(node_id);
+        }
+        Ok((decision, None))
+    }
+}
+
+fn group_rule(group: &ServerGroup, placed: u64) -> GroupRule {
+    match group.policy {
+        GroupPolicy::Affinity | GroupPolicy::SoftAffinity if placed == 0 => GroupRule::None,
+        GroupPolicy::Affinity => GroupRule::Together,
+        GroupPolicy::SoftAffinity => GroupRule::RatherTogether,
+        GroupPolicy::AntiAffinity => GroupRule::Apart { servers_per_node_max: group.servers_per_node_max.max(1) },
+        GroupPolicy::SoftAntiAffinity => GroupRule::RatherApart,
+    }
+}
+
+/// Refuses a zone or node that is not there.
+pub(super) fn zone_checked(wish: &ZoneWish, nodes: &[Node]) -> Result<(), EngineError> {
+    if let Some(zone) = &wish.zone
+        && !nodes.iter().any(|n| n.availability_zone == *zone)
+    {
+        return Err(EngineError::invalid("The requested availability zone is not available"));
+    }
+    if let Some(name) = &wish.node
+        && !nodes.iter().any(|n| n.name.as_str() == name)
+    {
+        return Err(EngineError::invalid(format!("Compute host {name} could not be found.")));
+    }
+    Ok(())
+}
+
+/// A server that no node can take.
+pub(super) fn unplaced(server: &mut Server, decision: &Decision) {
+    server.state = ServerState::Error;
+    server.task = None;
+    server.task_deadline = None;
+    server.vcpus = 0;
+    server.memory_mib = 0;
+    server.disk_gib = 0;
+    server.fault = Some(ServerFault {
+        code: 500,
+        message: format!("No valid host was found. {}", decision.summary()),
+        details: decision.explanation(),
+        at: server.created_at,
+        transient: false,
+    });
+}
