@@ -110,14 +110,16 @@ impl Engine {
             created_at: now,
             updated_at: now,
         };
+        let mut near = Vec::new();
         match (new.port_id, new.fixed_address) {
-            (Some(port), fixed) => self.floating_ip_lead(&tx, &mut ip, port, fixed).await?,
+            (Some(port), fixed) => near.push(self.floating_ip_lead(&tx, &mut ip, port, fixed).await?),
             (None, Some(_)) => {
                 return Err(bad_request("fixed_ip_address cannot be specified without a port_id".into()));
             }
             (None, None) => {}
         }
         tx.floating_ip_insert(&ip).await.map_err(|error| taken(error, &ip))?;
+        tx.nodes_touch_by_networks(&near).await?;
         self.floating_ip_audit(&tx, policy::FLOATING_IP_CREATE, &ip, true).await?;
         self.commit(tx).await?;
         Ok(ip)
@@ -152,14 +154,15 @@ impl Engine {
         }
     }
 
-    /// Leads a floating IP to a port: there must be a router between the port's subnet and the external network.
+    /// Leads a floating IP to a port: there must be a router between the port's subnet and the external network. The
+    /// port's network, whose nodes the caller tells.
     async fn floating_ip_lead(
         &self,
         tx: &Tx,
         ip: &mut FloatingIp,
         port_id: PortId,
         asked: Option<IpAddr>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<NetworkId, EngineError> {
         let port = tx.port_get(port_id).await?.ok_or_else(|| no_port(port_id))?;
         if port.project_id != Some(ip.project_id) && !tx.ctx().is_admin() {
             return Err(no_port(port_id));
@@ -181,8 +184,7 @@ impl Engine {
         ip.port_id = Some(port_id);
         ip.fixed_address = Some(fixed.address);
         ip.router_id = Some(router.id);
-        tx.nodes_touch_by_networks(&[port.network_id]).await?;
-        Ok(())
+        Ok(port.network_id)
     }
 
     async fn floating_ip_audit(&self, tx: &Tx, action: Action, ip: &FloatingIp, held: bool) -> Result<(), EngineError> {
@@ -245,11 +247,12 @@ impl Engine {
             (None, Some(_)) => Some(ip.port_id),
             (None, None) => None,
         };
+        let mut near = Vec::new();
         if let Some(target) = target {
-            self.floating_ip_touch(&tx, &ip).await?;
+            near.extend(self.floating_ip_network(&tx, &ip).await?);
             (ip.port_id, ip.fixed_address, ip.router_id) = (None, None, None);
             match target {
-                Some(port) => self.floating_ip_lead(&tx, &mut ip, port, change.fixed_address).await?,
+                Some(port) => near.push(self.floating_ip_lead(&tx, &mut ip, port, change.fixed_address).await?),
                 None if change.fixed_address.is_some() => {
                     return Err(bad_request("fixed_ip_address cannot be specified without a port_id".into()));
                 }
@@ -257,20 +260,17 @@ impl Engine {
             }
         }
         tx.floating_ip_update(&ip).await.map_err(|error| taken(error, &ip))?;
+        tx.nodes_touch_by_networks(&near).await?;
         self.floating_ip_audit(&tx, policy::FLOATING_IP_UPDATE, &ip, true).await?;
         let ip = found(tx.floating_ip_get(id).await?, FLOATING_IP.0, FLOATING_IP.1, id)?;
         self.commit(tx).await?;
         Ok(ip)
     }
 
-    /// Tells every node that translates this address now.
-    async fn floating_ip_touch(&self, tx: &Tx, ip: &FloatingIp) -> Result<(), EngineError> {
-        if let Some(port) = ip.port_id
-            && let Some(port) = tx.port_get(port).await?
-        {
-            tx.nodes_touch_by_networks(&[port.network_id]).await?;
-        }
-        Ok(())
+    /// The network whose nodes translate this address now.
+    async fn floating_ip_network(&self, tx: &Tx, ip: &FloatingIp) -> Result<Option<NetworkId>, EngineError> {
+        let Some(port) = ip.port_id else { return Ok(None) };
+        Ok(tx.port_get(port).await?.map(|port| port.network_id))
     }
 
     /// Removes a floating IP and gives its address back.
@@ -280,10 +280,13 @@ impl Engine {
     pub async fn floating_ip_delete(&self, ctx: &OpCtx, id: FloatingIpId) -> Result<(), EngineError> {
         let tx = self.store().begin(ctx).await?;
         let ip = self.floating_ip_owned(&tx, ctx, policy::FLOATING_IP_DELETE, id).await?;
-        self.floating_ip_touch(&tx, &ip).await?;
-        tx.floating_ip_delete(id).await?;
-        self.port_delete_in(&tx, ip.holder_id).await?;
+        let near = self.floating_ip_network(&tx, &ip).await?;
         tx.quota_release(ip.project_id, QuotaResource::FloatingIps, 1).await?;
+        if !tx.floating_ip_delete(id).await? {
+            return Err(EngineError::not_found(FLOATING_IP.0, FLOATING_IP.1, id));
+        }
+        self.port_delete_in(&tx, ip.holder_id).await?;
+        tx.nodes_touch_by_networks(near.as_slice()).await?;
         self.floating_ip_audit(&tx, policy::FLOATING_IP_DELETE, &ip, false).await?;
         self.commit(tx).await?;
         Ok(())

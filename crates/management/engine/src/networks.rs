@@ -385,8 +385,8 @@ impl Engine {
             return Err(in_use(id, &why));
         }
         for subnet in tx.subnet_list_by_networks(&[id]).await? {
-            tx.subnet_delete(subnet.id).await?;
             tx.quota_release(subnet.project_id, QuotaResource::Subnets, 1).await?;
+            tx.subnet_delete(subnet.id).await?;
         }
         match tx.network_delete(id).await {
             Ok(true) => {}

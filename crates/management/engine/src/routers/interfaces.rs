@@ -113,9 +113,9 @@ impl Engine {
         port.port_security = false;
         port.allowed_pairs.clear();
         port.status = PortStatus::Active;
-        tx.nodes_touch_by_groups(&port.security_groups).await?;
         tx.port_security_groups_set(id, &[]).await?;
         tx.port_update(&port).await?;
+        tx.nodes_touch_by_groups(&port.security_groups).await?;
         Ok(port)
     }
 
@@ -159,7 +159,8 @@ impl Engine {
             None => port.fixed_ips.iter().map(|ip| ip.subnet_id).collect(),
         };
         self.leg_is_free(&tx, &router, &gone).await?;
-        tx.nodes_touch_by_networks(&[port.network_id]).await?;
+        // Nodes are told last, and found by the legs as they were before.
+        let legs = tx.port_list_by_routers(&[id]).await?;
         port.fixed_ips.retain(|ip| !gone.contains(&ip.subnet_id));
         if port.fixed_ips.is_empty() {
             self.port_delete_in(&tx, port.id).await?;
@@ -169,6 +170,7 @@ impl Engine {
                 tx.address_release(port.id, ip.subnet_id, ip.address).await?;
             }
         }
+        self.router_touch(&tx, &legs).await?;
         self.router_audit(&tx, policy::ROUTER_INTERFACE_REMOVE, &router).await?;
         self.commit(tx).await?;
         Ok(Interface { router, port_id: port.id, network_id: port.network_id, subnet_ids: gone })

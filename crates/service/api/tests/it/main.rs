@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod compute;
+mod compatibility;
 mod harness;
 mod identity;
 mod image;
