@@ -4,7 +4,7 @@ use crate::cli::Up;
 use crate::clouds::{self, Logins};
 use crate::home::Home;
 use crate::{listener, uplink};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use arcus_api::{App, Endpoint};
 use arcus_engine::{Engine, EngineConfig};
 use arcus_identity::{BootstrapPasswords, Identity, IdentityConfig};
@@ -59,12 +59,25 @@ pub async fn start(options: &Up, home: &Home, stop: CancellationToken) -> Result
 
 /// Makes the first users, flavors and the external network. The passwords are safe on disk before they are in use.
 async fn first_run(home: &Home, url: &str, store: &Store, engine: &Engine) -> Result<()> {
-    let logins = clouds::read(home).unwrap_or_else(|| BootstrapPasswords::random().into());
+    let known = clouds::read(home);
+    let fresh = known.is_none();
+    let logins = known.unwrap_or_else(|| BootstrapPasswords::random().into());
     clouds::write(home, url, &logins)?;
-    home.write_private("admin-password", &format!("{}\n", logins.admin_password))?;
+    if !home.join("admin-password").exists() {
+        home.write_private("admin-password", &format!("{}\n", logins.admin_password))?;
+    }
     let passwords =
         BootstrapPasswords { admin: logins.admin_password.clone(), demo: logins.demo_password.clone() };
-    Identity::bootstrap(store, &passwords).await?;
+    if !Identity::bootstrap(store, &passwords).await? && fresh {
+        // Its users have other passwords than those just written.
+        home.remove("clouds.yaml")?;
+        home.remove("admin-password")?;
+        bail!(
+            "the database holds a cloud that has another home folder than {}: start it with that one, or take an empty \
+             database",
+            home.path().display()
+        );
+    }
     let name = ProjectKey::Name { domain: DomainKey::Id(DomainId::DEFAULT), name: "admin" };
     let owner = store.project_get(name).await?.context("the project admin is missing")?.project.id;
     let range = uplink::external_range(home.path())?;

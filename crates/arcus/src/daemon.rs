@@ -25,7 +25,7 @@ pub fn up(options: Up) -> Result<()> {
 
 async fn detached(options: Up, home: Home) -> Result<()> {
     let progress = Progress::new();
-    if home.running().is_some() {
+    if runs(&home).await {
         progress.step("Arcus runs already");
     } else {
         progress.step("starting Arcus");
@@ -33,6 +33,20 @@ async fn detached(options: Up, home: Home) -> Result<()> {
         wait_for_answer(&options, &home, &mut child).await?;
     }
     finish(&options, &home, &progress).await
+}
+
+/// Whether the process of an earlier call runs. One that is about to start is waited for, and one that is about to end.
+async fn runs(home: &Home) -> bool {
+    let deadline = Instant::now() + ANSWER_DEADLINE;
+    while home.running().is_some() && Instant::now() < deadline {
+        if let Some(url) = running_url(home)
+            && answers(home, &url).await
+        {
+            return true;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    home.running().is_some()
 }
 
 /// What remains to be done once the endpoint answers.

@@ -50,11 +50,18 @@ impl Home {
         self.join("agent")
     }
 
-    /// The id of the running process, if there is one.
+    /// The id of the running process, if there is one. It must hold the lock open: ids of processes are used again, also
+    /// by another cloud on the same machine.
     pub fn running(&self) -> Option<i32> {
         let pid: i32 = std::fs::read_to_string(self.join("arcus.pid")).ok()?.trim().parse().ok()?;
-        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        (name.trim() == "arcus").then_some(pid)
+        let lock = self.join("arcus.lock");
+        let mut files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+        files.any(|file| std::fs::read_link(file.path()).is_ok_and(|target| target == lock)).then_some(pid)
+    }
+
+    /// Removes a file.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        std::fs::remove_file(self.join(name)).with_context(|| format!("could not remove {}", self.join(name).display()))
     }
 
     /// Writes a file that only root reads, whole or not at all.

@@ -25,8 +25,8 @@ pub fn is_out_of_reach(tenants: &Tenants, cloud: &Cloud) {
         assert_eq!(tried, "silence", "a guest reached a service of the machine at {address}");
     }
     assert_eq!(guest.answer(&format!("ping -q -c 2 -W 1 {OUTSIDE} >/dev/null || echo silence")), "silence");
-    assert!(watch.packets("bridge") > 0, "the watch sees nothing");
-    assert_eq!(watch.packets("elsewhere"), 0, "packets of guests left by another link of the machine");
+    assert!(watch.packets("to_guests") > 0, "the watch sees nothing");
+    assert_eq!(watch.packets("strays"), 0, "packets of guests left by another link of the machine");
 }
 
 /// The machine's address on its own network, if it has one. Nothing is sent for that.
@@ -48,14 +48,14 @@ impl Watch {
         // After the cloud's own guard and before anybody translates addresses.
         let rules = format!(
             "table inet {table} {{
-                counter bridge {{ }}
-                counter elsewhere {{ }}
+                counter to_guests {{ }}
+                counter strays {{ }}
                 chain departure {{
                     type filter hook postrouting priority 90; policy accept;
                     oifname \"lo\" accept
-                    oifname \"ar{tag}*\" ip daddr {range} counter name bridge accept
-                    ip saddr {{ {range}, 10.66.0.0/24 }} counter name elsewhere
-                    ip daddr {{ {range}, 10.66.0.0/24 }} counter name elsewhere
+                    oifname \"ar{tag}*\" ip daddr {range} counter name to_guests accept
+                    ip saddr {{ {range}, 10.66.0.0/24 }} counter name strays
+                    ip daddr {{ {range}, 10.66.0.0/24 }} counter name strays
                 }}
             }}"
         );

@@ -1,6 +1,8 @@
 //! Two tenants with the same range and the same addresses, with real guests: neither sees the other, rules hold as soon as
 //! they are made, and guests reach nothing of the machine.
 
+#![cfg(test)]
+
 #[path = "../walk/client.rs"]
 #[expect(dead_code, reason = "the walk needs more of it")]
 mod client;
@@ -54,13 +56,15 @@ fn apart(tenants: &Tenants) {
     assert_eq!(red_b.answer(&format!("ping -q -c 3 -W 3 {} >/dev/null && echo answered", red_a.fixed)), "answered");
     assert_eq!(pings(red_a) - before_a, 3, "not all pings came to the neighbour");
     assert_eq!(pings(blue_a), before_blue, "pings came to the other tenant");
-    let neighbour = red_b.answer(&format!("ip neigh show {} | grep -o '..:..:..:..:..:..'", red_a.fixed));
-    assert_eq!(neighbour, red_a.mac);
+    let asks = |guest: &Guest, address: &str| {
+        guest.answer(&format!("sudo arping -c 2 -w 3 -I eth0 {address} | grep -o '..:..:..:..:..:..' | sort -u"))
+    };
+    assert_eq!(asks(red_b, &red_a.fixed), red_a.mac, "others than the neighbour say that they have its address");
 
     // An address that only the other tenant has: nobody answers, and nobody over there hears of it.
     let before_b = pings(red_b);
-    let asked = format!("arping -c 2 -w 2 -I eth0 {0} | grep -c reply; ping -q -c 2 -W 1 {0} >/dev/null || echo silence", red_b.fixed);
-    assert_eq!(blue_a.answer(&asked), "0\nsilence");
+    assert_eq!(asks(blue_a, &red_b.fixed), "", "somebody has an address that only the other tenant has");
+    assert_eq!(blue_a.answer(&format!("ping -q -c 2 -W 1 {} >/dev/null || echo silence", red_b.fixed)), "silence");
     assert_eq!(pings(red_b), before_b, "pings came to the other tenant");
     for red in [red_a, red_b] {
         let neighbours = red.answer("ip neigh");

@@ -59,6 +59,7 @@ fn neighbours_address(red_a: &Guest, red_b: &Guest) {
     let taken = &red_a.fixed;
     red_b.answer(&format!("sudo ip addr add {taken}/32 dev eth0; sudo arping -U -c 3 -I eth0 -s {taken} 10.66.0.1"));
     assert_eq!(red_a.ssh.run("hostname"), red_a.name);
-    assert_eq!(red_a.answer("arping -D -q -c 2 -w 2 -I eth0 10.66.0.10 && echo alone"), "alone");
+    let asked = format!("sudo arping -D -q -c 2 -w 2 -I eth0 {taken} && echo alone");
+    assert_eq!(red_a.answer(&asked), "alone");
     red_b.answer(&format!("sudo ip addr del {taken}/32 dev eth0"));
 }

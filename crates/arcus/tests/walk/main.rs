@@ -1,6 +1,8 @@
 //! The main walk: a whole cloud started as a newcomer would, used with the real `openstack` client by an ordinary project
 //! member, until everything is deleted and nothing is left.
 
+#![cfg(test)]
+
 mod client;
 mod cloud;
 mod leftovers;

@@ -20,6 +20,16 @@ fn fail(error: &dyn std::fmt::Display) -> ! {
     panic!("no database for this test: {error}")
 }
 
+/// How many audit records there are. Whatever changes a resource adds one, so a test sees by it that nothing was changed.
+///
+/// # Panics
+/// If the database does not answer.
+pub async fn audit_count(store: &Store) -> u64 {
+    let row = store.one("SELECT COUNT(*) AS records FROM audit_events", Vec::new()).await;
+    let row = row.and_then(|row| row.map_or(Ok(0), |row| row.get("records")));
+    row.unwrap_or_else(|e| fail(&e))
+}
+
 /// A private PostgreSQL server, on a Unix socket in a temporary folder; ended when dropped.
 pub struct Postgres {
     folder: tempfile::TempDir,
@@ -55,16 +65,23 @@ impl Postgres {
         this
     }
 
-    /// A fresh, empty database on it.
+    /// A store on a fresh, empty database on it.
     ///
     /// # Panics
     /// If it cannot be made.
     pub async fn store(&self) -> Store {
+        Store::open(&self.database()).await.unwrap_or_else(|e| fail(&e))
+    }
+
+    /// The URL of a fresh, empty database on it.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn database(&self) -> String {
         let name = format!("t{}", uuid::Uuid::new_v4().as_simple());
         let socket = self.folder.path().display().to_string();
         self.as_postgres("createdb", &["-h", &socket, "-U", "postgres", &name]);
-        let url = format!("postgres://postgres@localhost/{name}?host={socket}");
-        Store::open(&url).await.unwrap_or_else(|e| fail(&e))
+        format!("postgres://postgres@localhost/{name}?host={socket}")
     }
 
     fn data(&self) -> String {

@@ -10,7 +10,7 @@ pub const COMPUTE_MIN: Microversion = Microversion(2, 1);
 /// The newest compute microversion served: every step below it is honoured.
 pub const COMPUTE_MAX: Microversion = Microversion(2, 96);
 
-/// A version such as 2.79. An extractor: the one that this request speaks.
+/// A version such as 2.96. An extractor: the one that this request speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Microversion(pub u16, pub u16);
 

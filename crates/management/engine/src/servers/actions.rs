@@ -271,28 +271,6 @@ impl Engine {
         })
     }
 
-    /// Sets the password of the guest's login user: the guest finds it in its metadata.
-    ///
-    /// # Errors
-    /// As [`Engine::server_reboot`].
-    pub async fn server_password(&self, ctx: &OpCtx, id: ServerId, password: &str) -> Result<(), EngineError> {
-        retried!({
-            let tx = self.store().begin(ctx).await?;
-            let mut server = self.server_held(&tx, ctx, compute::SERVER_PASSWORD, id).await?;
-            admit(ctx, &server, ServerRequest::ChangePassword)?;
-            let mut secrets = tx.server_secrets(&[id]).await?.remove(&id).unwrap_or_default();
-            secrets.admin_password = Some(password.to_owned());
-            tx.server_secrets_set(id, &secrets).await?;
-            let event = Some("compute_set_admin_password");
-            let detail = json!({});
-            self.server_record(&tx, &server, compute::SERVER_PASSWORD, "changePassword", event, &detail).await?;
-            self.server_wish(&tx, &mut server, Some(ServerTask::UpdatingPassword)).await?;
-            tx.commit().await?;
-            self.server_wake(&server);
-            Ok(())
-        })
-    }
-
     /// Declares a server to be well or in error, whatever its node says; ends any task.
     ///
     /// # Errors

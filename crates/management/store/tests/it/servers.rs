@@ -196,7 +196,7 @@ async fn what_belongs_to_a_server_is_kept_apart() {
         t.server_action_finish(s.id, request, Timestamp(10), None).await.unwrap();
         t.commit().await.unwrap();
         assert_eq!(store.server_secrets(&[s.id]).await.unwrap()[&s.id], secrets);
-        assert_eq!(store.server_snapshots_by_node(node.id).await.unwrap(), [snapshot.clone()]);
+        assert_eq!(store.server_snapshots_by_node(node.id).await.unwrap(), std::slice::from_ref(&snapshot));
         assert_eq!(store.server_count_by_node().await.unwrap(), [(node.id, 1)]);
         assert_eq!(store.server_list_by_node(node.id).await.unwrap().len(), 1);
         let members = store.server_group_members(&[group.id]).await.unwrap();
@@ -267,7 +267,7 @@ async fn flavors_and_key_pairs_are_unique_and_private_ones_stay_private() {
         assert_eq!(seen(None, after).await, ["4", "big"]);
         let large = FlavorFilter { memory_mib_min: 2048, ..FlavorFilter::default() };
         assert_eq!(seen(None, large).await, ["4", "big"]);
-        assert_eq!(store.keypair_list(key.user_id, None, 5).await.unwrap(), [key.clone()]);
+        assert_eq!(store.keypair_list(key.user_id, None, 5).await.unwrap(), std::slice::from_ref(&key));
         assert!(store.keypair_list(key.user_id, Some("k"), 5).await.unwrap().is_empty());
         assert_eq!(store.keypair_count(key.user_id).await.unwrap(), 1);
     })

@@ -215,9 +215,8 @@ fn filter(query: &Pairs) -> Result<PortFilter, ApiError> {
         }
     }
     for id in query.every("security_groups").chain(query.every("security_group_ids")) {
-        filter
-            .security_groups
-            .push(id.parse().map_err(|_| ApiError::bad_request(format!("'{id}' is not a security group id")))?);
+        // Text that is no id, such as a group's name, names no group: nothing has the nil id.
+        filter.security_groups.push(id.parse().unwrap_or(SecurityGroupId(uuid::Uuid::nil())));
     }
     Ok(filter)
 }

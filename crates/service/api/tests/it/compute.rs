@@ -10,15 +10,15 @@ use std::collections::BTreeSet;
 const NOVA: &str = "/compute/v2.1";
 
 /// A cloud with a node, an image and a network of `demo`.
-struct Nova {
-    cloud: Cloud,
-    node: NodeId,
-    image: String,
-    network: String,
+pub struct Nova {
+    pub cloud: Cloud,
+    pub node: NodeId,
+    pub image: String,
+    pub network: String,
 }
 
 impl Nova {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let cloud = Cloud::start().await;
         let new = NodeNew { id: NodeId::new(), name: "node-1".parse().unwrap(), availability_zone: "nova".into() };
         let tx = cloud.store.begin_unaudited().await.unwrap();
@@ -80,7 +80,7 @@ impl Nova {
     }
 
     /// The node does all that it is told and says so.
-    async fn play(&self) {
+    pub async fn play(&self) {
         let engine = &self.cloud.app.engine;
         let spec_generation = self.cloud.store.node_spec_generation(self.node).await.unwrap().unwrap();
         let (specs, _) = engine.server_specs(self.node).await.unwrap();

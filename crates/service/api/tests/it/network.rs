@@ -321,6 +321,10 @@ async fn lists_of_ports_are_filtered_pruned_and_paged() {
         names(net.get(&format!("ports?fixed_ips=subnet_id%3D{subnet}&sort_key=name&sort_dir=desc")).await),
         ["c", "b", "a"]
     );
+    let groups = net.get("security-groups").await;
+    let path = format!("ports?security_groups={}&network_id={other}", id(&groups["security_groups"][0]));
+    assert_eq!(names(net.get(&path).await), ["d"]);
+    assert_eq!(net.get("ports?security_groups=default").await["ports"], json!([]));
     let pruned = net.get("ports?fields=id&fields=name").await;
     let keys: Vec<&String> = pruned["ports"][0].as_object().unwrap().keys().collect();
     assert_eq!(keys, ["id", "name"]);

@@ -56,7 +56,6 @@ pub async fn action(
         "resize" => call.resize().await,
         "rebuild" => call.rebuild().await,
         "createImage" => call.create_image().await,
-        "changePassword" => call.password().await,
         "addSecurityGroup" => call.security_group("addSecurityGroup", true).await,
         "removeSecurityGroup" => call.security_group("removeSecurityGroup", false).await,
         "os-resetState" => call.reset_state().await,
@@ -74,7 +73,8 @@ fn done(result: Result<(), arcus_engine::EngineError>) -> Result<Response, ApiEr
 
 /// What the compute API knows and this cloud does not do yet is told apart from what nobody knows.
 fn unknown(name: &str) -> ApiError {
-    const NOT_HERE: [&str; 16] = [
+    const NOT_HERE: [&str; 17] = [
+        "changePassword",
         "rescue",
         "unrescue",
         "shelve",
@@ -200,13 +200,6 @@ impl Call<'_> {
         let mut response = StatusCode::ACCEPTED.into_response();
         self.locate(&mut response, &format!("/compute/v2.1/images/{image}"));
         Ok(response)
-    }
-
-    async fn password(&self) -> Result<Response, ApiError> {
-        let mut fields = Fields::of(self.body, "changePassword", &[])?;
-        let password = fields.text_required("adminPass", 0, 255)?;
-        fields.end()?;
-        done(self.app.engine.server_password(&self.ctx, self.id, password).await)
     }
 
     async fn security_group(&self, key: &'static str, add: bool) -> Result<Response, ApiError> {

@@ -1,0 +1,544 @@
+//! What must be there before a route can be called: made through the API, by those who may.
+
+use super::Who;
+use crate::compute::Nova;
+use arcus_types::agent::NodeFacts;
+use arcus_types::{OpCtx, PortId, ProjectId};
+use serde_json::{Value, json};
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
+
+/// What a case needs. Each sets `{id}` to its own id, and the ids of what it stands on by their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Thing {
+    Nothing,
+    Network,
+    Subnet,
+    SubnetPool,
+    Port,
+    Router,
+    /// A router with an interface on `{subnet}`.
+    RouterWithLeg,
+    FloatingIp,
+    SecurityGroup,
+    SecurityGroupRule,
+    /// An image without bytes.
+    ImageQueued,
+    Image,
+    ImageDeactivated,
+    /// An image that is shared with `{elsewhere}`.
+    ImageShared,
+    /// An image of the project `admin` that is offered to the project `demo`.
+    ImageOffered,
+    /// The image that a snapshot of a server will fill.
+    Snapshot,
+    /// A server that runs, with `{port}`, the metadata `k`, the tag `t`, and `{request_id}` of its creation.
+    Server,
+    /// The same after these actions.
+    ServerAfter(&'static [&'static str]),
+    ServerGroup,
+    Keypair,
+    /// A flavor with the extra spec `colour`.
+    Flavor,
+    /// A flavor of the project `demo` alone.
+    FlavorPrivate,
+    Domain,
+    DomainDisabled,
+    Project,
+    /// A user of the domain `default`, with `{name}`, `{password}` and `{token}`.
+    Person,
+    /// A group of the domain `default`.
+    Group,
+    /// A group with the user `{user_id}` in it.
+    GroupWithPerson,
+    Role,
+    /// A `user` or `group`, and a `project`, a `domain` or the `system`; whether the role `{role_id}` is held there.
+    Assigned(&'static str, &'static str, bool),
+    ApplicationCredential,
+    /// A token of the user `demo`, as `{subject}`.
+    Token,
+    /// `{join_token}`.
+    JoinToken,
+}
+
+/// What stands for the `{words}` of a case.
+#[derive(Debug, Clone, Default)]
+pub struct Vars(BTreeMap<&'static str, Var>);
+
+#[derive(Debug, Clone)]
+struct Var {
+    text: String,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Belongs to the project, domain or user, and others must not see it.
+    Secret,
+    /// Belongs to them, and others may know of it.
+    Known,
+    /// Belongs to nobody in particular.
+    Common,
+}
+
+impl Vars {
+    fn set(&mut self, name: &'static str, kind: Kind, text: impl Into<String>) {
+        self.0.insert(name, Var { text: text.into(), kind });
+    }
+
+    fn secret(&mut self, name: &'static str, text: impl Into<String>) {
+        self.set(name, Kind::Secret, text);
+    }
+
+    /// The text that stands for a word.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|var| var.text.as_str())
+    }
+
+    /// A template with its words filled in.
+    pub fn fill(&self, template: &str) -> String {
+        let mut text = template.to_owned();
+        for (name, var) in &self.0 {
+            text = text.replace(&format!("{{{name}}}"), &var.text);
+        }
+        text
+    }
+
+    /// Whether templates name something that belongs to somebody.
+    pub fn touched(&self, templates: &[&str]) -> bool {
+        let owned = self.0.iter().filter(|(_, var)| var.kind != Kind::Common);
+        owned.map(|(name, _)| format!("{{{name}}}")).any(|word| templates.iter().any(|t| t.contains(&word)))
+    }
+
+    /// What others must not see.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.0.values().filter(|var| var.kind == Kind::Secret).map(|var| var.text.as_str())
+    }
+
+    /// The same with ids that name nothing.
+    pub fn absent(&self) -> Self {
+        let mut absent = self.clone();
+        for var in absent.0.values_mut().filter(|var| var.kind == Kind::Secret) {
+            let id = PortId::new().to_string();
+            var.text = if var.text.contains('-') { id } else { id.replace('-', "") };
+        }
+        absent
+    }
+
+    /// The same with a word for `{fresh}`.
+    pub fn with_fresh(&self, word: String) -> Self {
+        let mut fresh = self.clone();
+        fresh.set("fresh", Kind::Common, word);
+        fresh
+    }
+}
+
+/// A cloud with everybody in it.
+pub struct World {
+    pub nova: Nova,
+    tokens: BTreeMap<Who, String>,
+    base: Vars,
+    shown: HashMap<Thing, Vars>,
+    words: Cell<u32>,
+}
+
+fn id(thing: &Value) -> String {
+    thing["id"].as_str().unwrap_or_else(|| panic!("no id in {thing}")).to_owned()
+}
+
+impl World {
+    pub async fn start() -> Self {
+        let nova = Nova::start().await;
+        let (tokens, words) = (BTreeMap::new(), Cell::new(0));
+        let mut world = Self { nova, tokens, base: Vars::default(), shown: HashMap::new(), words };
+        world.people().await;
+        world.places().await;
+        world.room().await;
+        world
+    }
+
+    /// A word that has not been used.
+    pub fn word(&self) -> String {
+        self.words.set(self.words.get() + 1);
+        format!("word-{}", self.words.get())
+    }
+
+    /// The token of somebody who has one.
+    pub fn token(&self, who: Who) -> Option<String> {
+        self.tokens.get(&who).cloned()
+    }
+
+    /// Logs everybody in.
+    async fn people(&mut self) {
+        let cloud = &self.nova.cloud;
+        let rivals = self.admin("POST", "/identity/v3/domains", json!({ "domain": { "name": "rivals" } })).await;
+        let rivals = id(&rivals["domain"]);
+        let mut tokens = BTreeMap::from([
+            (Who::Garbage, "garbage".to_owned()),
+            (Who::Stranger, cloud.stranger().await.to_owned()),
+            (Who::Reader, cloud.reader().await.to_owned()),
+            (Who::Member, cloud.demo().await.to_owned()),
+            (Who::Admin, cloud.admin().await.to_owned()),
+        ]);
+        for (who, name, domain, role) in [
+            (Who::Rival, "rival", rivals.as_str(), "manager"),
+            (Who::Warden, "warden", "default", "reader"),
+            (Who::Manager, "manager", "default", "manager"),
+        ] {
+            let user = json!({ "user": { "name": name, "domain_id": domain, "password": "a password" } });
+            let user = id(&self.admin("POST", "/identity/v3/users", user).await["user"]);
+            let role = cloud.id_of("roles", role).await;
+            let path = format!("/identity/v3/domains/{domain}/users/{user}/roles/{role}");
+            cloud.put(&path, cloud.admin().await, Value::Null).await.expect(204);
+            let user = json!({ "name": name, "domain": { "id": domain }, "password": "a password" });
+            tokens.insert(who, self.login(user, json!({ "domain": { "id": domain } })).await);
+        }
+        let demo = json!({ "name": "demo", "domain": { "id": "default" }, "password": cloud.demo_password() });
+        tokens.insert(Who::Unscoped, self.login(demo, json!("unscoped")).await);
+        // A project gets its default group when it is first seen; that must not look like a change later.
+        for who in [Who::Stranger, Who::Member, Who::Admin] {
+            cloud.get("/network/v2.0/security-groups", &tokens[&who]).await.expect(200);
+        }
+        self.tokens = tokens;
+    }
+
+    async fn login(&self, user: Value, scope: Value) -> String {
+        let identity = json!({ "methods": ["password"], "password": { "user": user } });
+        let body = json!({ "auth": { "identity": identity, "scope": scope } });
+        let answer = self.nova.cloud.post("/identity/v3/auth/tokens", "", body).await;
+        assert_eq!(answer.status.as_u16(), 201, "{}", answer.json);
+        answer.header("x-subject-token").to_owned()
+    }
+
+    /// What every case may name.
+    async fn places(&mut self) {
+        let cloud = &self.nova.cloud;
+        let owner: ProjectId = cloud.id_of("projects", "admin").await.parse().unwrap();
+        let (cidr, gateway) = ("172.24.0.0/16".parse().unwrap(), "172.24.0.1".parse().unwrap());
+        let public = cloud.app.engine.external_network_ensure(owner, "public", cidr, gateway).await.unwrap();
+        let mut base = Vars::default();
+        base.secret("project", cloud.id_of("projects", "demo").await);
+        base.secret("user", cloud.id_of("users", "demo").await);
+        base.secret("image", &self.nova.image);
+        base.secret("lan", &self.nova.network);
+        base.set("domain", Kind::Known, "default");
+        base.set("public", Kind::Common, public.to_string());
+        base.set("elsewhere", Kind::Common, cloud.id_of("projects", "elsewhere").await);
+        base.set("node", Kind::Common, self.nova.node.to_string());
+        base.set("member_role", Kind::Common, cloud.id_of("roles", "member").await);
+        base.set("reader_role", Kind::Common, cloud.id_of("roles", "reader").await);
+        self.base = base;
+    }
+
+    /// Room for all that the cases make.
+    async fn room(&self) {
+        let project = self.base.get("project").unwrap();
+        let quota = json!({ "quota_set": { "instances": -1, "cores": -1, "ram": -1, "server_groups": -1 } });
+        self.admin("PUT", &format!("/compute/v2.1/os-quota-sets/{project}"), quota).await;
+        let all = ["network", "subnet", "port", "router", "floatingip", "security_group", "security_group_rule"];
+        let quota: serde_json::Map<String, Value> = all.iter().map(|name| ((*name).to_owned(), json!(-1))).collect();
+        self.admin("PUT", &format!("/network/v2.0/quotas/{project}"), json!({ "quota": quota })).await;
+        let tx = self.nova.cloud.store.begin_unaudited().await.unwrap();
+        let facts = NodeFacts { vcpus: 1000, memory_mib: 1 << 20, disk_gib: 10_000, ..NodeFacts::default() };
+        tx.node_facts_set(self.nova.node, &facts, (1000, 1 << 20, 10_000)).await.unwrap();
+        tx.commit().await.unwrap();
+    }
+
+    /// A call that must succeed; what it answered.
+    async fn by(&self, who: Who, method: &str, path: &str, body: Value) -> Value {
+        let token = self.tokens.get(&who).map_or("", String::as_str);
+        let token = if who == Who::Admin { self.nova.cloud.admin().await } else { token };
+        let answer = self.nova.cloud.call(method, path, token, body).await;
+        assert!(answer.status.is_success(), "{method} {path}: {} {}", answer.status, answer.json);
+        answer.json
+    }
+
+    async fn admin(&self, method: &str, path: &str, body: Value) -> Value {
+        self.by(Who::Admin, method, path, body).await
+    }
+
+    async fn demo(&self, method: &str, path: &str, body: Value) -> Value {
+        self.by(Who::Member, method, path, body).await
+    }
+
+    /// A thing that is only looked at: one for all cases.
+    pub async fn shown(&mut self, thing: Thing) -> Vars {
+        if let Some(vars) = self.shown.get(&thing) {
+            return vars.clone();
+        }
+        let vars = self.make(thing).await;
+        self.shown.insert(thing, vars.clone());
+        vars
+    }
+
+    /// A thing of its own.
+    pub async fn make(&self, thing: Thing) -> Vars {
+        let mut vars = self.base.clone();
+        match thing {
+            Thing::Nothing => {}
+            Thing::Network
+            | Thing::Subnet
+            | Thing::SubnetPool
+            | Thing::Port
+            | Thing::Router
+            | Thing::RouterWithLeg
+            | Thing::FloatingIp
+            | Thing::SecurityGroup
+            | Thing::SecurityGroupRule => self.network_thing(thing, &mut vars).await,
+            Thing::ImageQueued | Thing::Image | Thing::ImageDeactivated | Thing::ImageShared | Thing::ImageOffered => {
+                self.image_thing(thing, &mut vars).await;
+            }
+            Thing::Snapshot => self.snapshot(&mut vars).await,
+            Thing::Server => self.server(&mut vars).await,
+            Thing::ServerAfter(actions) => {
+                self.server(&mut vars).await;
+                for action in actions {
+                    self.act(vars.get("id").unwrap(), action).await;
+                }
+            }
+            Thing::ServerGroup | Thing::Keypair | Thing::Flavor | Thing::FlavorPrivate => {
+                self.compute_thing(thing, &mut vars).await;
+            }
+            Thing::Domain
+            | Thing::DomainDisabled
+            | Thing::Project
+            | Thing::Person
+            | Thing::Group
+            | Thing::GroupWithPerson
+            | Thing::Role
+            | Thing::ApplicationCredential => self.identity_thing(thing, &mut vars).await,
+            Thing::Assigned(actor, target, held) => self.assigned(actor, target, held, &mut vars).await,
+            Thing::Token => {
+                let cloud = &self.nova.cloud;
+                vars.set("subject", Kind::Known, cloud.login("demo", cloud.demo_password(), "demo").await);
+            }
+            Thing::JoinToken => {
+                let token = self.nova.cloud.app.engine.join_token_create(&OpCtx::system(), 1, 60).await;
+                vars.set("join_token", Kind::Common, token.unwrap());
+            }
+        }
+        vars
+    }
+
+    /// Makes one thing of the network API; its id.
+    async fn net(&self, kind: &str, collection: &str, attributes: Value) -> String {
+        let made = self.demo("POST", &format!("/network/v2.0/{collection}"), json!({ kind: attributes })).await;
+        id(&made[kind])
+    }
+
+    async fn network_thing(&self, thing: Thing, vars: &mut Vars) {
+        let made = match thing {
+            Thing::SubnetPool => {
+                let pool = json!({ "name": self.word(), "prefixes": ["10.64.0.0/16"], "default_prefixlen": 24 });
+                self.net("subnetpool", "subnetpools", pool).await
+            }
+            Thing::Router => self.net("router", "routers", json!({ "name": self.word() })).await,
+            Thing::FloatingIp => {
+                let public = vars.get("public").unwrap();
+                self.net("floatingip", "floatingips", json!({ "floating_network_id": public })).await
+            }
+            Thing::SecurityGroup => self.net("security_group", "security-groups", json!({ "name": self.word() })).await,
+            Thing::SecurityGroupRule => {
+                let group = self.net("security_group", "security-groups", json!({ "name": self.word() })).await;
+                let rule = json!({ "security_group_id": group, "direction": "ingress", "protocol": "tcp" });
+                vars.secret("security_group", group);
+                self.net("security_group_rule", "security-group-rules", rule).await
+            }
+            _ => {
+                let network = self.net("network", "networks", json!({ "name": self.word() })).await;
+                let on_network = self.on_network(thing, &network, vars).await;
+                vars.secret("network", network.clone());
+                on_network.unwrap_or(network)
+            }
+        };
+        vars.secret("id", made);
+    }
+
+    async fn on_network(&self, thing: Thing, network: &str, vars: &mut Vars) -> Option<String> {
+        if thing == Thing::Network {
+            return None;
+        }
+        let subnet = json!({ "network_id": network, "ip_version": 4, "cidr": "10.7.0.0/24" });
+        let subnet = self.net("subnet", "subnets", subnet).await;
+        vars.secret("subnet", subnet.clone());
+        match thing {
+            Thing::Port => Some(self.net("port", "ports", json!({ "network_id": network })).await),
+            Thing::RouterWithLeg => {
+                let router = self.net("router", "routers", json!({ "name": self.word() })).await;
+                let path = format!("/network/v2.0/routers/{router}/add_router_interface");
+                self.demo("PUT", &path, json!({ "subnet_id": subnet })).await;
+                Some(router)
+            }
+            _ => Some(subnet),
+        }
+    }
+
+    async fn image_thing(&self, thing: Thing, vars: &mut Vars) {
+        let (owner, name) = (if thing == Thing::ImageOffered { Who::Admin } else { Who::Member }, self.word());
+        let body = json!({ "name": name, "disk_format": "raw", "container_format": "bare", "tags": ["t"] });
+        let image = id(&self.by(owner, "POST", "/image/v2/images", body).await);
+        vars.secret("id", image.clone());
+        let path = format!("/image/v2/images/{image}");
+        if thing != Thing::ImageQueued {
+            let headers = [("content-type", "application/octet-stream")];
+            let (cloud, token) = (&self.nova.cloud, &self.tokens[&owner]);
+            let sent = cloud.send("PUT", &format!("{path}/file"), token, &headers, vec![7_u8; 512]).await;
+            assert_eq!(sent.status.as_u16(), 204);
+        }
+        match thing {
+            Thing::ImageDeactivated => drop(self.demo("POST", &format!("{path}/actions/deactivate"), Value::Null).await),
+            Thing::ImageShared => {
+                let member = json!({ "member": vars.get("elsewhere").unwrap() });
+                self.demo("POST", &format!("{path}/members"), member).await;
+            }
+            Thing::ImageOffered => {
+                let member = json!({ "member": vars.get("project").unwrap() });
+                self.admin("POST", &format!("{path}/members"), member).await;
+            }
+            _ => {}
+        }
+    }
+
+    async fn server(&self, vars: &mut Vars) {
+        let (image, lan) = (vars.get("image").unwrap(), vars.get("lan").unwrap());
+        let body = json!({ "server": { "name": self.word(), "imageRef": image, "flavorRef": "1",
+            "networks": [{ "uuid": lan }], "metadata": { "k": "v" } } });
+        let server = id(&self.demo("POST", "/compute/v2.1/servers", body).await["server"]);
+        self.nova.play().await;
+        let path = format!("/compute/v2.1/servers/{server}");
+        let (cloud, token) = (&self.nova.cloud, &self.tokens[&Who::Member]);
+        let new = [("openstack-api-version", "compute 2.26")];
+        cloud.send("PUT", &format!("{path}/tags/t"), token, &new, "").await;
+        let ports = self.demo("GET", &format!("{path}/os-interface"), Value::Null).await;
+        vars.secret("port", ports["interfaceAttachments"][0]["port_id"].as_str().unwrap());
+        let actions = self.demo("GET", &format!("{path}/os-instance-actions"), Value::Null).await;
+        vars.secret("request_id", actions["instanceActions"][0]["request_id"].as_str().unwrap());
+        vars.secret("id", server);
+    }
+
+    /// An action on a server, and what its node does about it.
+    async fn act(&self, server: &str, action: &str) {
+        let body = match action {
+            "resize" => json!({ "resize": { "flavorRef": "2" } }),
+            "group" => json!({ "addSecurityGroup": { "name": "wide" } }),
+            plain => json!({ plain: null }),
+        };
+        if action == "group" {
+            let groups = self.demo("GET", "/network/v2.0/security-groups?name=wide", Value::Null).await;
+            if groups["security_groups"] == json!([]) {
+                self.net("security_group", "security-groups", json!({ "name": "wide" })).await;
+            }
+        }
+        self.demo("POST", &format!("/compute/v2.1/servers/{server}/action"), body).await;
+        self.nova.play().await;
+    }
+
+    async fn snapshot(&self, vars: &mut Vars) {
+        self.server(vars).await;
+        let path = format!("/compute/v2.1/servers/{}/action", vars.get("id").unwrap());
+        let body = json!({ "createImage": { "name": self.word() } });
+        let answer = self.nova.cloud.post(&path, &self.tokens[&Who::Member], body).await;
+        let image = answer.header("location").rsplit('/').next().unwrap().to_owned();
+        vars.secret("id", image);
+    }
+
+    async fn compute_thing(&self, thing: Thing, vars: &mut Vars) {
+        let (word, nova) = (self.word(), "/compute/v2.1");
+        match thing {
+            Thing::ServerGroup => {
+                let body = json!({ "server_group": { "name": word, "policies": ["affinity"] } });
+                let made = self.demo("POST", &format!("{nova}/os-server-groups"), body).await;
+                vars.secret("id", id(&made["server_group"]));
+            }
+            Thing::Keypair => {
+                let name = format!("key-{}", PortId::new());
+                self.demo("POST", &format!("{nova}/os-keypairs"), json!({ "keypair": { "name": name } })).await;
+                vars.secret("id", name);
+            }
+            _ => {
+                let (name, public) = (format!("flavor-{}", PortId::new()), thing == Thing::Flavor);
+                let flavor = json!({ "id": name, "name": name, "ram": 64, "vcpus": 1, "disk": 1,
+                    "os-flavor-access:is_public": public });
+                self.admin("POST", &format!("{nova}/flavors"), json!({ "flavor": flavor })).await;
+                let specs = json!({ "extra_specs": { "colour": "blue" } });
+                self.admin("POST", &format!("{nova}/flavors/{name}/os-extra_specs"), specs).await;
+                if !public {
+                    let body = json!({ "addTenantAccess": { "tenant": vars.get("project").unwrap() } });
+                    self.admin("POST", &format!("{nova}/flavors/{name}/action"), body).await;
+                }
+                vars.set("id", if public { Kind::Common } else { Kind::Secret }, name);
+            }
+        }
+    }
+
+    /// Makes one thing of the identity API; its id.
+    async fn one(&self, kind: &str, more: Value) -> String {
+        let mut body = json!({ "name": self.word() });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        id(&self.admin("POST", &format!("/identity/v3/{kind}s"), json!({ kind: body })).await[kind])
+    }
+
+    async fn identity_thing(&self, thing: Thing, vars: &mut Vars) {
+        let made = match thing {
+            Thing::Domain => self.one("domain", json!({})).await,
+            Thing::DomainDisabled => self.one("domain", json!({ "enabled": false })).await,
+            Thing::Project => self.one("project", json!({})).await,
+            Thing::Person => self.person(vars).await,
+            Thing::Group => self.one("group", json!({})).await,
+            Thing::GroupWithPerson => {
+                let (group, user) = (self.one("group", json!({})).await, self.one("user", json!({})).await);
+                self.admin("PUT", &format!("/identity/v3/groups/{group}/users/{user}"), Value::Null).await;
+                vars.secret("user_id", user);
+                group
+            }
+            Thing::Role => {
+                let role = self.one("role", json!({})).await;
+                return vars.set("id", Kind::Common, role);
+            }
+            _ => {
+                let path = format!("/identity/v3/users/{}/application_credentials", vars.get("user").unwrap());
+                let body = json!({ "application_credential": { "name": self.word() } });
+                id(&self.demo("POST", &path, body).await["application_credential"])
+            }
+        };
+        vars.secret("id", made);
+    }
+
+    /// A user with a role on the project `demo`, logged in without a scope.
+    async fn person(&self, vars: &mut Vars) -> String {
+        let (name, password) = (self.word(), "the password");
+        let user = self.one("user", json!({ "name": name, "password": password })).await;
+        let (project, role) = (vars.get("project").unwrap(), vars.get("reader_role").unwrap());
+        let path = format!("/identity/v3/projects/{project}/users/{user}/roles/{role}");
+        self.admin("PUT", &path, Value::Null).await;
+        let shown = json!({ "name": name, "domain": { "id": "default" }, "password": password });
+        let token = self.login(shown, json!("unscoped")).await;
+        vars.set("token", Kind::Known, token);
+        vars.set("name", Kind::Known, name);
+        vars.set("password", Kind::Known, password);
+        user
+    }
+
+    async fn assigned(&self, actor: &str, target: &str, held: bool, vars: &mut Vars) {
+        let actor_id = self.one(actor, json!({})).await;
+        let place = match target {
+            "project" => {
+                let project = self.one("project", json!({})).await;
+                vars.secret("project_id", project.clone());
+                format!("projects/{project}")
+            }
+            "domain" => {
+                vars.set("domain_id", Kind::Known, "default");
+                "domains/default".to_owned()
+            }
+            _ => "system".to_owned(),
+        };
+        let role = vars.get("member_role").unwrap().to_owned();
+        if held {
+            let path = format!("/identity/v3/{place}/{actor}s/{actor_id}/roles/{role}");
+            self.admin("PUT", &path, Value::Null).await;
+        }
+        vars.set("role_id", Kind::Common, role);
+        vars.secret(if actor == "user" { "user_id" } else { "group_id" }, actor_id);
+    }
+}
