@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// How long the first server may take to answer over the network.
 const BOOT_DEADLINE: Duration = Duration::from_secs(180);
+/// How long the node may take to say what it can hold.
+const NODE_DEADLINE: Duration = Duration::from_secs(60);
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
 const NAME: &str = "first";
 const IMAGE: &str = "arcus-tiny";
@@ -141,6 +143,7 @@ pub async fn prepare(home: &Home, url: &str, image: &Path, boot: bool, progress:
     if !boot {
         return Ok(None);
     }
+    node_ready(&admin, progress).await?;
     let demo = Session::login(home, url, "demo", &logins.demo_password, "demo").await?;
     Ok(Some(boot_first(home, &demo, &image_id, progress).await?))
 }
@@ -171,6 +174,22 @@ async fn offer_image(admin: &Session, image: &Path, progress: &Progress) -> Resu
         bail!("the image was not taken: {} {}", answer.status(), answer.text().await.unwrap_or_default());
     }
     Ok(id)
+}
+
+/// Waits until this machine's node has said what it can hold: before that no server finds room.
+async fn node_ready(admin: &Session, progress: &Progress) -> Result<()> {
+    progress.step("waiting for the node");
+    let deadline = Instant::now() + NODE_DEADLINE;
+    loop {
+        let answer = admin.get("/compute/v2.1/os-hypervisors").await?;
+        if answer["hypervisors"].as_array().is_some_and(|all| all.iter().any(|one| one["state"] == "up")) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("this machine's node has not reported after {} s; see arcus.log", NODE_DEADLINE.as_secs());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn boot_first(home: &Home, demo: &Session, image_id: &str, progress: &Progress) -> Result<First> {
@@ -249,8 +268,8 @@ async fn key_pair(home: &Home, demo: &Session) -> Result<String> {
 }
 
 async fn server(demo: &Session, image: &str, network: &str, group: &str, progress: &Progress) -> Result<String> {
-    let server_id = match demo.find("/compute/v2.1/servers", "servers", NAME).await? {
-        Some(found) => id(&found)?.to_owned(),
+    let server_id = match first_of_before(demo).await? {
+        Some(found) => found,
         None => {
             progress.step("booting the first server");
             let flavors = demo.get("/compute/v2.1/flavors").await?;
@@ -283,6 +302,17 @@ async fn server(demo: &Session, image: &str, network: &str, group: &str, progres
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// The first server of an earlier run, unless that never came to life: then it is removed.
+async fn first_of_before(demo: &Session) -> Result<Option<String>> {
+    let Some(found) = demo.find("/compute/v2.1/servers/detail", "servers", NAME).await? else { return Ok(None) };
+    let server_id = id(&found)?.to_owned();
+    if found["status"] != "ERROR" || !found["OS-SRV-USG:launched_at"].is_null() {
+        return Ok(Some(server_id));
+    }
+    demo.call(reqwest::Method::DELETE, &format!("/compute/v2.1/servers/{server_id}"), None).await?;
+    Ok(None)
 }
 
 async fn port_of(demo: &Session, server: &str) -> Result<(String, String)> {

@@ -1,7 +1,7 @@
 //! Ports: virtual interfaces.
 //!
 //! Transactions of the network take their locks in one order: quotas, then what they change, then nodes' generations
-//! ([`Engine::port_touch`] and the like come last). So two of them never wait for each other.
+//! (`port_touch` and the like come last). So two of them never wait for each other.
 //!
 //! The functions whose names end in `_in` work inside the caller's transaction: they claim and
 //! record, and leave policy, the audit record and the commit to the caller. Commit with [`Engine::commit`]: it wakes the

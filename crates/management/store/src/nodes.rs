@@ -22,7 +22,7 @@ pub struct Node {
     pub spec_generation: u64,
     /// What it last said of itself.
     pub facts: NodeFacts,
-    /// When it was last heard of.
+    /// When it was last heard of; the epoch before its first report.
     pub seen_at: Timestamp,
     /// Virtual CPUs that servers may claim, overcommit included.
     pub vcpus_cap: u64,
@@ -116,7 +116,7 @@ impl Db {
 }
 
 impl Tx {
-    /// Records a node that joins; it can hold nothing until its first report.
+    /// Records a node that joins; it can hold nothing until its first report, and does not count as alive before that.
     ///
     /// # Errors
     /// [`StoreError::Duplicate`] if the name is taken.
@@ -125,8 +125,8 @@ impl Tx {
         self.exec(
             "INSERT INTO nodes (id, name, availability_zone, enabled, spec_generation, facts, seen_at, vcpus_cap, vcpus_used,
              memory_mib_cap, memory_mib_used, disk_gib_cap, disk_gib_used, created_at, updated_at)
-             VALUES ($1, $2, $3, TRUE, 1, $4, $5, 0, 0, 0, 0, 0, 0, $5, $5)",
-            params![new.id, &new.name, &new.availability_zone, Json(&NodeFacts::default()), now],
+             VALUES ($1, $2, $3, TRUE, 1, $4, $5, 0, 0, 0, 0, 0, 0, $6, $6)",
+            params![new.id, &new.name, &new.availability_zone, Json(&NodeFacts::default()), Timestamp(0), now],
         )
         .await?;
         Ok(())

@@ -7,3 +7,4 @@ mod harness;
 mod identity;
 mod image;
 mod network;
+mod policy;

@@ -99,6 +99,7 @@ pub struct Case {
     rule: Option<Rule>,
     by: Option<Who>,
     also: &'static [Who],
+    with: Vec<(&'static str, &'static str)>,
     because: &'static str,
 }
 
@@ -106,13 +107,19 @@ pub struct Case {
 pub fn case(route: &'static str, thing: Thing, success: u16) -> Case {
     let (query, body, because) = ("", "", "");
     let (header, rule, by, also) = (None, None, None, &[][..]);
-    Case { route, thing, success, query, body, header, version: "2.1", rule, by, also, because }
+    Case { route, thing, success, query, body, header, version: "2.1", rule, by, also, with: Vec::new(), because }
 }
 
 impl Case {
     /// With this JSON body; `{words}` are filled in as they are in the path.
     fn body(self, body: &'static str) -> Self {
         Self { body, ..self }
+    }
+
+    /// With this in the place of a word of the path.
+    fn with(mut self, word: &'static str, text: &'static str) -> Self {
+        self.with.push((word, text));
+        self
     }
 
     /// With this query string.
@@ -155,8 +162,11 @@ impl Case {
     }
 
     fn path(&self) -> String {
-        let path = self.route.split_once(' ').unwrap().1;
-        if self.query.is_empty() { path.to_owned() } else { format!("{path}?{}", self.query) }
+        let mut path = self.route.split_once(' ').unwrap().1.to_owned();
+        for (word, text) in &self.with {
+            path = path.replace(&format!("{{{word}}}"), text);
+        }
+        if self.query.is_empty() { path } else { format!("{path}?{}", self.query) }
     }
 
     fn reads(&self) -> bool {
@@ -307,6 +317,8 @@ fn problem(case: &Case, last: bool, wanted: Wanted, touches: bool, vars: &Vars, 
     let text = String::from_utf8_lossy(&told.answer.bytes);
     let leaked = || vars.secrets().find(|secret| text.contains(*secret)).map(|s| format!("the answer tells of {s}"));
     let refused = matches!(status, 403 | 404);
+    // What a body names and the caller does not see makes it a bad request, as if it were not there.
+    let in_body = told.absent == Some(status) && !vars.touched(&[&case.path()]);
     if let Some(absent) = told.absent.filter(|absent| *absent != status) {
         return Some(format!("an id that names nothing is answered with {absent}"));
     }
@@ -314,7 +326,7 @@ fn problem(case: &Case, last: bool, wanted: Wanted, touches: bool, vars: &Vars, 
         Wanted::Unauthorized if status != 401 => Some("wanted 401".into()),
         Wanted::Unauthorized if told.body_read => Some("the body was read".into()),
         Wanted::Forbidden if status != 403 => Some("wanted 403".into()),
-        Wanted::Refused if !refused => Some("wanted 403 or 404".into()),
+        Wanted::Refused if !(refused || in_body && status == 400) => Some("wanted 403 or 404".into()),
         Wanted::Unauthorized | Wanted::Forbidden | Wanted::Refused if !told.unchanged => {
             Some("something was changed".into())
         }

@@ -17,6 +17,8 @@ pub enum Thing {
     SubnetPool,
     Port,
     Router,
+    /// A router, and apart from it `{subnet}`.
+    RouterAndSubnet,
     /// A router with an interface on `{subnet}`.
     RouterWithLeg,
     FloatingIp,
@@ -142,6 +144,15 @@ pub struct World {
     words: Cell<u32>,
 }
 
+/// A node's request for a certificate, as it stands inside a JSON text.
+const CSR: &str = concat!(
+    r"-----BEGIN CERTIFICATE REQUEST-----\nMIHGMG4CAQAwDDEKMAgGA1UEAwwBbjBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IA\n",
+    r"BPTl3KLp9IeE9IiVJ6dm2f1o6eMLMzxJPZUfVG5Zc9p7gkjbeOIQTvshqPBu8r7E\n",
+    r"Y9aUcA1nBVZ46ZE+EBNIUnmgADAKBggqhkjOPQQDAgNIADBFAiEAmU7LOE3acO5M\n",
+    r"U3CIFK+W18s56a6aEgXZrSLgab+47aICIAdRx7u/i71fe9hN7h4riFo93qDMGSum\n",
+    r"5bEoEXm9GGrG\n-----END CERTIFICATE REQUEST-----\n",
+);
+
 fn id(thing: &Value) -> String {
     thing["id"].as_str().unwrap_or_else(|| panic!("no id in {thing}")).to_owned()
 }
@@ -217,6 +228,10 @@ impl World {
         let (cidr, gateway) = ("172.24.0.0/16".parse().unwrap(), "172.24.0.1".parse().unwrap());
         let public = cloud.app.engine.external_network_ensure(owner, "public", cidr, gateway).await.unwrap();
         let mut base = Vars::default();
+        let catalog = self.by(Who::Member, "GET", "/identity/v3/auth/catalog", Value::Null).await;
+        base.set("service_id", Kind::Common, id(&catalog["catalog"][0]));
+        base.set("endpoint_id", Kind::Common, id(&catalog["catalog"][0]["endpoints"][0]));
+        base.set("csr", Kind::Common, CSR);
         base.secret("project", cloud.id_of("projects", "demo").await);
         base.secret("user", cloud.id_of("users", "demo").await);
         base.secret("image", &self.nova.image);
@@ -281,6 +296,7 @@ impl World {
             | Thing::SubnetPool
             | Thing::Port
             | Thing::Router
+            | Thing::RouterAndSubnet
             | Thing::RouterWithLeg
             | Thing::FloatingIp
             | Thing::SecurityGroup
@@ -363,6 +379,7 @@ impl World {
         vars.secret("subnet", subnet.clone());
         match thing {
             Thing::Port => Some(self.net("port", "ports", json!({ "network_id": network })).await),
+            Thing::RouterAndSubnet => Some(self.net("router", "routers", json!({ "name": self.word() })).await),
             Thing::RouterWithLeg => {
                 let router = self.net("router", "routers", json!({ "name": self.word() })).await;
                 let path = format!("/network/v2.0/routers/{router}/add_router_interface");
@@ -493,14 +510,25 @@ impl World {
             }
             Thing::Role => {
                 let role = self.one("role", json!({})).await;
+                vars.set("role_id", Kind::Common, role.clone());
                 return vars.set("id", Kind::Common, role);
             }
             _ => {
-                let path = format!("/identity/v3/users/{}/application_credentials", vars.get("user").unwrap());
+                let user = vars.get("user").unwrap().to_owned();
+                let path = format!("/identity/v3/users/{user}/application_credentials");
                 let body = json!({ "application_credential": { "name": self.word() } });
+                vars.secret("user_id", user);
                 id(&self.demo("POST", &path, body).await["application_credential"])
             }
         };
+        let word = match thing {
+            Thing::Domain | Thing::DomainDisabled => "domain_id",
+            Thing::Project => "project_id",
+            Thing::Person => "user_id",
+            Thing::Group | Thing::GroupWithPerson => "group_id",
+            _ => "application_credential_id",
+        };
+        vars.secret(word, made.clone());
         vars.secret("id", made);
     }
 

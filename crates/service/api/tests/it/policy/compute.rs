@@ -1,0 +1,220 @@
+//! The compute API.
+
+use super::Who::Admin;
+use super::things::Thing::{
+    Flavor, FlavorPrivate, Image, Keypair, Nothing, SecurityGroup, Server, ServerAfter, ServerGroup,
+};
+use super::{Case, case, walk};
+use arcus_types::policy::{Rule, compute as policy};
+
+const SERVER: &str = r#"{"server":{"name":"{fresh}","imageRef":"{image}","flavorRef":"1","networks":[{"uuid":"{lan}"}]}}"#;
+const FORCED: &str = r#"{"server":{"name":"{fresh}","imageRef":"{image}","flavorRef":"1","networks":[{"uuid":"{lan}"}],
+    "availability_zone":"nova:node-1"}}"#;
+const STOPPED: super::Thing = ServerAfter(&["os-stop"]);
+const RESIZED: super::Thing = ServerAfter(&["resize"]);
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        case("GET /compute", Nothing, 200),
+        case("GET /compute/", Nothing, 200),
+        case("GET /compute/v2.1", Nothing, 200),
+        case("GET /compute/v2.1/", Nothing, 200),
+        case("GET /compute/v2.1/extensions", Nothing, 200),
+        case("GET /compute/v2.1/extensions/{alias}", Nothing, 200).with("alias", "os-keypairs"),
+        case("GET /compute/v2.1/limits", Nothing, 200),
+        case("GET /compute/v2.1/limits", Nothing, 200).query("tenant_id={project}"),
+    ];
+    cases.extend(servers());
+    cases.extend(actions());
+    cases.extend(server_parts());
+    cases.extend(flavors());
+    cases.extend(projects());
+    cases.extend(old());
+    cases.extend(nodes());
+    cases
+}
+
+fn servers() -> Vec<Case> {
+    vec![
+        case("GET /compute/v2.1/servers", Server, 200),
+        case("GET /compute/v2.1/servers", Server, 200).query("all_tenants=1").rule(Rule::Admin),
+        case("GET /compute/v2.1/servers", Server, 200).query("project_id={project}&all_tenants=1").rule(Rule::Admin),
+        case("POST /compute/v2.1/servers", Nothing, 202).body(SERVER),
+        case("POST /compute/v2.1/servers", Nothing, 202).body(FORCED).rule(policy::SERVER_CREATE_ON_NODE.rule),
+        case("GET /compute/v2.1/servers/detail", Server, 200),
+        case("GET /compute/v2.1/servers/detail", Server, 200).query("all_tenants=1").rule(Rule::Admin),
+        case("GET /compute/v2.1/servers/{id}", Server, 200),
+        case("PUT /compute/v2.1/servers/{id}", Server, 200).body(r#"{"server":{"name":"{fresh}"}}"#),
+        case("DELETE /compute/v2.1/servers/{id}", Server, 204),
+        case("POST /compute/v2.1/servers/{id}/remote-consoles", Server, 200)
+            .at("2.6")
+            .body(r#"{"remote_console":{"protocol":"serial","type":"serial"}}"#),
+        case("GET /compute/v2.1/servers/{id}/topology", Server, 200).at("2.78"),
+        case("GET /compute/v2.1/servers/{id}/ips", Server, 200),
+        case("GET /compute/v2.1/servers/{id}/ips/{network}", Server, 200).with("network", "lan"),
+        case("GET /compute/v2.1/servers/{id}/os-volume_attachments", Server, 200),
+    ]
+}
+
+fn actions() -> Vec<Case> {
+    let act = |thing, success, body| case("POST /compute/v2.1/servers/{id}/action", thing, success).body(body);
+    vec![
+        act(Server, 202, r#"{"reboot":{"type":"HARD"}}"#).rule(policy::SERVER_REBOOT.rule),
+        act(STOPPED, 202, r#"{"os-start":null}"#).rule(policy::SERVER_START.rule),
+        act(Server, 202, r#"{"os-stop":null}"#).rule(policy::SERVER_STOP.rule),
+        act(Server, 202, r#"{"pause":null}"#).rule(policy::SERVER_PAUSE.rule),
+        act(ServerAfter(&["pause"]), 202, r#"{"unpause":null}"#).rule(policy::SERVER_PAUSE.rule),
+        act(Server, 202, r#"{"suspend":null}"#).rule(policy::SERVER_SUSPEND.rule),
+        act(ServerAfter(&["suspend"]), 202, r#"{"resume":null}"#).rule(policy::SERVER_SUSPEND.rule),
+        act(Server, 202, r#"{"forceDelete":null}"#).rule(policy::SERVER_DELETE.rule),
+        act(Server, 202, r#"{"lock":null}"#).rule(policy::SERVER_LOCK.rule),
+        act(ServerAfter(&["lock"]), 202, r#"{"unlock":null}"#).rule(policy::SERVER_LOCK.rule),
+        act(Server, 202, r#"{"resize":{"flavorRef":"2"}}"#).rule(policy::SERVER_RESIZE.rule),
+        act(RESIZED, 204, r#"{"confirmResize":null}"#).rule(policy::SERVER_RESIZE.rule),
+        act(RESIZED, 202, r#"{"revertResize":null}"#).rule(policy::SERVER_RESIZE.rule),
+        act(Server, 202, r#"{"rebuild":{"imageRef":"{image}"}}"#).rule(policy::SERVER_REBUILD.rule),
+        act(Server, 202, r#"{"createImage":{"name":"{fresh}"}}"#).rule(policy::SERVER_SNAPSHOT.rule),
+        act(Server, 202, r#"{"changePassword":{"adminPass":"secret"}}"#).rule(policy::SERVER_PASSWORD.rule),
+        act(ServerAfter(&["group"]), 202, r#"{"removeSecurityGroup":{"name":"wide"}}"#)
+            .rule(policy::SERVER_SECURITY_GROUPS_WRITE.rule),
+        act(ServerAfter(&["group"]), 202, r#"{"addSecurityGroup":{"name":"default"}}"#)
+            .rule(policy::SERVER_SECURITY_GROUPS_WRITE.rule),
+        act(Server, 202, r#"{"os-resetState":{"state":"error"}}"#).rule(policy::SERVER_RESET_STATE.rule),
+        act(Server, 200, r#"{"os-getSerialConsole":{"type":"serial"}}"#).rule(policy::SERVER_CONSOLE.rule),
+        act(Server, 200, r#"{"os-getVNCConsole":{"type":"novnc"}}"#).rule(policy::SERVER_CONSOLE.rule),
+        act(Server, 503, r#"{"os-getConsoleOutput":{"length":5}}"#)
+            .rule(policy::SERVER_CONSOLE.rule)
+            .because("the log is fetched from the node, and no agent answers here"),
+    ]
+}
+
+fn server_parts() -> Vec<Case> {
+    vec![
+        case("GET /compute/v2.1/servers/{id}/metadata", Server, 200),
+        case("POST /compute/v2.1/servers/{id}/metadata", Server, 200).body(r#"{"metadata":{"a":"1"}}"#),
+        case("PUT /compute/v2.1/servers/{id}/metadata", Server, 200).body(r#"{"metadata":{"a":"1"}}"#),
+        case("GET /compute/v2.1/servers/{id}/metadata/{key}", Server, 200).with("key", "k"),
+        case("PUT /compute/v2.1/servers/{id}/metadata/{key}", Server, 200)
+            .with("key", "k")
+            .body(r#"{"meta":{"k":"w"}}"#),
+        case("DELETE /compute/v2.1/servers/{id}/metadata/{key}", Server, 204).with("key", "k"),
+        case("GET /compute/v2.1/servers/{id}/tags", Server, 200).at("2.26"),
+        case("PUT /compute/v2.1/servers/{id}/tags", Server, 200).at("2.26").body(r#"{"tags":["x"]}"#),
+        case("DELETE /compute/v2.1/servers/{id}/tags", Server, 204).at("2.26"),
+        case("GET /compute/v2.1/servers/{id}/tags/{tag}", Server, 204).at("2.26").with("tag", "t"),
+        case("PUT /compute/v2.1/servers/{id}/tags/{tag}", Server, 201).at("2.26").with("tag", "new"),
+        case("DELETE /compute/v2.1/servers/{id}/tags/{tag}", Server, 204).at("2.26").with("tag", "t"),
+        case("GET /compute/v2.1/servers/{id}/os-interface", Server, 200),
+        case("POST /compute/v2.1/servers/{id}/os-interface", Server, 200)
+            .body(r#"{"interfaceAttachment":{"net_id":"{lan}"}}"#),
+        case("GET /compute/v2.1/servers/{id}/os-interface/{port_id}", Server, 200).with("port_id", "{port}"),
+        case("DELETE /compute/v2.1/servers/{id}/os-interface/{port_id}", Server, 202).with("port_id", "{port}"),
+        case("GET /compute/v2.1/servers/{id}/os-security-groups", Server, 200),
+        case("GET /compute/v2.1/servers/{id}/os-instance-actions", Server, 200),
+        case("GET /compute/v2.1/servers/{id}/os-instance-actions/{request_id}", Server, 200),
+    ]
+}
+
+fn flavors() -> Vec<Case> {
+    const SPEC: &str = "colour";
+    vec![
+        case("GET /compute/v2.1/flavors", Flavor, 200),
+        case("GET /compute/v2.1/flavors", FlavorPrivate, 200).rule(Rule::ProjectReader),
+        case("POST /compute/v2.1/flavors", Nothing, 200)
+            .body(r#"{"flavor":{"name":"{fresh}","ram":64,"vcpus":1,"disk":1}}"#),
+        case("GET /compute/v2.1/flavors/detail", Flavor, 200),
+        case("GET /compute/v2.1/flavors/detail", FlavorPrivate, 200).rule(Rule::ProjectReader),
+        case("GET /compute/v2.1/flavors/{id}", Flavor, 200),
+        case("GET /compute/v2.1/flavors/{id}", FlavorPrivate, 200).rule(Rule::ProjectReader),
+        case("PUT /compute/v2.1/flavors/{id}", Flavor, 200).at("2.55").body(r#"{"flavor":{"description":"x"}}"#),
+        case("DELETE /compute/v2.1/flavors/{id}", Flavor, 202),
+        case("POST /compute/v2.1/flavors/{id}/action", FlavorPrivate, 200)
+            .body(r#"{"addTenantAccess":{"tenant":"{elsewhere}"}}"#),
+        case("GET /compute/v2.1/flavors/{id}/os-flavor-access", FlavorPrivate, 200),
+        case("GET /compute/v2.1/flavors/{id}/os-extra_specs", Flavor, 200),
+        case("GET /compute/v2.1/flavors/{id}/os-extra_specs", FlavorPrivate, 200).rule(Rule::ProjectReader),
+        case("POST /compute/v2.1/flavors/{id}/os-extra_specs", Flavor, 200).body(r#"{"extra_specs":{"a":"1"}}"#),
+        case("GET /compute/v2.1/flavors/{id}/os-extra_specs/{key}", Flavor, 200).with("key", SPEC),
+        case("GET /compute/v2.1/flavors/{id}/os-extra_specs/{key}", FlavorPrivate, 200)
+            .with("key", SPEC)
+            .rule(Rule::ProjectReader),
+        case("PUT /compute/v2.1/flavors/{id}/os-extra_specs/{key}", Flavor, 200)
+            .with("key", SPEC)
+            .body(r#"{"colour":"red"}"#),
+        case("DELETE /compute/v2.1/flavors/{id}/os-extra_specs/{key}", Flavor, 200).with("key", SPEC),
+    ]
+}
+
+fn projects() -> Vec<Case> {
+    vec![
+        case("GET /compute/v2.1/os-keypairs", Keypair, 200),
+        case("GET /compute/v2.1/os-keypairs", Keypair, 200).at("2.10").query("user_id={user}"),
+        case("POST /compute/v2.1/os-keypairs", Nothing, 200).body(r#"{"keypair":{"name":"{fresh}"}}"#),
+        case("POST /compute/v2.1/os-keypairs", Nothing, 201)
+            .at("2.10")
+            .body(r#"{"keypair":{"name":"{fresh}","user_id":"{user}"}}"#),
+        case("GET /compute/v2.1/os-keypairs/{name}", Keypair, 200).with("name", "{id}"),
+        case("GET /compute/v2.1/os-keypairs/{name}", Keypair, 200)
+            .at("2.10")
+            .with("name", "{id}")
+            .query("user_id={user}"),
+        case("DELETE /compute/v2.1/os-keypairs/{name}", Keypair, 202).with("name", "{id}"),
+        case("DELETE /compute/v2.1/os-keypairs/{name}", Keypair, 204)
+            .at("2.10")
+            .with("name", "{id}")
+            .query("user_id={user}"),
+        case("GET /compute/v2.1/os-quota-sets/{project_id}", Nothing, 200).with("project_id", "{project}"),
+        case("PUT /compute/v2.1/os-quota-sets/{project_id}", Nothing, 200)
+            .with("project_id", "{project}")
+            .body(r#"{"quota_set":{"instances":-1}}"#),
+        case("DELETE /compute/v2.1/os-quota-sets/{project_id}", Nothing, 202).with("project_id", "{elsewhere}"),
+        case("GET /compute/v2.1/os-quota-sets/{project_id}/detail", Nothing, 200).with("project_id", "{project}"),
+        case("GET /compute/v2.1/os-quota-sets/{project_id}/defaults", Nothing, 200).with("project_id", "{project}"),
+        case("GET /compute/v2.1/os-simple-tenant-usage", Server, 200).query("detailed=1"),
+        case("GET /compute/v2.1/os-simple-tenant-usage/{project_id}", Server, 200).with("project_id", "{project}"),
+        case("GET /compute/v2.1/os-server-groups", ServerGroup, 200),
+        case("GET /compute/v2.1/os-server-groups", ServerGroup, 200).query("all_projects=true").by(Admin),
+        case("POST /compute/v2.1/os-server-groups", Nothing, 200)
+            .body(r#"{"server_group":{"name":"{fresh}","policies":["affinity"]}}"#),
+        case("GET /compute/v2.1/os-server-groups/{id}", ServerGroup, 200),
+        case("DELETE /compute/v2.1/os-server-groups/{id}", ServerGroup, 204),
+    ]
+}
+
+/// What the compute API once did in the place of others.
+fn old() -> Vec<Case> {
+    vec![
+        case("GET /compute/v2.1/os-security-groups", SecurityGroup, 200),
+        case("POST /compute/v2.1/os-security-groups", Nothing, 200)
+            .body(r#"{"security_group":{"name":"{fresh}","description":""}}"#),
+        case("GET /compute/v2.1/os-security-groups/{id}", SecurityGroup, 200),
+        case("PUT /compute/v2.1/os-security-groups/{id}", SecurityGroup, 200)
+            .body(r#"{"security_group":{"name":"{fresh}","description":""}}"#),
+        case("DELETE /compute/v2.1/os-security-groups/{id}", SecurityGroup, 202),
+        case("GET /compute/v2.1/images", Image, 200),
+        case("GET /compute/v2.1/images/detail", Image, 200),
+        case("GET /compute/v2.1/images/{id}", Image, 200),
+        case("DELETE /compute/v2.1/images/{id}", Image, 204),
+    ]
+}
+
+fn nodes() -> Vec<Case> {
+    vec![
+        case("GET /compute/v2.1/os-hypervisors", Nothing, 200),
+        case("GET /compute/v2.1/os-hypervisors/detail", Nothing, 200),
+        case("GET /compute/v2.1/os-hypervisors/statistics", Nothing, 200),
+        case("GET /compute/v2.1/os-hypervisors/{id}", Nothing, 200).at("2.53").with("id", "{node}"),
+        case("GET /compute/v2.1/os-services", Nothing, 200),
+        case("PUT /compute/v2.1/os-services/{id}", Nothing, 200)
+            .at("2.53")
+            .with("id", "{node}")
+            .body(r#"{"status":"enabled"}"#),
+        case("GET /compute/v2.1/os-availability-zone", Nothing, 200),
+        case("GET /compute/v2.1/os-availability-zone/detail", Nothing, 200),
+    ]
+}
+
+#[tokio::test]
+async fn servers_are_for_their_projects() {
+    walk(cases()).await;
+}

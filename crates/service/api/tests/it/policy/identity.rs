@@ -1,0 +1,150 @@
+//! The identity API.
+
+use super::Who::{Admin, Himself, Manager, Member, Nobody, Reader, Stranger, Unscoped, Warden};
+use super::things::Thing::{
+    ApplicationCredential, Assigned, Domain, DomainDisabled, Group, GroupWithPerson, Nothing, Person, Project, Role, Token,
+};
+use super::{Case, case, walk};
+
+const LOG_IN: &str = r#"{"auth":{"identity":{"methods":["password"],
+    "password":{"user":{"name":"{name}","domain":{"id":"default"},"password":"{password}"}}}}}"#;
+const SUBJECT: (&str, &str) = ("x-subject-token", "{subject}");
+
+pub fn cases() -> Vec<Case> {
+    let mut cases = vec![
+        case("GET /identity", Nothing, 300).because("the list of versions is a choice, which HTTP calls 300"),
+        case("GET /identity/", Nothing, 300).because("the list of versions is a choice, which HTTP calls 300"),
+        case("GET /identity/v3", Nothing, 200),
+        case("GET /identity/v3/", Nothing, 200),
+        case("POST /identity/v3/auth/tokens", Person, 201).body(LOG_IN).by(Nobody),
+        // The same user with another token.
+        case("GET /identity/v3/auth/tokens", Token, 200).header(SUBJECT.0, SUBJECT.1).also(&[Unscoped]),
+        case("DELETE /identity/v3/auth/tokens", Token, 204).header(SUBJECT.0, SUBJECT.1).also(&[Unscoped]),
+        case("GET /identity/v3/auth/catalog", Nothing, 200),
+        case("GET /identity/v3/auth/projects", Nothing, 200),
+        case("GET /identity/v3/auth/domains", Nothing, 200),
+        case("GET /identity/v3/auth/system", Nothing, 200),
+        case("GET /identity/v3/services", Nothing, 200),
+        case("GET /identity/v3/services/{service_id}", Nothing, 200),
+        case("GET /identity/v3/endpoints", Nothing, 200),
+        case("GET /identity/v3/endpoints/{endpoint_id}", Nothing, 200),
+        case("GET /identity/v3/regions", Nothing, 200),
+        case("GET /identity/v3/regions/{region_id}", Nothing, 200).with("region_id", "RegionOne"),
+    ];
+    cases.extend(places());
+    cases.extend(users());
+    cases.extend(groups());
+    cases.extend(roles());
+    cases.extend(assignments());
+    cases
+}
+
+fn places() -> Vec<Case> {
+    // Whoever is in a project of a domain may see the domain, and whoever reads a domain its projects.
+    const INSIDE: &[super::Who] = &[Stranger, Reader, Member];
+    vec![
+        case("GET /identity/v3/domains", Nothing, 200),
+        case("POST /identity/v3/domains", Nothing, 201).body(r#"{"domain":{"name":"{fresh}"}}"#),
+        case("GET /identity/v3/domains/{domain_id}", Nothing, 200).with("domain_id", "{domain}").also(INSIDE),
+        case("GET /identity/v3/domains/{domain_id}", Domain, 200).by(Admin),
+        case("PATCH /identity/v3/domains/{domain_id}", Domain, 200).body(r#"{"domain":{"name":"{fresh}"}}"#),
+        case("DELETE /identity/v3/domains/{domain_id}", DomainDisabled, 204),
+        case("GET /identity/v3/projects", Project, 200),
+        case("GET /identity/v3/projects", Project, 200).query("domain_id={domain}"),
+        case("POST /identity/v3/projects", Nothing, 201).body(r#"{"project":{"name":"{fresh}"}}"#),
+        case("POST /identity/v3/projects", Nothing, 201)
+            .body(r#"{"project":{"name":"{fresh}","domain_id":"{domain}"}}"#),
+        case("POST /identity/v3/projects", Project, 201)
+            .body(r#"{"project":{"name":"{fresh}","parent_id":"{id}"}}"#),
+        case("GET /identity/v3/projects/{project_id}", Nothing, 200)
+            .with("project_id", "{project}")
+            .also(&[Warden, Manager]),
+        case("PATCH /identity/v3/projects/{project_id}", Project, 200).body(r#"{"project":{"name":"{fresh}"}}"#),
+        case("DELETE /identity/v3/projects/{project_id}", Project, 204),
+        case("GET /identity/v3/users/{user_id}/projects", Person, 200),
+        case("GET /identity/v3/users/{user_id}/projects", Person, 200).by(Himself),
+    ]
+}
+
+fn users() -> Vec<Case> {
+    const CREDENTIALS: &str = "GET /identity/v3/users/{user_id}/application_credentials";
+    const ONE: &str = "GET /identity/v3/users/{user_id}/application_credentials/{application_credential_id}";
+    vec![
+        case("GET /identity/v3/users", Person, 200),
+        case("GET /identity/v3/users", Person, 200).query("domain_id={domain}"),
+        case("POST /identity/v3/users", Nothing, 201).body(r#"{"user":{"name":"{fresh}"}}"#),
+        case("POST /identity/v3/users", Nothing, 201).body(r#"{"user":{"name":"{fresh}","domain_id":"{domain}"}}"#),
+        case("GET /identity/v3/users/{user_id}", Person, 200),
+        case("GET /identity/v3/users/{user_id}", Person, 200).by(Himself),
+        case("PATCH /identity/v3/users/{user_id}", Person, 200).body(r#"{"user":{"description":"x"}}"#),
+        case("DELETE /identity/v3/users/{user_id}", Person, 204),
+        case("POST /identity/v3/users/{user_id}/password", Person, 204)
+            .body(r#"{"user":{"original_password":"{password}","password":"another"}}"#)
+            .by(Himself),
+        case(CREDENTIALS, ApplicationCredential, 200).also(&[Unscoped]),
+        case("POST /identity/v3/users/{user_id}/application_credentials", ApplicationCredential, 201)
+            .body(r#"{"application_credential":{"name":"{fresh}"}}"#),
+        case(ONE, ApplicationCredential, 200).also(&[Unscoped]),
+        case("DELETE /identity/v3/users/{user_id}/application_credentials/{application_credential_id}",
+            ApplicationCredential, 204).also(&[Unscoped]),
+    ]
+}
+
+fn groups() -> Vec<Case> {
+    vec![
+        case("GET /identity/v3/groups", Group, 200),
+        case("GET /identity/v3/groups", Group, 200).query("domain_id={domain}"),
+        case("POST /identity/v3/groups", Nothing, 201).body(r#"{"group":{"name":"{fresh}"}}"#),
+        case("POST /identity/v3/groups", Nothing, 201).body(r#"{"group":{"name":"{fresh}","domain_id":"{domain}"}}"#),
+        case("GET /identity/v3/groups/{group_id}", Group, 200),
+        case("PATCH /identity/v3/groups/{group_id}", Group, 200).body(r#"{"group":{"name":"{fresh}"}}"#),
+        case("DELETE /identity/v3/groups/{group_id}", Group, 204),
+        case("GET /identity/v3/groups/{group_id}/users", GroupWithPerson, 200),
+        case("GET /identity/v3/groups/{group_id}/users/{user_id}", GroupWithPerson, 204),
+        case("PUT /identity/v3/groups/{group_id}/users/{user_id}", GroupWithPerson, 204),
+        case("DELETE /identity/v3/groups/{group_id}/users/{user_id}", GroupWithPerson, 204),
+        case("GET /identity/v3/users/{user_id}/groups", GroupWithPerson, 200),
+        case("GET /identity/v3/users/{user_id}/groups", Person, 200).by(Himself),
+    ]
+}
+
+fn roles() -> Vec<Case> {
+    vec![
+        case("GET /identity/v3/roles", Role, 200),
+        case("POST /identity/v3/roles", Nothing, 201).body(r#"{"role":{"name":"{fresh}"}}"#),
+        case("GET /identity/v3/roles/{role_id}", Role, 200),
+        case("PATCH /identity/v3/roles/{role_id}", Role, 200).body(r#"{"role":{"name":"{fresh}"}}"#),
+        case("DELETE /identity/v3/roles/{role_id}", Role, 204),
+        case("GET /identity/v3/roles/{role_id}/implies", Nothing, 200).with("role_id", "{member_role}"),
+        case("GET /identity/v3/roles/{role_id}/implies/{implied_id}", Nothing, 200)
+            .with("role_id", "{member_role}")
+            .with("implied_id", "{reader_role}"),
+        case("GET /identity/v3/role_inferences", Nothing, 200),
+    ]
+}
+
+macro_rules! assignments { ($($actor:literal on $target:literal at $path:literal $(by $who:ident)?;)*) => { vec![$(
+    case(concat!("GET /identity/v3/", $path, "/roles"), Assigned($actor, $target, true), 200)$(.by($who))?,
+    case(concat!("GET /identity/v3/", $path, "/roles/{role_id}"), Assigned($actor, $target, true), 204)$(.by($who))?,
+    case(concat!("PUT /identity/v3/", $path, "/roles/{role_id}"), Assigned($actor, $target, false), 204)$(.by($who))?,
+    case(concat!("DELETE /identity/v3/", $path, "/roles/{role_id}"), Assigned($actor, $target, true), 204)$(.by($who))?,
+)*] }; }
+
+fn assignments() -> Vec<Case> {
+    let mut cases = assignments! {
+        "user" on "project" at "projects/{project_id}/users/{user_id}";
+        "group" on "project" at "projects/{project_id}/groups/{group_id}";
+        "user" on "domain" at "domains/{domain_id}/users/{user_id}";
+        "group" on "domain" at "domains/{domain_id}/groups/{group_id}";
+        "user" on "system" at "system/users/{user_id}" by Admin;
+        "group" on "system" at "system/groups/{group_id}" by Admin;
+    };
+    cases.push(case("GET /identity/v3/role_assignments", Assigned("user", "project", true), 200));
+    cases.push(case("GET /identity/v3/role_assignments", Person, 200).query("user.id={id}").by(Himself));
+    cases
+}
+
+#[tokio::test]
+async fn users_and_projects_are_for_their_domains() {
+    walk(cases()).await;
+}

@@ -1,0 +1,33 @@
+//! The root, the link to the nodes and consoles.
+
+use super::Who::Nobody;
+use super::things::Thing::{Image, JoinToken, Nothing, Server, Snapshot};
+use super::{Case, case, walk};
+
+const NO_SOCKET: &str = "a WebSocket needs a connection, and these requests come without one";
+const RENEW: &str = r#"{"csr_pem":"{csr}"}"#;
+const JOIN: &str = r#"{"token":"{join_token}","name":"node-2","csr_pem":"{csr}"}"#;
+const REPORT: &str = r#"{"spec_generation":0,"servers":[],"snapshots":[],"ports_up":[],"network_faults":[],
+    "facts":{"agent_version":"1","hypervisor_version":"sim","accel":"sim","boot_id":"1","cpu_model":"sim","vcpus":1,
+    "memory_mib":1024,"disk_gib":10,"disk_free_gib":10,"underlay":null,"cached_images":[]}}"#;
+
+pub fn cases() -> Vec<Case> {
+    vec![
+        case("GET /", Nothing, 200),
+        case("GET /healthcheck", Nothing, 200),
+        case("POST /agent/v1/join", JoinToken, 200).body(JOIN).by(Nobody),
+        case("POST /agent/v1/renew", Nothing, 200).body(RENEW),
+        case("GET /agent/v1/spec", Server, 200).query("after=0"),
+        case("GET /agent/v1/images/{id}", Image, 200),
+        case("PUT /agent/v1/images/{id}", Snapshot, 204).body("the bytes of a disk"),
+        case("POST /agent/v1/report", Nothing, 204).body(REPORT),
+        case("GET /agent/v1/relays/{id}", Server, 426).because(NO_SOCKET),
+        case("GET /console/serial", Nothing, 426).query("token=none").by(Nobody).because(NO_SOCKET),
+        case("GET /console/vnc", Nothing, 426).query("token=none").by(Nobody).because(NO_SOCKET),
+    ]
+}
+
+#[tokio::test]
+async fn nodes_do_what_nodes_may_and_nobody_else_does() {
+    walk(cases()).await;
+}
