@@ -66,8 +66,7 @@ async fn first_run(home: &Home, url: &str, store: &Store, engine: &Engine) -> Re
     if !home.join("admin-password").exists() {
         home.write_private("admin-password", &format!("{}\n", logins.admin_password))?;
     }
-    let passwords =
-        BootstrapPasswords { admin: logins.admin_password.clone(), demo: logins.demo_password.clone() };
+    let passwords = BootstrapPasswords { admin: logins.admin_password.clone(), demo: logins.demo_password.clone() };
     if !Identity::bootstrap(store, &passwords).await? && fresh {
         // Its users have other passwords than those just written.
         home.remove("clouds.yaml")?;

@@ -5,6 +5,9 @@ use crate::first_server::{self, Progress};
 use crate::home::Home;
 use crate::{cloud, clouds, node};
 use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long the endpoint may take to answer after its process began.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a process that was killed may hold the home folder's lock.
+const LOCK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Runs the command.
 pub fn up(options: Up) -> Result<()> {
@@ -117,15 +123,11 @@ fn log_end(home: &Home) -> String {
 
 async fn foreground(options: Up, home: Home) -> Result<()> {
     tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("ARCUS_LOG").unwrap_or_else(|_| "info".into()),
-        )
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("ARCUS_LOG").unwrap_or_else(|_| "info".into()))
         .with_ansi(false)
         .with_writer(std::io::stderr)
         .init();
-    let lock = std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(home.join("arcus.lock"))?;
-    let _lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusiveNonblock)
-        .map_err(|_| anyhow::anyhow!("another Arcus runs with the home folder {}", home.path().display()))?;
+    let _lock = lock(&home).await?;
     drop(std::fs::remove_file(home.join("endpoint")));
     home.write_private("arcus.pid", &std::process::id().to_string())?;
     let stop = CancellationToken::new();
@@ -147,6 +149,26 @@ async fn foreground(options: Up, home: Home) -> Result<()> {
     drop(std::fs::remove_file(home.join("endpoint")));
     drop(std::fs::remove_file(home.join("arcus.pid")));
     Ok(())
+}
+
+/// Makes this process the only one with the home folder.
+async fn lock(home: &Home) -> Result<Flock<File>> {
+    let deadline = Instant::now() + LOCK_DEADLINE;
+    let mut file = File::options().create(true).truncate(false).write(true).open(home.join("arcus.lock"))?;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            // The kernel has not yet put away all of a process that was killed.
+            Err((unlocked, Errno::EWOULDBLOCK)) if home.running().is_none() && Instant::now() < deadline => {
+                file = unlocked;
+            }
+            Err((_, Errno::EWOULDBLOCK)) => {
+                bail!("another Arcus runs with the home folder {}", home.path().display())
+            }
+            Err((_, error)) => return Err(error).context("could not lock the home folder"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn wait_for_signal() -> Result<()> {

@@ -55,8 +55,12 @@ impl Home {
     pub fn running(&self) -> Option<i32> {
         let pid: i32 = std::fs::read_to_string(self.join("arcus.pid")).ok()?.trim().parse().ok()?;
         let lock = self.join("arcus.lock");
-        let mut files = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
-        files.any(|file| std::fs::read_link(file.path()).is_ok_and(|target| target == lock)).then_some(pid)
+        let is_lock = |file: std::fs::DirEntry| std::fs::read_link(file.path()).is_ok_and(|target| target == lock);
+        // Each thread is asked: those of a process that is being ended close their files one after the other.
+        let mut threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+        let runs = threads
+            .any(|thread| std::fs::read_dir(thread.path().join("fd")).is_ok_and(|files| files.flatten().any(is_lock)));
+        runs.then_some(pid)
     }
 
     /// Removes a file.

@@ -146,8 +146,9 @@ pub fn authorize(ctx: &OpCtx, action: Action, target: &Target) -> Result<(), Den
     };
     let in_scope = match (ctx.scope, target.project_id) {
         (Scope::Project { project_id, .. }, Some(wanted)) => project_id == wanted,
-        (Scope::Domain { .. }, None) => same_domain(ctx, target),
-        (Scope::Unscoped | Scope::System | Scope::Domain { .. }, Some(_)) => return forbidden,
+        // A domain is managed from the domain; what a project holds is reached from inside the project alone.
+        (Scope::Domain { .. }, None) if action.rule == Rule::Manager => same_domain(ctx, target),
+        (Scope::Unscoped | Scope::System, Some(_)) | (Scope::Domain { .. }, _) => return forbidden,
         (Scope::Project { .. } | Scope::Unscoped | Scope::System, None) => return forbidden,
     };
     if !in_scope {
@@ -202,6 +203,18 @@ mod tests {
             authorize(&reader, action(Rule::ProjectMember), &Target::project(mine)),
             Err(Denied::Forbidden(_))
         ));
+    }
+
+    #[test]
+    fn a_token_for_a_domain_manages_it_and_reaches_nothing_in_projects() {
+        let domain_id = DomainId::DEFAULT;
+        let manager = OpCtx { scope: Scope::Domain { domain_id }, ..user(ProjectId::new(), Role::Manager) };
+        assert_eq!(authorize(&manager, action(Rule::Manager), &Target::domain(domain_id)), Ok(()));
+        for rule in [Rule::ProjectReader, Rule::ProjectMember] {
+            for target in [Target::own(&manager), Target::project(ProjectId::new())] {
+                assert!(matches!(authorize(&manager, action(rule), &target), Err(Denied::Forbidden(_))));
+            }
+        }
     }
 
     #[test]

@@ -20,7 +20,8 @@ pub struct Guest {
 
 impl Guest {
     fn new(made: &Value, name: &str, key: &Path) -> Self {
-        let field = |field: &str| made[name][field].as_str().unwrap_or_else(|| panic!("{name} has no {field}")).to_owned();
+        let field =
+            |field: &str| made[name][field].as_str().unwrap_or_else(|| panic!("{name} has no {field}")).to_owned();
         let floating = field("floating");
         let ssh = Ssh::new(key, &floating);
         Self { name: name.to_owned(), id: field("id"), fixed: field("fixed"), mac: field("mac"), floating, ssh }

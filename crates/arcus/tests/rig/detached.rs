@@ -76,7 +76,8 @@ impl Detached {
 
     fn take_down(&self, options: &[&str]) -> Result<()> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_arcus"));
-        let done = command.arg("down").arg("--home").arg(&self.home).args(options).env_remove("ARCUS_KEEP_DATA").output()?;
+        let done =
+            command.arg("down").arg("--home").arg(&self.home).args(options).env_remove("ARCUS_KEEP_DATA").output()?;
         ensure!(done.status.success(), "arcus down: {}", String::from_utf8_lossy(&done.stderr));
         Ok(())
     }

@@ -48,6 +48,7 @@ fn allowed(ctx: &OpCtx, action: Action, server: &Server) -> Result<(), EngineErr
     match authorize(ctx, action, &Target::project(server.project_id)) {
         Ok(()) => Ok(()),
         Err(Denied::Hidden) => Err(no_server(server.id)),
+        Err(Denied::Forbidden(_)) if ctx.project_id() != Some(server.project_id) => Err(no_server(server.id)),
         Err(denied) => Err(denied.into()),
     }
 }

@@ -155,12 +155,7 @@ impl Tx {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn node_facts_set(
-        &self,
-        id: NodeId,
-        facts: &NodeFacts,
-        caps: (u64, u64, u64),
-    ) -> Result<(), StoreError> {
+    pub async fn node_facts_set(&self, id: NodeId, facts: &NodeFacts, caps: (u64, u64, u64)) -> Result<(), StoreError> {
         let (vcpus, memory_mib, disk_gib) = caps;
         self.exec(
             "UPDATE nodes SET facts = $2, vcpus_cap = $3, memory_mib_cap = $4, disk_gib_cap = $5, seen_at = $6, updated_at = $6
@@ -184,13 +179,7 @@ impl Tx {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn node_claim(
-        &self,
-        id: NodeId,
-        vcpus: u64,
-        memory_mib: u64,
-        disk_gib: u64,
-    ) -> Result<bool, StoreError> {
+    pub async fn node_claim(&self, id: NodeId, vcpus: u64, memory_mib: u64, disk_gib: u64) -> Result<bool, StoreError> {
         let changed = self
             .exec(
                 "UPDATE nodes SET vcpus_used = vcpus_used + $2, memory_mib_used = memory_mib_used + $3,
@@ -207,13 +196,7 @@ impl Tx {
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn node_release(
-        &self,
-        id: NodeId,
-        vcpus: u64,
-        memory_mib: u64,
-        disk_gib: u64,
-    ) -> Result<(), StoreError> {
+    pub async fn node_release(&self, id: NodeId, vcpus: u64, memory_mib: u64, disk_gib: u64) -> Result<(), StoreError> {
         self.exec(
             "UPDATE nodes SET vcpus_used = vcpus_used - $2, memory_mib_used = memory_mib_used - $3,
              disk_gib_used = disk_gib_used - $4 WHERE id = $1",

@@ -1,6 +1,7 @@
 //! From a token to the context of an operation.
 
 use crate::{ApiError, App};
+use arcus_types::policy::{Action, Denied, Rule, Target, authorize};
 use arcus_types::{Actor, NodeId, OpCtx};
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
@@ -14,9 +15,26 @@ pub struct PeerNode(pub NodeId);
 pub struct MaybeCtx(Result<OpCtx, ApiError>);
 
 impl MaybeCtx {
-    /// Whether nobody has been recognised.
-    pub fn is_anonymous(&self) -> bool {
-        self.0.as_ref().map_or(true, |ctx| ctx.actor == Actor::Anonymous)
+    /// Whether the caller may ask for this at all. Rules that look at the target are left to the engine.
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub fn may_ask(&self, action: Action) -> Result<(), Denied> {
+        let ctx = self.0.as_ref().ok().filter(|ctx| ctx.actor != Actor::Anonymous);
+        match (action.rule, ctx) {
+            (Rule::Public, _) => Ok(()),
+            (_, None) => Err(Denied::Anonymous),
+            (Rule::Node | Rule::Admin, Some(ctx)) => authorize(ctx, action, &Target::default()),
+            (
+                Rule::Authenticated
+                | Rule::ProjectReader
+                | Rule::ProjectMember
+                | Rule::Manager
+                | Rule::SameUser
+                | Rule::DomainReader,
+                Some(_),
+            ) => Ok(()),
+        }
     }
 }
 

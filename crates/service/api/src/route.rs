@@ -7,7 +7,7 @@
 use crate::auth::{self, MaybeCtx};
 use crate::microversion::{self, Microversion};
 use crate::{ApiError, App};
-use arcus_types::policy::{Action, Rule};
+use arcus_types::policy::{Action, Denied};
 use arcus_types::{OpCtx, RequestId};
 use axum::Router;
 use axum::extract::{Request, State};
@@ -66,13 +66,13 @@ pub fn router(app: App, routes: Vec<Route>) -> Router {
         .with_state(app)
 }
 
-/// Turns an anonymous caller away from what is not public, before a byte of the body is read.
+/// Turns a caller away whom the rule refuses whatever the target is, before a byte of the body is read: nobody from what
+/// is not public, and all but nodes and administrators from what is theirs.
 async fn guard(action: Action, request: Request, next: Next) -> Response {
-    let anonymous = request.extensions().get::<MaybeCtx>().is_none_or(MaybeCtx::is_anonymous);
-    if action.rule != Rule::Public && anonymous {
-        return ApiError::unauthorized().into_response();
+    match request.extensions().get::<MaybeCtx>().map_or(Err(Denied::Anonymous), |ctx| ctx.may_ask(action)) {
+        Ok(()) => next.run(request).await,
+        Err(denied) => ApiError::from(denied).into_response(),
     }
-    next.run(request).await
 }
 
 /// What surrounds every request: ids, the caller, the microversion, the error's body, a line in the log.

@@ -5,7 +5,7 @@ use crate::domains::domain_of;
 use crate::{Identity, IdentityError};
 use arcus_store::{Assignment, AssignmentFilter, Revoked, RoleActor, RoleTarget};
 use arcus_types::policy::{Action, Denied, Target, authorize, identity as policy};
-use arcus_types::{DomainId, Name, OpCtx, Role, RoleId, Scope};
+use arcus_types::{Name, OpCtx, Role, RoleId, Scope};
 use serde_json::json;
 
 /// One role that somebody holds somewhere, as a list shows it.
@@ -133,27 +133,22 @@ impl Identity {
         actor: RoleActor,
         target: RoleTarget,
     ) -> Result<(), IdentityError> {
-        let Some(target_domain) = self.target_domain(target).await? else {
-            return if ctx.is_admin() { self.actor_find(actor).await.map(drop) } else { refuse(action) };
+        match target {
+            RoleTarget::Project(id) => drop(self.project_reachable(ctx, action, id).await?),
+            RoleTarget::Domain(id) => {
+                authorize(ctx, action, &Target::domain(id))?;
+                self.domain_find(id).await?;
+            }
+            RoleTarget::System if ctx.is_admin() => {}
+            RoleTarget::System => return refuse(action),
+        }
+        let domain_id = match actor {
+            RoleActor::User(id) => self.store().user_get(id).await?.map(|user| user.domain_id),
+            RoleActor::Group(id) => self.store().group_get(id).await?.map(|group| group.domain_id),
         };
-        authorize(ctx, action, &Target::domain(target_domain))?;
-        let actor_domain = self.actor_find(actor).await?;
-        Ok(authorize(ctx, action, &Target::domain(actor_domain))?)
-    }
-
-    async fn target_domain(&self, target: RoleTarget) -> Result<Option<DomainId>, IdentityError> {
-        Ok(match target {
-            RoleTarget::Project(id) => Some(self.project_find(id).await?.domain_id),
-            RoleTarget::Domain(id) => Some(self.domain_find(id).await?.id),
-            RoleTarget::System => None,
-        })
-    }
-
-    async fn actor_find(&self, actor: RoleActor) -> Result<DomainId, IdentityError> {
-        Ok(match actor {
-            RoleActor::User(id) => self.user_find(id).await?.domain_id,
-            RoleActor::Group(id) => self.group_find(id).await?.domain_id,
-        })
+        authorize(ctx, action, &Target { domain_id, ..Target::default() })?;
+        let (kind, id) = subject(actor);
+        domain_id.map(drop).ok_or_else(|| IdentityError::not_found(kind, id))
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::domains::domain_of;
 use crate::{Identity, IdentityError, text_check};
 use arcus_store::{DomainKey, Project, ProjectChange, ProjectFilter, ProjectKey, Revoked};
-use arcus_types::policy::{Target, authorize, identity as policy};
+use arcus_types::policy::{Action, Target, authorize, identity as policy};
 use arcus_types::{DomainId, Name, OpCtx, ProjectId, Scope, Timestamp, UserId};
 use serde_json::json;
 
@@ -62,9 +62,12 @@ impl Identity {
     ) -> Result<(DomainId, Option<ProjectId>), IdentityError> {
         let Some(parent_id) = new.parent_id else { return Ok((new.domain_id.unwrap_or(domain_of(ctx)), None)) };
         let (domain_id, parent) = match self.store().domain_get(DomainKey::Id(DomainId(parent_id.0))).await? {
-            Some(domain) => (domain.id, None),
+            Some(domain) => {
+                authorize(ctx, policy::PROJECT_CREATE, &Target::domain(domain.id))?;
+                (domain.id, None)
+            }
             None => {
-                let parent = self.project_find(parent_id).await?;
+                let parent = self.project_reachable(ctx, policy::PROJECT_CREATE, parent_id).await?;
                 (parent.domain_id, Some(parent))
             }
         };
@@ -106,13 +109,23 @@ impl Identity {
                 authorize(ctx, policy::PROJECT_GET, &Target::project(id))?;
                 self.project_find(id).await?
             }
-            Scope::Domain { .. } => {
-                let found = self.project_find(id).await?;
-                authorize(ctx, policy::PROJECT_GET, &Target::domain(found.domain_id))?;
-                found
-            }
+            // Who may list a domain's projects may see one of them.
+            Scope::Domain { .. } => self.project_reachable(ctx, policy::PROJECT_LIST, id).await?,
         };
         Ok(found)
+    }
+
+    /// The project, if the caller may do this to what its domain holds. Who may not is not told whether there is one.
+    pub(crate) async fn project_reachable(
+        &self,
+        ctx: &OpCtx,
+        action: Action,
+        id: ProjectId,
+    ) -> Result<Project, IdentityError> {
+        let found = self.store().project_get(ProjectKey::Id(id)).await?.map(|p| p.project);
+        let domain_id = found.as_ref().map(|p| p.domain_id);
+        authorize(ctx, action, &Target { domain_id, ..Target::default() })?;
+        found.ok_or_else(|| IdentityError::not_found("project", id))
     }
 
     pub(crate) async fn project_find(&self, id: ProjectId) -> Result<Project, IdentityError> {
@@ -137,8 +150,7 @@ impl Identity {
         id: ProjectId,
         change: ProjectChange,
     ) -> Result<Project, IdentityError> {
-        let found = self.project_find(id).await?;
-        authorize(ctx, policy::PROJECT_UPDATE, &Target::domain(found.domain_id))?;
+        self.project_reachable(ctx, policy::PROJECT_UPDATE, id).await?;
         text_check(change.description.as_deref())?;
         let disables = change.enabled == Some(false);
         if disables && self.has_children(id, Some(true)).await? {
@@ -161,8 +173,7 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::Denied`], [`IdentityError::NotFound`], [`IdentityError::Forbidden`] while others lie below it.
     pub async fn project_delete(&self, ctx: &OpCtx, id: ProjectId) -> Result<(), IdentityError> {
-        let found = self.project_find(id).await?;
-        authorize(ctx, policy::PROJECT_DELETE, &Target::domain(found.domain_id))?;
+        let found = self.project_reachable(ctx, policy::PROJECT_DELETE, id).await?;
         if self.has_children(id, None).await? {
             return Err(IdentityError::Forbidden("Cannot delete a project while others lie below it.".to_owned()));
         }

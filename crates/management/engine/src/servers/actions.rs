@@ -177,6 +177,7 @@ impl Engine {
         id: ServerId,
         wish: RebuildWish,
     ) -> Result<(Server, String), EngineError> {
+        self.server_seen(self.store(), ctx, compute::SERVER_REBUILD, id, false).await?;
         let image = self.image_for_boot(ctx, wish.image_id).await?;
         let password = wish.admin_password.clone().unwrap_or_else(super::create::password);
         let key = match &wish.key_name {

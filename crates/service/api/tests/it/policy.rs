@@ -7,6 +7,7 @@
 mod compute;
 mod identity;
 mod image;
+mod naming;
 mod network;
 mod root;
 mod things;
@@ -161,12 +162,18 @@ impl Case {
         self.route.split_once(' ').unwrap().0.parse().unwrap()
     }
 
+    /// The path without the query string.
     fn path(&self) -> String {
         let mut path = self.route.split_once(' ').unwrap().1.to_owned();
         for (word, text) in &self.with {
             path = path.replace(&format!("{{{word}}}"), text);
         }
-        if self.query.is_empty() { path } else { format!("{path}?{}", self.query) }
+        path
+    }
+
+    /// Whether the call names something of the project, domain or user `demo`, other than to search for it.
+    fn touches(&self, vars: &Vars) -> bool {
+        vars.touched(&[&self.path(), self.body, self.header.map_or("", |(_, value)| value)])
     }
 
     fn reads(&self) -> bool {
@@ -186,14 +193,19 @@ impl Case {
         })
     }
 
-    /// What the rule has in store for a caller; `touches` says that the call names something of the project or domain.
-    /// `None` where nothing follows from the rule.
-    fn wanted(&self, rule: Rule, who: Who, touches: bool) -> Option<Wanted> {
+    fn uri(&self) -> String {
+        if self.query.is_empty() { self.path() } else { format!("{}?{}", self.path(), self.query) }
+    }
+
+    /// What the rule has in store for a caller; `None` where nothing follows from the rule.
+    fn wanted(&self, rule: Rule, who: Who, vars: &Vars) -> Option<Wanted> {
         if who == self.allowed(rule) || self.also.contains(&who) {
             return Some(Wanted::Granted);
         }
+        let touches = self.touches(vars);
         let apart = if touches { Wanted::Refused } else { Wanted::Apart };
-        let own = if touches { Wanted::Refused } else { Wanted::Own };
+        // A list of what matches something of the project's is empty, or refused.
+        let own = if !touches && !vars.touched(&[self.query]) { Wanted::Own } else { apart };
         let wanted = match (rule, who) {
             (Rule::Public, Who::Nobody) => Wanted::Granted,
             (Rule::Public, _) | (_, Who::Himself) => return None,
@@ -206,7 +218,7 @@ impl Case {
             (Rule::ProjectReader, Who::Rival | Who::Unscoped | Who::Warden | Who::Manager) => apart,
             (Rule::ProjectMember, Who::Reader) => Wanted::Forbidden,
             (Rule::ProjectMember, Who::Rival | Who::Unscoped | Who::Warden | Who::Manager) => Wanted::Refused,
-            (Rule::SameUser, Who::Admin) => return None,
+            (Rule::SameUser, Who::Admin | Who::Unscoped) => return None,
             (Rule::SameUser, _) => apart,
             (Rule::Manager, Who::Reader | Who::Member | Who::Warden) => Wanted::Forbidden,
             (Rule::Manager, Who::Rival) => apart,
@@ -217,7 +229,7 @@ impl Case {
             (Rule::DomainReader, Who::Warden | Who::Manager | Who::Admin) => Wanted::Granted,
             (Rule::DomainReader, Who::Rival) => apart,
             (Rule::DomainReader, Who::Stranger | Who::Unscoped | Who::Reader | Who::Member) => Wanted::Refused,
-            (Rule::Admin, Who::Reader | Who::Member | Who::Manager) => Wanted::Forbidden,
+            (Rule::Admin, Who::Reader | Who::Member) => Wanted::Forbidden,
             (Rule::Admin, _) => Wanted::Refused,
         };
         Some(wanted)
@@ -279,12 +291,11 @@ async fn walk(cases: Vec<Case>) {
 
 async fn run(world: &mut World, case: &Case, rule: Rule, wrong: &mut Vec<String>) {
     let vars = if case.reads() { world.shown(case.thing).await } else { world.make(case.thing).await };
-    let touches = vars.touched(&[&case.path(), case.body, case.header.map_or("", |(_, value)| value)]);
     let allowed = case.allowed(rule);
     for who in Who::ALL.into_iter().filter(|who| *who != allowed).chain([allowed]) {
-        let Some(wanted) = case.wanted(rule, who, touches) else { continue };
+        let Some(wanted) = case.wanted(rule, who, &vars) else { continue };
         // What changes something is done only once, and by others only to what is their own.
-        if wanted == Wanted::Granted && who != allowed && !case.reads() && touches {
+        if wanted == Wanted::Granted && who != allowed && !case.reads() && case.touches(&vars) {
             continue;
         }
         let before = audit_count(&world.nova.cloud.store).await;
@@ -294,9 +305,9 @@ async fn run(world: &mut World, case: &Case, rule: Rule, wrong: &mut Vec<String>
         if wanted == Wanted::Refused && who == Who::Stranger {
             told.absent = Some(call(world, case, who, &vars.absent()).await.0.status.as_u16());
         }
-        if let Some(problem) = problem(case, who == allowed, wanted, touches, &vars, &told) {
+        if let Some(problem) = problem(case, who == allowed, wanted, &vars, &told) {
             let text: String = String::from_utf8_lossy(&answer.bytes).chars().take(160).collect();
-            let (status, path) = (answer.status.as_u16(), vars.fill(&case.path()));
+            let (status, path) = (answer.status.as_u16(), vars.fill(&case.uri()));
             let (method, body) = (case.method(), case.body);
             wrong.push(format!("{method} {path} {body} as {who:?} ({rule:?}): {problem}; got {status} {text}"));
         }
@@ -312,10 +323,15 @@ struct Told<'a> {
 }
 
 /// What is wrong with an answer.
-fn problem(case: &Case, last: bool, wanted: Wanted, touches: bool, vars: &Vars, told: &Told<'_>) -> Option<String> {
+fn problem(case: &Case, last: bool, wanted: Wanted, vars: &Vars, told: &Told<'_>) -> Option<String> {
     let status = told.answer.status.as_u16();
     let text = String::from_utf8_lossy(&told.answer.bytes);
-    let leaked = || vars.secrets().find(|secret| text.contains(*secret)).map(|s| format!("the answer tells of {s}"));
+    // What the caller asked for may be repeated to it.
+    let asked = vars.fill(case.query);
+    let leaked = || {
+        let found = vars.secrets().find(|secret| text.contains(*secret) && !asked.contains(*secret));
+        found.map(|secret| format!("the answer tells of {secret}"))
+    };
     let refused = matches!(status, 403 | 404);
     // What a body names and the caller does not see makes it a bad request, as if it were not there.
     let in_body = told.absent == Some(status) && !vars.touched(&[&case.path()]);
@@ -335,7 +351,7 @@ fn problem(case: &Case, last: bool, wanted: Wanted, touches: bool, vars: &Vars, 
         Wanted::Own if status != case.success => Some(format!("wanted {} for one's own", case.success)),
         Wanted::Apart | Wanted::Own => leaked(),
         Wanted::Granted if status != case.success => Some(format!("wanted {}", case.success)),
-        Wanted::Granted if last && case.reads() && !touches => {
+        Wanted::Granted if last && case.reads() && !case.path().contains("{id}") && !case.touches(vars) => {
             let shown = vars.get("id").is_none_or(|id| text.contains(id));
             (!shown).then(|| "the list does not hold what was made".into())
         }
@@ -345,7 +361,7 @@ fn problem(case: &Case, last: bool, wanted: Wanted, touches: bool, vars: &Vars, 
 
 async fn call(world: &World, case: &Case, who: Who, vars: &Vars) -> (Answer, bool) {
     let vars = vars.with_fresh(world.word());
-    let mut request = Request::builder().method(case.method()).uri(vars.fill(&case.path()));
+    let mut request = Request::builder().method(case.method()).uri(vars.fill(&case.uri()));
     let version = format!("compute {}", case.version);
     request = request.header("openstack-api-version", version);
     match case.header {

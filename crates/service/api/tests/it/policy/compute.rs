@@ -7,11 +7,12 @@ use super::things::Thing::{
 use super::{Case, case, walk};
 use arcus_types::policy::{Rule, compute as policy};
 
-const SERVER: &str = r#"{"server":{"name":"{fresh}","imageRef":"{image}","flavorRef":"1","networks":[{"uuid":"{lan}"}]}}"#;
+const SERVER: &str =
+    r#"{"server":{"name":"{fresh}","imageRef":"{image}","flavorRef":"1","networks":[{"uuid":"{lan}"}]}}"#;
 const FORCED: &str = r#"{"server":{"name":"{fresh}","imageRef":"{image}","flavorRef":"1","networks":[{"uuid":"{lan}"}],
     "availability_zone":"nova:node-1"}}"#;
 const STOPPED: super::Thing = ServerAfter(&["os-stop"]);
-const RESIZED: super::Thing = ServerAfter(&["resize"]);
+const RESIZED: super::Thing = ServerAfter(&["os-stop", "resize"]);
 
 pub fn cases() -> Vec<Case> {
     let mut cases = vec![
@@ -74,7 +75,6 @@ fn actions() -> Vec<Case> {
         act(RESIZED, 202, r#"{"revertResize":null}"#).rule(policy::SERVER_RESIZE.rule),
         act(Server, 202, r#"{"rebuild":{"imageRef":"{image}"}}"#).rule(policy::SERVER_REBUILD.rule),
         act(Server, 202, r#"{"createImage":{"name":"{fresh}"}}"#).rule(policy::SERVER_SNAPSHOT.rule),
-        act(Server, 202, r#"{"changePassword":{"adminPass":"secret"}}"#).rule(policy::SERVER_PASSWORD.rule),
         act(ServerAfter(&["group"]), 202, r#"{"removeSecurityGroup":{"name":"wide"}}"#)
             .rule(policy::SERVER_SECURITY_GROUPS_WRITE.rule),
         act(ServerAfter(&["group"]), 202, r#"{"addSecurityGroup":{"name":"default"}}"#)

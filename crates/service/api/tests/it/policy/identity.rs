@@ -1,8 +1,9 @@
 //! The identity API.
 
-use super::Who::{Admin, Himself, Manager, Member, Nobody, Reader, Stranger, Unscoped, Warden};
+use super::Who::{Admin, Himself, Manager, Member, Nobody, Reader, Stranger, Warden};
 use super::things::Thing::{
-    ApplicationCredential, Assigned, Domain, DomainDisabled, Group, GroupWithPerson, Nothing, Person, Project, Role, Token,
+    ApplicationCredential, Assigned, Domain, DomainDisabled, Group, GroupWithPerson, Nothing, Person, Project, Role,
+    Token,
 };
 use super::{Case, case, walk};
 
@@ -17,9 +18,8 @@ pub fn cases() -> Vec<Case> {
         case("GET /identity/v3", Nothing, 200),
         case("GET /identity/v3/", Nothing, 200),
         case("POST /identity/v3/auth/tokens", Person, 201).body(LOG_IN).by(Nobody),
-        // The same user with another token.
-        case("GET /identity/v3/auth/tokens", Token, 200).header(SUBJECT.0, SUBJECT.1).also(&[Unscoped]),
-        case("DELETE /identity/v3/auth/tokens", Token, 204).header(SUBJECT.0, SUBJECT.1).also(&[Unscoped]),
+        case("GET /identity/v3/auth/tokens", Token, 200).header(SUBJECT.0, SUBJECT.1),
+        case("DELETE /identity/v3/auth/tokens", Token, 204).header(SUBJECT.0, SUBJECT.1),
         case("GET /identity/v3/auth/catalog", Nothing, 200),
         case("GET /identity/v3/auth/projects", Nothing, 200),
         case("GET /identity/v3/auth/domains", Nothing, 200),
@@ -54,8 +54,7 @@ fn places() -> Vec<Case> {
         case("POST /identity/v3/projects", Nothing, 201).body(r#"{"project":{"name":"{fresh}"}}"#),
         case("POST /identity/v3/projects", Nothing, 201)
             .body(r#"{"project":{"name":"{fresh}","domain_id":"{domain}"}}"#),
-        case("POST /identity/v3/projects", Project, 201)
-            .body(r#"{"project":{"name":"{fresh}","parent_id":"{id}"}}"#),
+        case("POST /identity/v3/projects", Project, 201).body(r#"{"project":{"name":"{fresh}","parent_id":"{id}"}}"#),
         case("GET /identity/v3/projects/{project_id}", Nothing, 200)
             .with("project_id", "{project}")
             .also(&[Warden, Manager]),
@@ -81,12 +80,15 @@ fn users() -> Vec<Case> {
         case("POST /identity/v3/users/{user_id}/password", Person, 204)
             .body(r#"{"user":{"original_password":"{password}","password":"another"}}"#)
             .by(Himself),
-        case(CREDENTIALS, ApplicationCredential, 200).also(&[Unscoped]),
+        case(CREDENTIALS, ApplicationCredential, 200),
         case("POST /identity/v3/users/{user_id}/application_credentials", ApplicationCredential, 201)
             .body(r#"{"application_credential":{"name":"{fresh}"}}"#),
-        case(ONE, ApplicationCredential, 200).also(&[Unscoped]),
-        case("DELETE /identity/v3/users/{user_id}/application_credentials/{application_credential_id}",
-            ApplicationCredential, 204).also(&[Unscoped]),
+        case(ONE, ApplicationCredential, 200),
+        case(
+            "DELETE /identity/v3/users/{user_id}/application_credentials/{application_credential_id}",
+            ApplicationCredential,
+            204,
+        ),
     ]
 }
 

@@ -22,7 +22,7 @@ pub fn cases() -> Vec<Case> {
         case("GET /image/v2/images", Image, 200).query("owner={project}&visibility=all"),
         case("POST /image/v2/images", Nothing, 201).body(r#"{"name":"{fresh}"}"#),
         case("POST /image/v2/images", Nothing, 201).body(r#"{"owner":"{project}"}"#),
-        case("POST /image/v2/images", Nothing, 201).body(r#"{"owner":"{elsewhere}"}"#).rule(Rule::Admin),
+        case("POST /image/v2/images", Nothing, 201).body(r#"{"owner":"{admins}"}"#).rule(Rule::Admin),
         case("POST /image/v2/images", Nothing, 201).body(r#"{"visibility":"public"}"#).rule(Rule::Admin),
         case("GET /image/v2/images/{id}", Image, 200),
         case("PATCH /image/v2/images/{id}", Image, 200)
@@ -34,7 +34,7 @@ pub fn cases() -> Vec<Case> {
             .rule(Rule::Admin),
         case("PATCH /image/v2/images/{id}", Image, 200)
             .header(PATCH.0, PATCH.1)
-            .body(r#"[{"op":"replace","path":"/owner","value":"{elsewhere}"}]"#)
+            .body(r#"[{"op":"replace","path":"/owner","value":"{admins}"}]"#)
             .rule(Rule::Admin),
         case("DELETE /image/v2/images/{id}", Image, 204),
         case("POST /image/v2/images/{id}/actions/deactivate", Image, 204),
@@ -44,13 +44,12 @@ pub fn cases() -> Vec<Case> {
         case("PUT /image/v2/images/{id}/tags/{tag}", Image, 204).with("tag", "new"),
         case("DELETE /image/v2/images/{id}/tags/{tag}", Image, 204).with("tag", "t"),
         case("GET /image/v2/images/{id}/members", Image, 200),
-        case("POST /image/v2/images/{id}/members", Image, 200).body(r#"{"member":"{elsewhere}"}"#),
+        case("POST /image/v2/images/{id}/members", Image, 200).body(r#"{"member":"{admins}"}"#),
         case("GET /image/v2/images/{id}/members/{member}", ImageOffered, 200).with("member", "{project}"),
         case("PUT /image/v2/images/{id}/members/{member}", ImageOffered, 200)
             .with("member", "{project}")
             .body(r#"{"status":"accepted"}"#),
-        case("DELETE /image/v2/images/{id}/members/{member}", ImageShared, 204)
-            .with("member", "{elsewhere}"),
+        case("DELETE /image/v2/images/{id}/members/{member}", ImageShared, 204).with("member", "{admins}"),
     ]
 }
 

@@ -1,7 +1,8 @@
 //! The network API.
 
 use super::things::Thing::{
-    FloatingIp, Network, Nothing, Port, Router, RouterAndSubnet, RouterWithLeg, SecurityGroup, SecurityGroupRule, Subnet, SubnetPool,
+    FloatingIp, Network, Nothing, Port, Router, RouterAndSubnet, RouterWithLeg, SecurityGroup, SecurityGroupRule,
+    Subnet, SubnetPool,
 };
 use super::{Case, case, walk};
 use arcus_types::policy::Rule;

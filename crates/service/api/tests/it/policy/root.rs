@@ -5,6 +5,7 @@ use super::things::Thing::{Image, JoinToken, Nothing, Server, Snapshot};
 use super::{Case, case, walk};
 
 const NO_SOCKET: &str = "a WebSocket needs a connection, and these requests come without one";
+const NO_DISK: &str = "these bytes are no qcow2 image, which only the node that may send them is told";
 const RENEW: &str = r#"{"csr_pem":"{csr}"}"#;
 const JOIN: &str = r#"{"token":"{join_token}","name":"node-2","csr_pem":"{csr}"}"#;
 const REPORT: &str = r#"{"spec_generation":0,"servers":[],"snapshots":[],"ports_up":[],"network_faults":[],
@@ -19,7 +20,7 @@ pub fn cases() -> Vec<Case> {
         case("POST /agent/v1/renew", Nothing, 200).body(RENEW),
         case("GET /agent/v1/spec", Server, 200).query("after=0"),
         case("GET /agent/v1/images/{id}", Image, 200),
-        case("PUT /agent/v1/images/{id}", Snapshot, 204).body("the bytes of a disk"),
+        case("PUT /agent/v1/images/{id}", Snapshot, 400).body("the bytes of a disk").because(NO_DISK),
         case("POST /agent/v1/report", Nothing, 204).body(REPORT),
         case("GET /agent/v1/relays/{id}", Server, 426).because(NO_SOCKET),
         case("GET /console/serial", Nothing, 426).query("token=none").by(Nobody).because(NO_SOCKET),

@@ -28,7 +28,7 @@ pub enum Thing {
     ImageQueued,
     Image,
     ImageDeactivated,
-    /// An image that is shared with `{elsewhere}`.
+    /// An image that is shared with the project `{admins}`.
     ImageShared,
     /// An image of the project `admin` that is offered to the project `demo`.
     ImageOffered,
@@ -65,7 +65,7 @@ pub enum Thing {
 
 /// What stands for the `{words}` of a case.
 #[derive(Debug, Clone, Default)]
-pub struct Vars(BTreeMap<&'static str, Var>);
+pub struct Vars(BTreeMap<String, Var>);
 
 #[derive(Debug, Clone)]
 struct Var {
@@ -84,11 +84,11 @@ enum Kind {
 }
 
 impl Vars {
-    fn set(&mut self, name: &'static str, kind: Kind, text: impl Into<String>) {
-        self.0.insert(name, Var { text: text.into(), kind });
+    fn set(&mut self, name: &str, kind: Kind, text: impl Into<String>) {
+        self.0.insert(name.to_owned(), Var { text: text.into(), kind });
     }
 
-    fn secret(&mut self, name: &'static str, text: impl Into<String>) {
+    fn secret(&mut self, name: &str, text: impl Into<String>) {
         self.set(name, Kind::Secret, text);
     }
 
@@ -125,6 +125,21 @@ impl Vars {
             var.text = if var.text.contains('-') { id } else { id.replace('-', "") };
         }
         absent
+    }
+
+    /// The same under names that begin with this, as something that need not be hidden.
+    pub fn renamed(&self, prefix: &str) -> Self {
+        let rename =
+            |(name, var): (&String, &Var)| (format!("{prefix}{name}"), Var { kind: Kind::Common, ..var.clone() });
+        Self(self.0.iter().map(rename).collect())
+    }
+
+    /// These, and others where these have none.
+    pub fn merged(mut self, others: &Self) -> Self {
+        for (name, var) in &others.0 {
+            self.0.entry(name.clone()).or_insert_with(|| var.clone());
+        }
+        self
     }
 
     /// The same with a word for `{fresh}`.
@@ -238,6 +253,7 @@ impl World {
         base.secret("lan", &self.nova.network);
         base.set("domain", Kind::Known, "default");
         base.set("public", Kind::Common, public.to_string());
+        base.set("admins", Kind::Common, owner.to_string());
         base.set("elsewhere", Kind::Common, cloud.id_of("projects", "elsewhere").await);
         base.set("node", Kind::Common, self.nova.node.to_string());
         base.set("member_role", Kind::Common, cloud.id_of("roles", "member").await);
@@ -338,8 +354,71 @@ impl World {
 
     /// Makes one thing of the network API; its id.
     async fn net(&self, kind: &str, collection: &str, attributes: Value) -> String {
-        let made = self.demo("POST", &format!("/network/v2.0/{collection}"), json!({ kind: attributes })).await;
+        self.net_of(Who::Member, kind, collection, attributes).await
+    }
+
+    async fn net_of(&self, who: Who, kind: &str, collection: &str, attributes: Value) -> String {
+        let made = self.by(who, "POST", &format!("/network/v2.0/{collection}"), json!({ kind: attributes })).await;
         id(&made[kind])
+    }
+
+    /// One of each thing that others could name, all of one project.
+    pub async fn holdings(&self, who: Who) -> Vars {
+        let mut vars = Vars::default();
+        let net = async |kind, collection, attributes| self.net_of(who, kind, collection, attributes).await;
+        let network = net("network", "networks", json!({ "name": "n" })).await;
+        let on = async |cidr: &str| {
+            let subnet = json!({ "network_id": network, "ip_version": 4, "cidr": cidr });
+            self.net_of(who, "subnet", "subnets", subnet).await
+        };
+        let routed = on("10.20.0.0/24").await;
+        vars.secret("subnet", on("10.21.0.0/24").await);
+        let third = on("10.22.0.0/24").await;
+        let port = async |subnet: &str| {
+            let port = json!({ "network_id": network, "fixed_ips": [{ "subnet_id": subnet }] });
+            self.net_of(who, "port", "ports", port).await
+        };
+        vars.secret("routed_port", port(&routed).await);
+        vars.secret("port", port(&third).await);
+        vars.secret("free_port", port(&routed).await);
+        vars.secret("spare_port", port(&routed).await);
+        let pool = json!({ "name": "p", "prefixes": ["10.80.0.0/16"], "default_prefixlen": 24 });
+        vars.secret("pool", net("subnetpool", "subnetpools", pool).await);
+        let public = self.base.get("public").unwrap();
+        let gateway = json!({ "name": "r", "external_gateway_info": { "network_id": public } });
+        let router = net("router", "routers", gateway).await;
+        let path = format!("/network/v2.0/routers/{router}/add_router_interface");
+        self.by(who, "PUT", &path, json!({ "subnet_id": routed })).await;
+        vars.secret("router", router);
+        vars.secret("group", net("security_group", "security-groups", json!({ "name": self.word() })).await);
+        vars.secret("network", network);
+        vars.set("public", Kind::Common, public);
+        self.computing(who, &mut vars).await;
+        vars
+    }
+
+    async fn computing(&self, who: Who, vars: &mut Vars) {
+        let (word, nova) = (self.word(), "/compute/v2.1");
+        let body = json!({ "name": word, "disk_format": "raw", "container_format": "bare", "visibility": "private" });
+        let image = id(&self.by(who, "POST", "/image/v2/images", body).await);
+        let headers = [("content-type", "application/octet-stream")];
+        let path = format!("/image/v2/images/{image}/file");
+        let sent = self.nova.cloud.send("PUT", &path, &self.tokens[&who], &headers, vec![7_u8; 512]).await;
+        assert_eq!(sent.status.as_u16(), 204);
+        self.by(who, "POST", &format!("{nova}/os-keypairs"), json!({ "keypair": { "name": word } })).await;
+        vars.secret("keypair", word);
+        let group = json!({ "server_group": { "name": "g", "policies": ["affinity"] } });
+        let group = self.by(who, "POST", &format!("{nova}/os-server-groups"), group).await;
+        vars.secret("server_group", id(&group["server_group"]));
+        let network = vars.get("network").unwrap();
+        let body = json!({ "server": { "name": "s", "imageRef": image, "flavorRef": "1",
+            "networks": [{ "uuid": network }] } });
+        let server = self.by(who, "POST", &format!("{nova}/servers"), body.clone()).await;
+        let settled = self.by(who, "POST", &format!("{nova}/servers"), body).await;
+        self.nova.play().await;
+        vars.secret("server", id(&server["server"]));
+        vars.secret("settled", id(&settled["server"]));
+        vars.secret("image", image);
     }
 
     async fn network_thing(&self, thing: Thing, vars: &mut Vars) {
@@ -403,9 +482,11 @@ impl World {
             assert_eq!(sent.status.as_u16(), 204);
         }
         match thing {
-            Thing::ImageDeactivated => drop(self.demo("POST", &format!("{path}/actions/deactivate"), Value::Null).await),
+            Thing::ImageDeactivated => {
+                drop(self.demo("POST", &format!("{path}/actions/deactivate"), Value::Null).await)
+            }
             Thing::ImageShared => {
-                let member = json!({ "member": vars.get("elsewhere").unwrap() });
+                let member = json!({ "member": vars.get("admins").unwrap() });
                 self.demo("POST", &format!("{path}/members"), member).await;
             }
             Thing::ImageOffered => {
