@@ -38,10 +38,7 @@ pub async fn start(options: &Up, home: &Home, stop: CancellationToken) -> Result
         format!("could not listen on {address}; is the port in use? Choose another with --port or ARCUS_PORT")
     })?;
     let url = options.url();
-    let database = match &options.database {
-        Some(url) => url.clone(),
-        None => format!("sqlite://{}", home.join("arcus.db").display()),
-    };
+    let database = database(options, home)?;
     let store = Store::open(&database).await?;
     let engine = Engine::new(store.clone(), EngineConfig::under(home.path()));
     let endpoint = Arc::new(Endpoint { url: url.clone(), region: clouds::REGION.to_owned() });
@@ -55,6 +52,25 @@ pub async fn start(options: &Up, home: &Home, stop: CancellationToken) -> Result
     let serving = tokio::spawn(listener::serve(listener, acceptor, router, stop.clone()));
     tokio::spawn(sweep(engine.clone(), stop));
     Ok(Cloud { url, engine, serving })
+}
+
+/// The database of this cloud: what was asked for, else what the first start with this home folder used.
+fn database(options: &Up, home: &Home) -> Result<String> {
+    const FILE: &str = "database";
+    let embedded = home.join("arcus.db");
+    let recorded = std::fs::read_to_string(home.join(FILE)).ok();
+    match (&options.database, recorded) {
+        (Some(_), None) if embedded.exists() => bail!(
+            "this cloud keeps its data in {}; start it without --database, or choose another home folder",
+            embedded.display()
+        ),
+        (Some(url), _) => {
+            home.write_private(FILE, url)?;
+            Ok(url.clone())
+        }
+        (None, Some(url)) => Ok(url),
+        (None, None) => Ok(format!("sqlite://{}", embedded.display())),
+    }
 }
 
 /// Makes the first users, flavors and the external network. The passwords are safe on disk before they are in use.

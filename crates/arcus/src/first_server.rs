@@ -140,10 +140,10 @@ pub async fn prepare(home: &Home, url: &str, image: &Path, boot: bool, progress:
     let logins = logins(home)?;
     let admin = Session::login(home, url, "admin", &logins.admin_password, "admin").await?;
     let image_id = offer_image(&admin, image, progress).await?;
+    node_ready(&admin, progress).await?;
     if !boot {
         return Ok(None);
     }
-    node_ready(&admin, progress).await?;
     let demo = Session::login(home, url, "demo", &logins.demo_password, "demo").await?;
     Ok(Some(boot_first(home, &demo, &image_id, progress).await?))
 }

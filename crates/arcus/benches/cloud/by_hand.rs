@@ -63,7 +63,8 @@ impl ByHand {
             .status()?;
         ensure!(made.success(), "qemu-img create failed");
         let mut command = Command::new(self.words.first().context("an empty command line")?);
-        command.args(self.words.iter().skip(1)).stdin(Stdio::null()).stdout(Stdio::null());
+        let log = std::fs::File::create(self.folder.join("qemu.log"))?;
+        command.args(self.words.iter().skip(1)).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let began = Instant::now();
         let mut child = command.spawn()?;
         let life = Seen { pid: child.id(), at: began, console }.life().await;

@@ -18,7 +18,8 @@ pub struct Detached {
     /// Its endpoint.
     pub url: String,
     port: u16,
-    database: Option<String>,
+    /// What `arcus up` is told; a cloud remembers it.
+    pub database: Option<String>,
 }
 
 /// The first server, as `arcus up` tells of it.
