@@ -32,8 +32,7 @@ pub fn down(options: Down) -> Result<()> {
     if options.keep_data {
         println!("Arcus is down. Its data stays in {}.", home.path().display());
     } else {
-        std::fs::remove_dir_all(home.path())
-            .with_context(|| format!("could not remove {}", home.path().display()))?;
+        std::fs::remove_dir_all(home.path()).with_context(|| format!("could not remove {}", home.path().display()))?;
         println!("Arcus is down, and {} is removed.", home.path().display());
     }
     Ok(())

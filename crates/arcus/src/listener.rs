@@ -32,8 +32,7 @@ pub fn acceptor(authority: &Authority, names: &[String]) -> Result<TlsAcceptor> 
     for certificate in CertificateDer::pem_slice_iter(authority.ca_pem().as_bytes()) {
         roots.add(certificate?)?;
     }
-    let verifier =
-        rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;
+    let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated().build()?;
     let chain: Vec<CertificateDer<'static>> =
         CertificateDer::pem_slice_iter(own.certificate_pem.as_bytes()).collect::<Result<_, _>>()?;
     let key = PrivateKeyDer::from_pem_slice(own.key_pem.as_bytes())?;
@@ -44,7 +43,12 @@ pub fn acceptor(authority: &Authority, names: &[String]) -> Result<TlsAcceptor> 
 }
 
 /// Serves until `stop` is cancelled, then lets requests end.
-pub async fn serve(listener: TcpListener, acceptor: TlsAcceptor, router: Router, stop: CancellationToken) -> Result<()> {
+pub async fn serve(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    router: Router,
+    stop: CancellationToken,
+) -> Result<()> {
     let tasks = TaskTracker::new();
     let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
     loop {

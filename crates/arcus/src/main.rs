@@ -43,11 +43,8 @@ fn main() -> ExitCode {
 /// would keep them for ever. It reads such settings only at the start of a process, so this one begins anew, once.
 /// Measured: 30 MiB resident instead of 81 after a log-in and an upload.
 fn keep_the_heap_small() {
-    const SETTINGS: [(&str, &str); 3] = [
-        ("MALLOC_ARENA_MAX", "4"),
-        ("MALLOC_MMAP_THRESHOLD_", "1048576"),
-        ("MALLOC_TRIM_THRESHOLD_", "1048576"),
-    ];
+    const SETTINGS: [(&str, &str); 3] =
+        [("MALLOC_ARENA_MAX", "4"), ("MALLOC_MMAP_THRESHOLD_", "1048576"), ("MALLOC_TRIM_THRESHOLD_", "1048576")];
     if std::env::var_os(SETTINGS[0].0).is_some() {
         return;
     }

@@ -193,10 +193,7 @@ mod tests {
         let (mine, theirs) = (ProjectId::new(), ProjectId::new());
         let member = user(mine, Role::Member);
         assert_eq!(authorize(&member, action(Rule::ProjectMember), &Target::project(mine)), Ok(()));
-        assert_eq!(
-            authorize(&member, action(Rule::ProjectMember), &Target::project(theirs)),
-            Err(Denied::Hidden)
-        );
+        assert_eq!(authorize(&member, action(Rule::ProjectMember), &Target::project(theirs)), Err(Denied::Hidden));
         let reader = user(mine, Role::Reader);
         assert_eq!(authorize(&reader, action(Rule::ProjectReader), &Target::project(mine)), Ok(()));
         assert!(matches!(

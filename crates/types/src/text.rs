@@ -109,7 +109,8 @@ impl FromStr for MacAddr {
         let mut octets = [0_u8; 6];
         let mut parts = text.split([':', '-']);
         for octet in &mut octets {
-            let part = parts.next().filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit())).ok_or_else(refuse)?;
+            let part =
+                parts.next().filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit())).ok_or_else(refuse)?;
             *octet = u8::from_str_radix(part, 16).map_err(|_| refuse())?;
         }
         if parts.next().is_some() { Err(refuse()) } else { Ok(Self(octets)) }

@@ -6,9 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Tables that hold what projects make.
-const TABLES: &[&str] = &[
-    "servers", "ports", "networks", "subnets", "routers", "floating_ips", "security_groups", "keypairs", "images",
-];
+const TABLES: &[&str] =
+    &["servers", "ports", "networks", "subnets", "routers", "floating_ips", "security_groups", "keypairs", "images"];
 
 /// Rows by table.
 pub fn project_rows(cloud: &Cloud) -> BTreeMap<String, i64> {
@@ -34,7 +33,10 @@ pub fn assert_guests_gone(cloud: &Cloud) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let guests = processes(&cloud.home().display().to_string(), "qemu-system");
-        let files = ["guests", "servers", "disks", "ledger"].iter().map(|f| entries(cloud, &format!("agent/{f}"))).sum::<usize>();
+        let files = ["guests", "servers", "disks", "ledger"]
+            .iter()
+            .map(|f| entries(cloud, &format!("agent/{f}")))
+            .sum::<usize>();
         if guests.is_empty() && files == 0 {
             return;
         }

@@ -58,8 +58,24 @@ fn boot(member: &Client, name: &str, image: &str) -> String {
     let user_data = member.folder().join("user-data");
     std::fs::write(&user_data, "#!/bin/sh\necho walked > /tmp/user-data-ran\n").unwrap();
     member.run(&[
-        "server", "create", "--image", image, "--flavor", "arcus.tiny", "--network", "walk", "--security-group", "walk",
-        "--key-name", "walk", "--user-data", &user_data.display().to_string(), "--property", "role=front", "--wait", name,
+        "server",
+        "create",
+        "--image",
+        image,
+        "--flavor",
+        "arcus.tiny",
+        "--network",
+        "walk",
+        "--security-group",
+        "walk",
+        "--key-name",
+        "walk",
+        "--user-data",
+        &user_data.display().to_string(),
+        "--property",
+        "role=front",
+        "--wait",
+        name,
     ]);
     assert_eq!(member.show(&["server", "show", name])["status"], "ACTIVE");
     let floating = member.show(&["floating", "ip", "create", "public"]);

@@ -3,7 +3,12 @@
 
 pub mod authority;
 pub mod error;
+pub mod flavors;
+pub mod floating_ips;
+pub mod hypervisors;
 pub mod images;
+pub mod keypairs;
+pub mod limits;
 pub mod network_agents;
 pub mod network_quotas;
 pub mod network_specs;
@@ -11,19 +16,14 @@ pub mod networks;
 pub mod nodes;
 pub mod port_addresses;
 pub mod ports;
-pub mod routers;
-pub mod floating_ips;
-pub mod security_groups;
-pub mod subnet_pools;
-pub mod subnets;
 pub mod relays;
-pub mod flavors;
-pub mod hypervisors;
-pub mod keypairs;
-pub mod limits;
+pub mod routers;
+pub mod security_groups;
 pub mod server_groups;
 pub mod server_specs;
 pub mod servers;
+pub mod subnet_pools;
+pub mod subnets;
 pub mod wake;
 
 pub use error::EngineError;

@@ -56,7 +56,13 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Denied`] for a token that is not good, [`EngineError::Invalid`] for a bad name or request.
-    pub async fn node_join(&self, ctx: &OpCtx, token: &str, name: &str, csr_pem: &str) -> Result<NodeIdentity, EngineError> {
+    pub async fn node_join(
+        &self,
+        ctx: &OpCtx,
+        token: &str,
+        name: &str,
+        csr_pem: &str,
+    ) -> Result<NodeIdentity, EngineError> {
         authorize(ctx, arcus::NODE_JOIN, &Target::default())?;
         let name: Name = name.parse()?;
         let tx = self.store().begin(ctx).await?;

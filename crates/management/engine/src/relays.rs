@@ -9,7 +9,7 @@
 
 use crate::{Engine, EngineError};
 use arcus_types::agent::{RelayKind, RelaySpec};
-use arcus_types::policy::{arcus, authorize, Target};
+use arcus_types::policy::{Target, arcus, authorize};
 use arcus_types::{Actor, NodeId, OpCtx, RelayId, ServerId};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -154,7 +154,11 @@ impl Engine {
     pub async fn console_connect(&self, token: &str) -> Result<DuplexStream, EngineError> {
         let ticket = self.relays().lock().tickets.remove(token);
         let ticket = ticket.filter(|t| t.expires > Instant::now()).ok_or_else(|| {
-            EngineError::not_found("ConsoleNotFound", "Console", "of this token; it is used up or too old: ask for a new one, it")
+            EngineError::not_found(
+                "ConsoleNotFound",
+                "Console",
+                "of this token; it is used up or too old: ask for a new one, it",
+            )
         })?;
         self.relay_open(ticket.node, ticket.server, ticket.kind).await
     }

@@ -4,71 +4,70 @@
 //! transaction alike, because both are a [`Db`] underneath. A transaction that wrote something and left no audit record
 //! does not commit.
 
+mod addresses;
 mod application_credentials;
 mod assignments;
 mod audit;
-mod subnet_pools;
-mod subnets;
-mod security_groups;
-mod routers;
-mod ports;
-mod networks;
-mod listing;
-mod floating_ips;
-mod addresses;
 mod domains;
+mod flavors;
+mod floating_ips;
 mod groups;
 mod images;
+mod keypairs;
+mod listing;
+mod networks;
 mod nodes;
+mod ports;
 mod projects;
 mod quotas;
 mod revocations;
 mod roles;
-mod flavors;
-mod keypairs;
+mod routers;
+mod security_groups;
 mod server_actions;
 mod server_groups;
 mod servers;
 mod sql;
-mod users;
+mod subnet_pools;
+mod subnets;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod users;
 
+pub use addresses::{SEGMENT_MAX, Stretch};
 pub use application_credentials::{ApplicationCredential, ApplicationCredentialKey};
-pub use assignments::{
-    Assignment, AssignmentActor, AssignmentFilter, AssignmentTarget, Named, RoleActor, RoleTarget,
-};
+pub use assignments::{Assignment, AssignmentActor, AssignmentFilter, AssignmentTarget, Named, RoleActor, RoleTarget};
+pub use audit::{AuditEntry, UsageEntry};
 pub use domains::{Domain, DomainChange, DomainFilter, DomainKey};
+pub use flavors::{Flavor, FlavorFilter, FlavorSort};
+pub use floating_ips::{FLOATING_IP_FIELDS, FloatingIp};
 pub use groups::{Group, GroupFilter};
+pub use images::{Image, ImageContent, ImageFilter, ImageMember, ImageSortKey, ImageUpload, ImageVisible, TimeTest};
+pub use keypairs::Keypair;
+pub use listing::{Field, FieldKind, Listing, PAGE_ROWS_MAX, Page};
+pub use networks::{NETWORK_FIELDS, Network};
+pub use nodes::{Node, NodeNew};
+pub use ports::{
+    AllowedPair, OWNER_FLOATING_IP, OWNER_ROUTER_GATEWAY, OWNER_ROUTER_INTERFACE, PORT_FIELDS, Port, PortFilter,
+    PortStatus,
+};
 pub use projects::{Project, ProjectChange, ProjectFilter, ProjectInDomain, ProjectKey};
+pub use quotas::{Quota, QuotaResource};
 pub use revocations::{Revocation, RevocationKind, Revoked};
 pub use roles::{RoleEntry, RoleFilter};
-pub use users::{Login, User, UserChange, UserFilter, UserKey};
-pub use addresses::{SEGMENT_MAX, Stretch};
-pub use audit::{AuditEntry, UsageEntry};
-pub use flavors::{Flavor, FlavorFilter, FlavorSort};
-pub use keypairs::Keypair;
+pub use routers::{ROUTER_FIELDS, Router};
+pub use security_groups::{
+    SECURITY_GROUP_FIELDS, SECURITY_GROUP_RULE_FIELDS, SecurityGroup, SecurityGroupRule, direction_text, ethertype_text,
+};
 pub use server_actions::{ServerAction, ServerActionEvent, ServerActionFilter};
 pub use server_groups::{GroupPolicy, ServerGroup};
 pub use servers::{
     Server, ServerDetails, ServerFault, ServerFilter, ServerFlavor, ServerResize, ServerSecrets, ServerSnapshot,
     ServerSort, ServerVisibility,
 };
-pub use floating_ips::{FLOATING_IP_FIELDS, FloatingIp};
-pub use listing::{Field, FieldKind, Listing, PAGE_ROWS_MAX, Page};
-pub use networks::{NETWORK_FIELDS, Network};
-pub use ports::{
-    AllowedPair, OWNER_FLOATING_IP, OWNER_ROUTER_GATEWAY, OWNER_ROUTER_INTERFACE, PORT_FIELDS, Port, PortFilter, PortStatus,
-};
-pub use routers::{ROUTER_FIELDS, Router};
-pub use security_groups::{
-    SECURITY_GROUP_FIELDS, SECURITY_GROUP_RULE_FIELDS, SecurityGroup, SecurityGroupRule, direction_text, ethertype_text,
-};
 pub use subnet_pools::{SUBNET_POOL_FIELDS, SubnetPool};
 pub use subnets::{AllocationPool, HostRoute, Ipv6Mode, SUBNET_FIELDS, Subnet};
-pub use images::{Image, ImageContent, ImageFilter, ImageMember, ImageSortKey, ImageUpload, ImageVisible, TimeTest};
-pub use nodes::{Node, NodeNew};
-pub use quotas::{Quota, QuotaResource};
+pub use users::{Login, User, UserChange, UserFilter, UserKey};
 
 use arcus_types::{NodeId, OpCtx};
 use sea_orm::{
@@ -77,8 +76,8 @@ use sea_orm::{
 };
 use std::collections::BTreeSet;
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a writer waits for another one on SQLite.

@@ -65,9 +65,30 @@ macro_rules! id_columns { ($($t:ident),* $(,)?) => { column_types! { $(
     arcus_types::$t => Uuid, |v| v.0, |w| Some(arcus_types::$t(w));
 )* } }; }
 id_columns!(
-    ServerId, NodeId, ImageId, NetworkId, SubnetId, SubnetPoolId, PortId, RouterId, FloatingIpId, SecurityGroupId,
-    SecurityGroupRuleId, VolumeId, ServerGroupId, AuditId, UsageEventId, RequestId, UserId, GroupId, ProjectId, RoleId,
-    ApplicationCredentialId, ServiceId, EndpointId, DomainId,
+    ServerId,
+    NodeId,
+    ImageId,
+    NetworkId,
+    SubnetId,
+    SubnetPoolId,
+    PortId,
+    RouterId,
+    FloatingIpId,
+    SecurityGroupId,
+    SecurityGroupRuleId,
+    VolumeId,
+    ServerGroupId,
+    AuditId,
+    UsageEventId,
+    RequestId,
+    UserId,
+    GroupId,
+    ProjectId,
+    RoleId,
+    ApplicationCredentialId,
+    ServiceId,
+    EndpointId,
+    DomainId,
 );
 
 fn unsigned(value: u64) -> i64 {

@@ -2,8 +2,8 @@
 //! version the same. The metadata service and the config drive say the same.
 
 use arcus_network::GuestDirectory;
-use arcus_types::agent::{GuestData, NetworkSpec, NodeSpec, PortSpec, ServerSpec};
 use arcus_types::PortId;
+use arcus_types::agent::{GuestData, NetworkSpec, NodeSpec, PortSpec, ServerSpec};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -152,9 +152,11 @@ fn network_data(interfaces: &[(&NetworkSpec, &PortSpec)]) -> Value {
                     object.insert("type".into(), json!(format!("{version}_dhcp")));
                 } else {
                     let mut routes: Vec<Value> = subnet.gateway.iter().map(default_route).collect();
-                    routes.extend(subnet.host_routes.iter().map(|(to, via)| {
-                        json!({ "network": to.network(), "netmask": to.netmask(), "gateway": via })
-                    }));
+                    routes.extend(
+                        subnet.host_routes.iter().map(
+                            |(to, via)| json!({ "network": to.network(), "netmask": to.netmask(), "gateway": via }),
+                        ),
+                    );
                     object.insert("type".into(), json!(version));
                     object.insert("ip_address".into(), json!(address.address));
                     object.insert("netmask".into(), json!(subnet.cidr.netmask()));
@@ -268,8 +270,8 @@ impl Documents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arcus_types::{ImageId, ServerId};
     use arcus_types::agent::*;
+    use arcus_types::{ImageId, ServerId};
 
     fn server() -> ServerSpec {
         ServerSpec {

@@ -113,7 +113,12 @@ impl Link {
         let stored: Stored = serde_json::from_str(&read(&folder.join("node.json"))?)
             .map_err(|error| LinkError::Identity(error.to_string()))?;
         let client = Self::client_of(folder)?;
-        Ok(Self { url: url.to_owned(), folder: folder.to_owned(), node_id: stored.node_id, client: RwLock::new(client) })
+        Ok(Self {
+            url: url.to_owned(),
+            folder: folder.to_owned(),
+            node_id: stored.node_id,
+            client: RwLock::new(client),
+        })
     }
 
     /// Whether a node has joined with this folder before.
@@ -311,8 +316,7 @@ fn store(folder: &Path, identity: &NodeIdentity, key_pem: &str) -> Result<(), Li
 fn write_private(folder: &Path, path: &Path, text: &str) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let fresh = path.with_extension("new");
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(&fresh, path)

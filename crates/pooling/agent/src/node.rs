@@ -206,9 +206,8 @@ impl Agent {
 
 /// What one server shall be, with what it needs of the rest of the spec.
 fn wish(spec: &NodeSpec, server: &arcus_types::agent::ServerSpec) -> Wish {
-    let find = |id| {
-        spec.networks.iter().find_map(|n| n.ports.iter().find(|p| p.id == id).map(|p| (p.id, p.mac, n.mtu)))
-    };
+    let find =
+        |id| spec.networks.iter().find_map(|n| n.ports.iter().find(|p| p.id == id).map(|p| (p.id, p.mac, n.mtu)));
     Wish {
         nics: server.ports.iter().filter_map(|id| find(*id)).collect(),
         config_drive: server.guest.config_drive.then(|| guest_data::config_drive(spec, server)),

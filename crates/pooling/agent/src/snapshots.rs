@@ -37,11 +37,7 @@ pub(crate) async fn make(shared: Arc<Shared>, spec: SnapshotSpec, busy: Arc<toki
 
 type Failure = (String, bool);
 
-async fn attempt_once(
-    shared: &Arc<Shared>,
-    spec: &SnapshotSpec,
-    busy: &tokio::sync::Mutex<()>,
-) -> Result<(), Failure> {
+async fn attempt_once(shared: &Arc<Shared>, spec: &SnapshotSpec, busy: &tokio::sync::Mutex<()>) -> Result<(), Failure> {
     let storage = &shared.drivers.storage;
     let hypervisor = &shared.drivers.hypervisor;
     let failed = |error: &dyn std::error::Error, transient: bool| (chain(error), transient);

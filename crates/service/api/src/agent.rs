@@ -97,8 +97,7 @@ async fn relay(
     Id(id): Id<RelayId>,
     upgrade: WebSocketUpgrade,
 ) -> Result<Response, ApiError> {
-    let stream =
-        app.engine.relay_accept(&ctx, id)?.ok_or_else(|| ApiError::not_found("Relay", id))?;
+    let stream = app.engine.relay_accept(&ctx, id)?.ok_or_else(|| ApiError::not_found("Relay", id))?;
     Ok(upgrade.max_message_size(MESSAGE_BYTES_MAX).on_upgrade(|socket| splice(socket, stream)))
 }
 

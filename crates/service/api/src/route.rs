@@ -101,12 +101,7 @@ async fn around(State(app): State<App>, mut request: Request, next: Next) -> Res
 }
 
 /// Writes an error's body in the shape of its service, and the headers that every answer carries.
-pub fn finish(
-    mut response: Response,
-    path: &str,
-    request_id: RequestId,
-    version: Option<Microversion>,
-) -> Response {
+pub fn finish(mut response: Response, path: &str, request_id: RequestId, version: Option<Microversion>) -> Response {
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         let (parts, _) = response.into_parts();
         response = error.render(path);
