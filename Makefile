@@ -1,6 +1,6 @@
 # Thin over xtask (`cargo xtask help`), which does the work. `make` alone tells what there is.
 
-.PHONY: help up down check test bench tidy image image-debian clients tools
+.PHONY: help up down check test bench conformance tidy image image-debian clients tools
 
 help:
 	@echo "make up            start a cloud on this machine, with a first server (ARCUS_HOME, ARCUS_PORT, ARCUS_UPLINK)"
@@ -8,6 +8,7 @@ help:
 	@echo "make check         formatting, lints, house rules, documentation, dependencies"
 	@echo "make test          make check, then all tests (ONLY=filter for some of them, without make check)"
 	@echo "make bench         all benchmarks (ONLY=name for one); a table, and target/bench.json"
+	@echo "make conformance   tempest's API tests against a cloud with real guests (ONLY=service, LIST=file of test ids)"
 	@echo "make image         the guest image arcus-tiny, if its inputs changed"
 	@echo "make image-debian  a full Debian 12 guest image with cloud-init"
 	@echo "make clients       the OpenStack clients that the tests use, in target/clients"
@@ -31,6 +32,10 @@ test:
 bench:
 	@./bootstrap test
 	@cargo xtask bench $(ONLY)
+
+conformance:
+	@./bootstrap test
+	@cargo xtask conformance $(if $(ONLY),--only $(ONLY)) $(if $(LIST),--list $(LIST))
 
 tidy:
 	@cargo xtask tidy

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::Parser;
+use std::path::PathBuf;
 
 /// The chores of the workspace.
 #[derive(Parser)]
@@ -27,6 +28,16 @@ enum Chore {
         /// The benchmark's name.
         name: Option<String>,
     },
+    /// Tempest's API tests against a cloud with real guests, less conformance/exclusions.txt. CONCURRENCY (2) sets how
+    /// many run at once.
+    Conformance {
+        /// A service, such as `compute`, or more of a test's name after `tempest.api.`.
+        #[arg(long)]
+        only: Option<String>,
+        /// A file with test ids, one a line: exactly these run, and each must pass.
+        #[arg(long, conflicts_with = "only")]
+        list: Option<PathBuf>,
+    },
     /// House rules that no lint knows.
     Tidy,
     /// Builds the guest image "arcus-tiny", if its inputs changed.
@@ -46,6 +57,9 @@ fn main() -> Result<()> {
         Chore::Check => xtask::chores::check(),
         Chore::Test { filter } => xtask::chores::test(filter.as_deref()),
         Chore::Bench { name } => xtask::bench::bench(name.as_deref()),
+        Chore::Conformance { only, list } => {
+            xtask::conformance::conformance(&xtask::conformance::Choice { only, list })
+        }
         Chore::Tidy => xtask::chores::tidy(),
         Chore::Image => xtask::image::build().map(|_| ()),
         Chore::ImageDebian => xtask::image::build_debian().map(|_| ()),
