@@ -13,6 +13,13 @@
 //! was told to fetch. A spec is complete: what it does not name must not exist on the node. Fields are only ever added,
 //! with a default, so that a node and a server one release apart understand each other.
 
+mod volumes;
+
+pub use volumes::{
+    AttachmentSpec, DiskQos, VolumeReport, VolumeSnapshotReport, VolumeSnapshotState, VolumeSource, VolumeSpec,
+    VolumeState, volume_serial,
+};
+
 use crate::ids::*;
 use crate::text::MacAddr;
 use serde::{Deserialize, Serialize};
@@ -72,7 +79,10 @@ pub struct NodeSpec {
     /// Guests that live here.
     #[serde(default)]
     pub servers: Vec<ServerSpec>,
-    /// Images to make of guests' disks.
+    /// Volumes that live here; one that is not named is removed with its snapshots.
+    #[serde(default)]
+    pub volumes: Vec<VolumeSpec>,
+    /// Images to make of guests' disks and of volumes.
     #[serde(default)]
     pub snapshots: Vec<SnapshotSpec>,
     /// Images worth having in the cache before they are asked for.
@@ -114,8 +124,13 @@ pub struct ServerSpec {
     pub shutdown_grace_s: u32,
     /// The virtual machine.
     pub hardware: HardwareSpec,
-    /// The disk that it boots from.
-    pub root_disk: RootDiskSpec,
+    /// The disk of its own that it boots from; `None` if it boots from the attached volume with boot index 0.
+    #[serde(default)]
+    pub root_disk: Option<RootDiskSpec>,
+    /// The volumes that it has, all of this node: plugged into and out of a running guest, there at the next start of
+    /// another.
+    #[serde(default)]
+    pub volumes: Vec<AttachmentSpec>,
     /// The guest's interfaces in order: ports of the networks in this spec.
     pub ports: Vec<PortId>,
     /// What the guest is told about itself.
@@ -164,7 +179,7 @@ pub enum DeviceModel {
     Emulated,
 }
 
-/// The disk that a server boots from.
+/// The disk that a server boots from and that goes with it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootDiskSpec {
     /// The image that it began as.
@@ -434,13 +449,32 @@ pub struct FloatingIpSpec {
     pub fixed: IpAddr,
 }
 
-/// An image to make of a guest's root disk.
+/// An image to make of a guest's root disk or of a volume: exactly one of the two is named.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotSpec {
     /// The image to fill, at `/agent/v1/images/{id}`.
     pub image_id: ImageId,
-    /// Whose disk.
-    pub server_id: ServerId,
+    /// The server whose root disk it is made of.
+    #[serde(default)]
+    pub server_id: Option<ServerId>,
+    /// The volume that it is made of.
+    #[serde(default)]
+    pub volume_id: Option<VolumeId>,
+    /// How the image's bytes are laid out: raw or qcow2.
+    #[serde(default = "volumes::upload_format_default")]
+    pub format: DiskFormat,
+}
+
+impl SnapshotSpec {
+    /// An image of a server's root disk.
+    pub fn of_server(image_id: ImageId, server_id: ServerId) -> Self {
+        Self { image_id, server_id: Some(server_id), volume_id: None, format: DiskFormat::Qcow2 }
+    }
+
+    /// An image of a volume.
+    pub fn of_volume(image_id: ImageId, volume_id: VolumeId, format: DiskFormat) -> Self {
+        Self { image_id, server_id: None, volume_id: Some(volume_id), format }
+    }
 }
 
 /// A byte stream that a client is waiting for: the node dials `/agent/v1/relays/{id}`.
@@ -478,6 +512,9 @@ pub struct NodeReport {
     pub facts: NodeFacts,
     /// Every guest that the spec names or that is still here.
     pub servers: Vec<ServerReport>,
+    /// Every volume that the spec names or that is still here.
+    #[serde(default)]
+    pub volumes: Vec<VolumeReport>,
     /// Every snapshot that the spec names.
     pub snapshots: Vec<SnapshotReport>,
     /// Ports that are ready to carry traffic.
@@ -548,6 +585,10 @@ pub struct ServerReport {
     pub restarts: u64,
     /// The incarnation of its disk; 0 if there is none.
     pub incarnation: u64,
+    /// The volumes that are in the machine now: plugged in if the guest runs, there at its next start if not. One that
+    /// the spec no longer names stays here until the guest has let it go.
+    #[serde(default)]
+    pub volumes: Vec<VolumeId>,
     /// While preparing: what is being done, such as `fetching image`.
     pub step: Option<String>,
     /// While preparing: how far that is, 0 to 100.

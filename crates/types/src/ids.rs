@@ -97,6 +97,16 @@ ids! {
     SecurityGroupRuleId, "security group rule", dashed;
     /// A block device.
     VolumeId, "volume", dashed;
+    /// A block device as it was at one moment.
+    VolumeSnapshotId, "volume snapshot", dashed;
+    /// A volume's place in a server.
+    AttachmentId, "attachment", dashed;
+    /// A kind of volume that users choose from.
+    VolumeTypeId, "volume type", dashed;
+    /// A set of limits for volumes.
+    QosSpecsId, "QoS specs", dashed;
+    /// An offer to take over a volume.
+    TransferId, "volume transfer", dashed;
     /// A group of servers with a placement rule.
     ServerGroupId, "server group", dashed;
     /// One relayed byte stream between a client and a guest's device.

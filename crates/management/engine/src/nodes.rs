@@ -148,6 +148,7 @@ impl Engine {
                     routers,
                     security_groups,
                     servers,
+                    volumes: Vec::new(),
                     snapshots,
                     prefetch: Vec::new(),
                     relays,

@@ -37,8 +37,7 @@ impl Engine {
             })
             .collect();
         let snapshots = self.store().server_snapshots_by_node(node).await?;
-        let snapshots =
-            snapshots.into_iter().map(|s| SnapshotSpec { image_id: s.image_id, server_id: s.server_id }).collect();
+        let snapshots = snapshots.into_iter().map(|s| SnapshotSpec::of_server(s.image_id, s.server_id)).collect();
         Ok((specs, snapshots))
     }
 }
@@ -61,11 +60,12 @@ fn server_spec(server: Server, secrets: ServerSecrets, mut ports: Vec<PortId>) -
             cpu_weight: cpu_weight(&server),
             cpu_limit_millicores: cpu_limit(&server),
         },
-        root_disk: RootDiskSpec {
+        root_disk: Some(RootDiskSpec {
             image: server.image,
             size_bytes: server.disk_gib.saturating_mul(1 << 30),
             incarnation: server.incarnation,
-        },
+        }),
+        volumes: Vec::new(),
         ports,
         guest: GuestData {
             name: server.name.to_string(),

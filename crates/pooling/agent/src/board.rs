@@ -1,7 +1,7 @@
 //! What has been observed on this node, in one place; the reporter waits here for changes.
 
-use arcus_types::agent::{NodeFacts, NodeReport, ServerReport, SnapshotReport};
-use arcus_types::{ImageId, PortId, ServerId};
+use arcus_types::agent::{NodeFacts, NodeReport, ServerReport, SnapshotReport, VolumeReport};
+use arcus_types::{ImageId, PortId, ServerId, VolumeId};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ struct State {
     spec_generation: u64,
     facts: NodeFacts,
     servers: BTreeMap<ServerId, ServerReport>,
+    volumes: BTreeMap<VolumeId, VolumeReport>,
     snapshots: BTreeMap<ImageId, SnapshotReport>,
     ports_up: Vec<PortId>,
     network_faults: Vec<String>,
@@ -100,6 +101,7 @@ impl Board {
             spec_generation: state.spec_generation,
             facts: state.facts.clone(),
             servers: state.servers.values().cloned().collect(),
+            volumes: state.volumes.values().cloned().collect(),
             snapshots: state.snapshots.values().cloned().collect(),
             ports_up: state.ports_up.clone(),
             network_faults: state.network_faults.clone(),

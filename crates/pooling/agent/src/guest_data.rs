@@ -176,13 +176,14 @@ fn default_route(gateway: &IpAddr) -> Value {
 
 fn ec2(server: &ServerSpec, interfaces: &[(&NetworkSpec, &PortSpec)]) -> BTreeMap<String, String> {
     let number = server.id.0.as_u128() as u32;
+    let image = server.root_disk.as_ref().map_or(0, |disk| disk.image.id.0.as_u128() as u32);
     let address = interfaces
         .iter()
         .flat_map(|(_, port)| &port.addresses)
         .find(|a| a.address.is_ipv4())
         .map_or_else(String::new, |a| a.address.to_string());
     let mut tree = BTreeMap::from([
-        ("ami-id".to_owned(), format!("ami-{:08x}", server.root_disk.image.id.0.as_u128() as u32)),
+        ("ami-id".to_owned(), format!("ami-{image:08x}")),
         ("ami-launch-index".into(), server.guest.launch_index.to_string()),
         ("ami-manifest-path".into(), "FIXED".into()),
         ("hostname".into(), server.guest.hostname.clone()),
@@ -288,7 +289,7 @@ mod tests {
                 cpu_weight: 100,
                 cpu_limit_millicores: None,
             },
-            root_disk: RootDiskSpec {
+            root_disk: Some(RootDiskSpec {
                 image: ImageSource {
                     id: ImageId::new(),
                     sha256: String::new(),
@@ -297,7 +298,8 @@ mod tests {
                 },
                 size_bytes: 1 << 30,
                 incarnation: 1,
-            },
+            }),
+            volumes: Vec::new(),
             ports: vec![PortId::new()],
             guest: GuestData {
                 name: "Web 1".into(),

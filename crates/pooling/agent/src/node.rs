@@ -194,11 +194,11 @@ impl Agent {
             wanted
         });
         for snapshot in &spec.snapshots {
-            let SnapshotSpec { image_id, server_id } = snapshot;
-            let Some(handle) = workers.get(server_id) else { continue };
+            let SnapshotSpec { image_id, server_id: Some(server), .. } = snapshot else { continue };
+            let Some(handle) = workers.get(server) else { continue };
             making.entry(*image_id).or_insert_with(|| {
                 let busy = Arc::clone(&handle.busy);
-                tokio::spawn(snapshots::make(Arc::clone(&self.shared), snapshot.clone(), busy))
+                tokio::spawn(snapshots::make(Arc::clone(&self.shared), *image_id, *server, busy))
             });
         }
     }

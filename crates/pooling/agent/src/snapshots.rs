@@ -3,7 +3,8 @@
 use crate::chain;
 use crate::node::Shared;
 use arcus_hypervisor::GuestState;
-use arcus_types::agent::{Fault, SnapshotReport, SnapshotSpec, SnapshotState};
+use arcus_types::agent::{Fault, SnapshotReport, SnapshotState};
+use arcus_types::{ImageId, ServerId};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +14,17 @@ const TRIES_MAX: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Makes one image; `busy` keeps the server's worker from starting or stopping the guest while its disk is copied.
-pub(crate) async fn make(shared: Arc<Shared>, spec: SnapshotSpec, busy: Arc<tokio::sync::Mutex<()>>) {
-    let tell = |state| shared.board.snapshot(SnapshotReport { image_id: spec.image_id, state });
+pub(crate) async fn make(shared: Arc<Shared>, image: ImageId, server: ServerId, busy: Arc<tokio::sync::Mutex<()>>) {
+    let tell = |state| shared.board.snapshot(SnapshotReport { image_id: image, state });
     for attempt in 1..=TRIES_MAX {
         tell(SnapshotState::Copying);
-        match attempt_once(&shared, &spec, &busy).await {
+        match attempt_once(&shared, image, server, &busy).await {
             Ok(()) => {
                 tell(SnapshotState::Done);
                 return;
             }
             Err((error, transient)) => {
-                tracing::warn!(server.id = %spec.server_id, image.id = %spec.image_id, error, "a snapshot failed");
+                tracing::warn!(server.id = %server, image.id = %image, error, "a snapshot failed");
                 if attempt == TRIES_MAX || !transient {
                     let message = "The image could not be made of this server's disk.".to_owned();
                     tell(SnapshotState::Failed(Fault { message, details: error, transient: false }));
@@ -37,27 +38,32 @@ pub(crate) async fn make(shared: Arc<Shared>, spec: SnapshotSpec, busy: Arc<toki
 
 type Failure = (String, bool);
 
-async fn attempt_once(shared: &Arc<Shared>, spec: &SnapshotSpec, busy: &tokio::sync::Mutex<()>) -> Result<(), Failure> {
+async fn attempt_once(
+    shared: &Arc<Shared>,
+    image: ImageId,
+    server: ServerId,
+    busy: &tokio::sync::Mutex<()>,
+) -> Result<(), Failure> {
     let storage = &shared.drivers.storage;
     let hypervisor = &shared.drivers.hypervisor;
     let failed = |error: &dyn std::error::Error, transient: bool| (chain(error), transient);
-    let name = spec.image_id.to_string();
+    let name = image.to_string();
     let mut copy: Option<PathBuf> = None;
     let exported = {
         let _held = busy.lock().await;
-        let state = hypervisor.state(spec.server_id).await;
+        let state = hypervisor.state(server).await;
         if matches!(state, GuestState::Running | GuestState::Paused) {
-            let uid = shared.ledger.entry(spec.server_id).map_err(|e| failed(&e, true))?.uid();
-            let folder = storage.server_folder(spec.server_id, uid).await.map_err(|e| failed(&e, e.is_transient()))?;
+            let uid = shared.ledger.entry(server).map_err(|e| failed(&e, true))?.uid();
+            let folder = storage.server_folder(server, uid).await.map_err(|e| failed(&e, e.is_transient()))?;
             let target = folder.join(format!("snapshot-{name}.qcow2"));
             drop(tokio::fs::remove_file(&target).await);
-            hypervisor.disk_copy(spec.server_id, &target).await.map_err(|e| failed(&e, e.is_transient()))?;
+            hypervisor.disk_copy(server, &target).await.map_err(|e| failed(&e, e.is_transient()))?;
             // The export runs as the guest's user, not as root.
             std::os::unix::fs::chown(&target, Some(uid), Some(uid)).map_err(|e| failed(&e, true))?;
             copy = Some(target);
             None
         } else {
-            let disk = storage.root_disk(spec.server_id).await.map_err(|e| failed(&e, e.is_transient()))?;
+            let disk = storage.root_disk(server).await.map_err(|e| failed(&e, e.is_transient()))?;
             let disk = disk.ok_or_else(|| ("the server has no disk yet".to_owned(), false))?;
             Some(storage.export(&disk.path, &name).await.map_err(|e| failed(&e, e.is_transient()))?)
         }
@@ -71,10 +77,10 @@ async fn attempt_once(shared: &Arc<Shared>, spec: &SnapshotSpec, busy: &tokio::s
         drop(tokio::fs::remove_file(copy).await);
     }
     let export = export?;
-    shared.board.snapshot(SnapshotReport { image_id: spec.image_id, state: SnapshotState::Uploading });
+    shared.board.snapshot(SnapshotReport { image_id: image, state: SnapshotState::Uploading });
     let sent = match tokio::fs::File::open(&export.path).await {
         Ok(file) => {
-            let put = shared.link.image_put(spec.image_id, file, export.size_bytes).await;
+            let put = shared.link.image_put(image, file, export.size_bytes).await;
             put.map_err(|e| failed(&e, e.is_transient()))
         }
         Err(error) => Err(failed(&error, true)),

@@ -209,10 +209,11 @@ impl Worker {
     /// Whether a running guest must be started anew to be as wished: `Some(true)` gently, `Some(false)` at once.
     async fn outdated(&self, wish: &Wish, entry: &Entry) -> Result<Option<bool>, Stop> {
         let disk = self.shared.drivers.storage.root_disk(self.id).await?;
-        if disk.as_ref().is_some_and(|d| d.incarnation < wish.spec.root_disk.incarnation) {
+        let pair = disk.as_ref().zip(wish.spec.root_disk.as_ref());
+        if pair.is_some_and(|(have, wanted)| have.incarnation < wanted.incarnation) {
             return Ok(Some(false));
         }
-        let grown = disk.as_ref().is_some_and(|d| d.size_bytes < wish.spec.root_disk.size_bytes);
+        let grown = pair.is_some_and(|(have, wanted)| have.size_bytes < wanted.size_bytes);
         let reshaped = entry.hardware.as_ref().is_some_and(|h| *h != wish.spec.hardware);
         Ok((grown || reshaped).then_some(true))
     }
@@ -279,15 +280,17 @@ impl Worker {
         let uid = entry.uid();
         let folder = storage.server_folder(self.id, uid).await?;
         let disk = storage.root_disk(self.id).await?;
-        let same = disk.is_some_and(|d| d.incarnation == spec.root_disk.incarnation)
+        let same = disk.map(|d| d.incarnation) == spec.root_disk.as_ref().map(|d| d.incarnation)
             && entry.hardware.as_ref() == Some(&spec.hardware);
         if !same {
             forget_memory(&folder).await;
         }
         self.fetch_image(wish).await?;
         self.tell(wish, Observed::Preparing, Some("making the disk"), 60, None).await;
-        let disk = storage.root_disk_ensure(self.id, &spec.root_disk, uid).await?;
-        let mut disks = root_disks(&disk);
+        let mut disks = match &spec.root_disk {
+            Some(root) => root_disks(&storage.root_disk_ensure(self.id, root, uid).await?),
+            None => Vec::new(),
+        };
         if let Some(files) = &wish.config_drive {
             let drive = storage.config_drive_ensure(self.id, files, uid).await?;
             disks.push(DiskAttachment {
@@ -332,9 +335,10 @@ impl Worker {
 
     async fn fetch_image(&mut self, wish: &Wish) -> Result<(), Stop> {
         let shared = Arc::clone(&self.shared);
-        let source = &wish.spec.root_disk.image;
+        let Some(root) = &wish.spec.root_disk else { return Ok(()) };
+        let source = &root.image;
         let disk = shared.drivers.storage.root_disk(self.id).await?;
-        if disk.is_some_and(|d| d.incarnation == wish.spec.root_disk.incarnation) {
+        if disk.is_some_and(|d| d.incarnation == root.incarnation) {
             return Ok(());
         }
         self.tell(wish, Observed::Preparing, Some("fetching the image"), 0, None).await;
@@ -429,6 +433,7 @@ impl Worker {
             observed,
             restarts: entry.restarts,
             incarnation,
+            volumes: Vec::new(),
             step: step.map(str::to_owned),
             progress_percent,
             fault,

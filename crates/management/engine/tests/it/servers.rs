@@ -195,7 +195,8 @@ fn as_wished(spec: &ServerSpec) -> ServerReport {
             Power::Suspended => Observed::Suspended,
         },
         restarts: spec.restarts.count,
-        incarnation: spec.root_disk.incarnation,
+        incarnation: spec.root_disk.as_ref().map_or(0, |disk| disk.incarnation),
+        volumes: spec.volumes.iter().map(|v| v.volume_id).collect(),
         step: None,
         progress_percent: 0,
         fault: None,
@@ -220,7 +221,7 @@ async fn a_server_is_made_runs_and_leaves_nothing_behind() {
     assert_eq!(cloud.node_used().await, (1, 192, 1));
     let spec = cloud.spec(id).await.unwrap();
     assert_eq!(spec.ports.len(), 1);
-    assert_eq!(spec.root_disk.size_bytes, 1 << 30);
+    assert_eq!(spec.root_disk.as_ref().unwrap().size_bytes, 1 << 30);
     assert_eq!(spec.guest.hostname, "web");
     assert_eq!(spec.guest.admin_password.as_deref(), Some(made.admin_password.as_str()));
 
@@ -366,7 +367,8 @@ async fn a_resize_claims_both_flavors_until_its_owner_decides() {
     assert_eq!(cloud.spec(id).await.unwrap().hardware.vcpus, 1, "it shuts down as it is");
     cloud.play().await;
     let spec = cloud.spec(id).await.unwrap();
-    assert_eq!((spec.power, spec.hardware.vcpus, spec.root_disk.size_bytes), (Power::Running, 2, 10 << 30));
+    let disk = spec.root_disk.unwrap();
+    assert_eq!((spec.power, spec.hardware.vcpus, disk.size_bytes), (Power::Running, 2, 10 << 30));
     cloud.play().await;
     let server = cloud.server(id).await;
     assert_eq!(server.state.status(server.task), "VERIFY_RESIZE");
@@ -410,8 +412,9 @@ async fn a_rebuild_keeps_ports_and_waits_for_the_new_disk() {
     cloud.engine.server_rebuild(&again(&cloud.member), id, wish).await.unwrap();
     let after = cloud.spec(id).await.unwrap();
     assert_eq!(after.ports, before.ports);
-    assert_eq!(after.root_disk.incarnation, before.root_disk.incarnation + 1);
-    cloud.play_with(|report| report.servers[0].incarnation = before.root_disk.incarnation).await;
+    let incarnation = |spec: &ServerSpec| spec.root_disk.as_ref().unwrap().incarnation;
+    assert_eq!(incarnation(&after), incarnation(&before) + 1);
+    cloud.play_with(|report| report.servers[0].incarnation = incarnation(&before)).await;
     assert_eq!(cloud.server(id).await.task, Some(ServerTask::Rebuilding));
     cloud.play().await;
     assert_eq!(cloud.server(id).await.task, None);
