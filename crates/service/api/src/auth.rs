@@ -2,7 +2,7 @@
 
 use crate::{ApiError, App};
 use arcus_types::policy::{Action, Denied, Rule, Target, authorize};
-use arcus_types::{Actor, NodeId, OpCtx};
+use arcus_types::{Actor, NodeId, OpCtx, ProjectId};
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 
@@ -35,6 +35,15 @@ impl MaybeCtx {
                 Some(_),
             ) => Ok(()),
         }
+    }
+
+    /// Whether the caller has not been recognised, or acts in this project.
+    pub fn acts_in(&self, project: ProjectId) -> bool {
+        self.0
+            .as_ref()
+            .ok()
+            .filter(|ctx| ctx.actor != Actor::Anonymous)
+            .is_none_or(|ctx| ctx.project_id() == Some(project))
     }
 }
 

@@ -1,6 +1,5 @@
 //! The compute API: Nova v2.1 with microversions, as conversions at the edge.
 
-mod fields;
 mod flavors;
 mod hypervisors;
 mod images;
@@ -17,7 +16,7 @@ mod usage;
 mod versions;
 
 use crate::microversion::Microversion;
-use crate::{ApiError, Route};
+use crate::{ApiError, Route, fields};
 use arcus_types::ServerId;
 use arcus_types::policy::compute as policy;
 use axum::http::StatusCode;

@@ -17,22 +17,25 @@ pub struct ApiError {
     pub code: &'static str,
     /// A sentence for the client.
     pub message: String,
+    /// Whether a quota is in the way: the volume API answers that with a status of its own.
+    pub over_quota: bool,
 }
 
 impl ApiError {
     /// An error with a status and a sentence.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, code: "HTTPError", message: message.into() }
+        Self { status, code: "HTTPError", message: message.into(), over_quota: false }
     }
 
     /// 400: the request is wrong.
     pub fn bad_request(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code: "BadRequest", message: message.into() }
+        Self { status: StatusCode::BAD_REQUEST, code: "BadRequest", message: message.into(), over_quota: false }
     }
 
     /// 404: there is no such thing.
     pub fn not_found(kind: &str, id: impl std::fmt::Display) -> Self {
-        Self { status: StatusCode::NOT_FOUND, code: "NotFound", message: format!("{kind} {id} could not be found.") }
+        let message = format!("{kind} {id} could not be found.");
+        Self { status: StatusCode::NOT_FOUND, code: "NotFound", message, over_quota: false }
     }
 
     /// 401: nobody has been recognised.
@@ -40,12 +43,18 @@ impl ApiError {
         Self::from(Denied::Anonymous)
     }
 
+    /// The status that the service of `path` uses: block storage answers 413 where a quota is in the way.
+    fn status_of(&self, path: &str) -> StatusCode {
+        if self.over_quota && path.starts_with("/volume/") { StatusCode::PAYLOAD_TOO_LARGE } else { self.status }
+    }
+
     /// The body in the shape of the service that `path` belongs to.
     fn body(&self, path: &str) -> Value {
-        let code = self.status.as_u16();
-        let title = self.status.canonical_reason().unwrap_or("Error");
+        let status = self.status_of(path);
+        let code = status.as_u16();
+        let title = status.canonical_reason().unwrap_or("Error");
         match path.split('/').nth(1) {
-            Some("compute") => {
+            Some("compute" | "volume") => {
                 let name = match code {
                     400 => "badRequest",
                     401 => "unauthorized",
@@ -73,7 +82,7 @@ impl ApiError {
 
     /// The whole answer in the shape of the service that `path` belongs to.
     pub fn render(&self, path: &str) -> Response {
-        let mut response = (self.status, Json(self.body(path))).into_response();
+        let mut response = (self.status_of(path), Json(self.body(path))).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
             response
                 .headers_mut()
@@ -106,13 +115,14 @@ impl From<Denied> for ApiError {
             Denied::Hidden => "The resource could not be found.".to_owned(),
             Denied::Anonymous | Denied::Forbidden(_) => denied.to_string(),
         };
-        Self { status, code, message }
+        Self { status, code, message, over_quota: false }
     }
 }
 
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         let message = error.to_string();
+        let over_quota = matches!(error, EngineError::OverQuota { .. });
         let (status, code) = match error {
             EngineError::Invalid { code, .. } => (StatusCode::BAD_REQUEST, code),
             EngineError::NotFound { code, .. } => (StatusCode::NOT_FOUND, code),
@@ -125,23 +135,20 @@ impl From<EngineError> for ApiError {
             EngineError::Store(source) if source.is_transient() => {
                 tracing::warn!(error = %chain(&source), "the database asked to try again");
                 let message = "The database is busy; try again.".to_owned();
-                return Self { status: StatusCode::SERVICE_UNAVAILABLE, code: "ServiceUnavailable", message };
+                return Self { code: "ServiceUnavailable", ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message) };
             }
             EngineError::Store(source) => return internal(&source),
             EngineError::Io { .. } | EngineError::Authority(_) => return internal(&error),
         };
-        Self { status, code, message }
+        Self { status, code, message, over_quota }
     }
 }
 
 /// An error that is ours: the whole chain is logged here, once; the client gets the request id to quote.
 pub fn internal(error: &dyn std::error::Error) -> ApiError {
     tracing::error!(error = %chain(error), "a request failed");
-    ApiError {
-        status: StatusCode::INTERNAL_SERVER_ERROR,
-        code: "InternalServerError",
-        message: "Arcus failed to do this. Give the operator the x-openstack-request-id of this answer.".to_owned(),
-    }
+    let message = "Arcus failed to do this. Give the operator the x-openstack-request-id of this answer.";
+    ApiError { code: "InternalServerError", ..ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, message) }
 }
 
 /// An error and all that caused it, in one line.

@@ -6,12 +6,15 @@ pub mod auth;
 pub mod body;
 pub mod compute;
 pub mod error;
+pub mod fields;
 pub mod identity;
 pub mod image;
 pub mod microversion;
 pub mod network;
+pub mod query;
 pub mod root;
 pub mod route;
+pub mod volume;
 
 pub use arcus_identity::Endpoint;
 pub use error::ApiError;
@@ -41,5 +44,6 @@ pub fn routes() -> Vec<Route> {
     routes.extend(identity::routes());
     routes.extend(compute::routes());
     routes.extend(network::routes());
+    routes.extend(volume::routes());
     routes
 }

@@ -10,6 +10,11 @@ pub const COMPUTE_MIN: Microversion = Microversion(2, 1);
 /// The newest compute microversion served: every step below it is honoured.
 pub const COMPUTE_MAX: Microversion = Microversion(2, 96);
 
+/// The oldest volume microversion served.
+pub const VOLUME_MIN: Microversion = Microversion(3, 0);
+/// The newest volume microversion served: every step below it is honoured.
+pub const VOLUME_MAX: Microversion = Microversion(3, 70);
+
 /// A version such as 2.96. An extractor: the one that this request speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Microversion(pub u16, pub u16);
@@ -19,13 +24,49 @@ pub struct Microversion(pub u16, pub u16);
 pub enum Versioned {
     /// Compute.
     Compute,
+    /// Block storage.
+    Volume,
     /// The service has none.
     No,
 }
 
+impl Versioned {
+    /// The names that a client may call the service by in the header; the answer uses the first one.
+    const fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Compute => &["compute"],
+            Self::Volume => &["volume", "block-storage", "volumev3"],
+            Self::No => &[],
+        }
+    }
+
+    /// The header that the service had for itself before there was one for all.
+    const fn header_of_old(self) -> Option<&'static str> {
+        match self {
+            Self::Compute => Some("x-openstack-nova-api-version"),
+            Self::Volume | Self::No => None,
+        }
+    }
+
+    /// The oldest and the newest version served.
+    const fn range(self) -> Option<(Microversion, Microversion)> {
+        match self {
+            Self::Compute => Some((COMPUTE_MIN, COMPUTE_MAX)),
+            Self::Volume => Some((VOLUME_MIN, VOLUME_MAX)),
+            Self::No => None,
+        }
+    }
+}
+
 /// The service that a path belongs to.
 pub fn service(path: &str) -> Versioned {
-    if path.starts_with("/compute/") { Versioned::Compute } else { Versioned::No }
+    if path.starts_with("/compute/") {
+        Versioned::Compute
+    } else if path.starts_with("/volume/v3/") {
+        Versioned::Volume
+    } else {
+        Versioned::No
+    }
 }
 
 impl std::fmt::Display for Microversion {
@@ -35,9 +76,9 @@ impl std::fmt::Display for Microversion {
 }
 
 impl Microversion {
-    /// Whether this request speaks at least `2.minor` of the compute API.
+    /// Whether this request speaks at least this minor version of its service's API: a service has one major version.
     pub fn at_least(self, minor: u16) -> bool {
-        self >= Microversion(2, minor)
+        self.1 >= minor
     }
 
     /// The version that a request asks for; the oldest if it asks for none.
@@ -45,16 +86,18 @@ impl Microversion {
     /// # Errors
     /// 400 for text that is no version, 406 for one that is not served.
     pub fn negotiate(service: Versioned, headers: &HeaderMap) -> Result<Option<Self>, ApiError> {
-        if service == Versioned::No {
-            return Ok(None);
-        }
+        let Some((min, max)) = service.range() else { return Ok(None) };
         let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
+        let named = |part: &'_ str| -> Option<String> {
+            let (name, version) = part.trim().split_once(' ')?;
+            service.names().contains(&name).then(|| version.trim().to_owned())
+        };
         let asked = text("openstack-api-version")
-            .and_then(|v| v.split(',').find_map(|part| part.trim().strip_prefix("compute ")))
-            .or_else(|| text("x-openstack-nova-api-version"));
-        let Some(asked) = asked.map(str::trim) else { return Ok(Some(COMPUTE_MIN)) };
+            .and_then(|v| v.split(',').find_map(named))
+            .or_else(|| service.header_of_old().and_then(text).map(|v| v.trim().to_owned()));
+        let Some(asked) = asked else { return Ok(Some(min)) };
         if asked == "latest" {
-            return Ok(Some(COMPUTE_MAX));
+            return Ok(Some(max));
         }
         let version = asked
             .split_once('.')
@@ -65,12 +108,10 @@ impl Microversion {
                     "API Version String {shown} is of invalid format. Must be of format MajorNum.MinorNum."
                 ))
             })?;
-        if version < COMPUTE_MIN || version > COMPUTE_MAX {
+        if version < min || version > max {
             return Err(ApiError::new(
                 StatusCode::NOT_ACCEPTABLE,
-                format!(
-                    "Version {version} is not supported by the API. Minimum is {COMPUTE_MIN} and maximum is {COMPUTE_MAX}."
-                ),
+                format!("Version {version} is not supported by the API. Minimum is {min} and maximum is {max}."),
             ));
         }
         Ok(Some(version))
@@ -80,16 +121,15 @@ impl Microversion {
 /// Tells the client which version was spoken.
 pub fn answer(headers: &mut HeaderMap, path: &str, version: Option<Microversion>) {
     let Some(version) = version else { return };
-    if !path.starts_with("/compute/") {
-        return;
-    }
-    if let (Ok(new), Ok(old)) =
-        (HeaderValue::from_str(&format!("compute {version}")), HeaderValue::from_str(&version.to_string()))
-    {
-        headers.insert("openstack-api-version", new);
-        headers.insert("x-openstack-nova-api-version", old);
+    let service = service(path);
+    let Some(name) = service.names().first() else { return };
+    if let Ok(value) = HeaderValue::from_str(&format!("{name} {version}")) {
+        headers.insert("openstack-api-version", value);
         headers.append(header::VARY, HeaderValue::from_static("OpenStack-API-Version"));
-        headers.append(header::VARY, HeaderValue::from_static("X-OpenStack-Nova-API-Version"));
+    }
+    if let (Some(old), Ok(value)) = (service.header_of_old(), HeaderValue::from_str(&version.to_string())) {
+        headers.insert(old, value);
+        headers.append(header::VARY, HeaderValue::from_static(old));
     }
 }
 

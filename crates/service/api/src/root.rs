@@ -8,8 +8,13 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 /// Where each service begins: its type in the catalogue and its path.
-const SERVICES: &[(&str, &str)] =
-    &[("identity", "/identity/v3"), ("compute", "/compute/v2.1"), ("image", "/image/v2"), ("network", "/network/v2.0")];
+const SERVICES: &[(&str, &str)] = &[
+    ("identity", "/identity/v3"),
+    ("compute", "/compute/v2.1"),
+    ("image", "/image/v2"),
+    ("network", "/network/v2.0"),
+    ("block-storage", "/volume/v3"),
+];
 
 /// The routes of the root.
 pub fn routes() -> Vec<Route> {

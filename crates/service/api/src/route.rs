@@ -6,7 +6,7 @@
 
 use crate::auth::{self, MaybeCtx};
 use crate::microversion::{self, Microversion};
-use crate::{ApiError, App};
+use crate::{ApiError, App, volume};
 use arcus_types::policy::{Action, Denied};
 use arcus_types::{OpCtx, RequestId};
 use axum::Router;
@@ -16,6 +16,7 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
+use tower::Layer;
 use tracing::Instrument;
 
 /// One thing that the API serves.
@@ -48,7 +49,7 @@ macro_rules! verbs { ($($name:ident $method:ident),*) => { impl Route { $(
 )* } }; }
 verbs!(get GET, head HEAD, post POST, put PUT, patch PATCH, delete DELETE);
 
-/// The whole API over a route table.
+/// The whole API over a route table. A path of the volume API loses the project in it before it is routed.
 pub fn router(app: App, routes: Vec<Route>) -> Router {
     let mut router = Router::new();
     for route in routes {
@@ -56,14 +57,15 @@ pub fn router(app: App, routes: Vec<Route>) -> Router {
         let guarded = route.handler.layer(middleware::from_fn(move |request, next| guard(action, request, next)));
         router = router.route(route.path, guarded);
     }
-    router
+    let routed: Router = router
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "The resource could not be found.") })
         .method_not_allowed_fallback(|| async {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed for this resource.")
         })
         .layer(middleware::from_fn_with_state(app.clone(), around))
         .layer(tower_http::catch_panic::CatchPanicLayer::new())
-        .with_state(app)
+        .with_state(app);
+    Router::new().fallback_service(middleware::map_request(volume::project_word).layer(routed))
 }
 
 /// Turns a caller away whom the rule refuses whatever the target is, before a byte of the body is read: nobody from what
@@ -87,6 +89,11 @@ async fn around(State(app): State<App>, mut request: Request, next: Next) -> Res
         Err(error) => return finish(error.into_response(), &path, request_id, None),
     };
     let ctx = auth::recognise(&app, &request, OpCtx::anonymous(request_id));
+    if let Some(project) = request.extensions().get::<volume::PathProject>()
+        && let Err(error) = project.admits(&ctx)
+    {
+        return finish(error.into_response(), &path, request_id, version);
+    }
     request.extensions_mut().insert(ctx);
     request.extensions_mut().insert(request_id);
     if let Some(version) = version {

@@ -40,8 +40,8 @@ pub use token::{MethodName, NotAToken, Token};
 pub use users::UserNew;
 
 use arcus_store::{AuditEntry, Revocation, Revoked, Store, StoreError, Tx};
-use arcus_types::Timestamp;
 use arcus_types::policy::Action;
+use arcus_types::{ProjectId, Timestamp};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -130,9 +130,9 @@ impl Identity {
         self.0.keys.rotate()
     }
 
-    /// The services of this cloud and where they are.
-    pub fn catalog(&self) -> Vec<CatalogService> {
-        catalog::catalog(&self.0.config.endpoint)
+    /// The services of this cloud and where they are, for a token of this project.
+    pub fn catalog(&self, project: Option<ProjectId>) -> Vec<CatalogService> {
+        catalog::catalog(&self.0.config.endpoint, project)
     }
 
     fn store(&self) -> &Store {

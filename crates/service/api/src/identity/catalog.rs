@@ -32,10 +32,10 @@ pub fn body(catalog: Vec<CatalogService>) -> Value {
 }
 
 /// `GET /identity/v3/auth/catalog`
-pub async fn show(Ctx(_): Ctx, State(app): State<App>) -> Json<Value> {
+pub async fn show(Ctx(ctx): Ctx, State(app): State<App>) -> Json<Value> {
     let here = format!("{}/identity/v3/auth/catalog", app.endpoint.url);
     let links = json!({ "self": here, "next": null, "previous": null });
-    Json(json!({ "catalog": body(app.identity.catalog()), "links": links }))
+    Json(json!({ "catalog": body(app.identity.catalog(ctx.project_id())), "links": links }))
 }
 
 fn service_body(app: &App, service: &CatalogService) -> Value {
@@ -77,13 +77,13 @@ async fn services(Ctx(_): Ctx, State(app): State<App>, query: Listing) -> Json<V
     let wanted = |s: &&CatalogService| {
         kind.as_deref().is_none_or(|k| k == s.kind) && name.as_deref().is_none_or(|n| n == s.name)
     };
-    let catalog = app.identity.catalog();
+    let catalog = app.identity.catalog(None);
     let items = catalog.iter().filter(wanted).map(|s| service_body(&app, s)).collect();
     super::list(&app, "services", "services", items, None)
 }
 
 async fn service(Ctx(_): Ctx, State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    let catalog = app.identity.catalog();
+    let catalog = app.identity.catalog(None);
     let found = catalog.iter().find(|s| s.id.to_string() == id);
     let found = found.ok_or_else(|| ApiError::not_found("Service", &id))?;
     Ok(Json(json!({ "service": service_body(&app, found) })))
@@ -96,14 +96,14 @@ async fn endpoints(Ctx(_): Ctx, State(app): State<App>, query: Listing) -> Json<
             && service.as_deref().is_none_or(|id| id == s.id.to_string())
             && region.as_deref().is_none_or(|r| r == e.region)
     };
-    let catalog = app.identity.catalog();
+    let catalog = app.identity.catalog(None);
     let all = catalog.iter().flat_map(|s| s.endpoints.iter().map(move |e| (s, e)));
     let items = all.filter(wanted).map(|(s, e)| endpoint_body(&app, s, e)).collect();
     super::list(&app, "endpoints", "endpoints", items, None)
 }
 
 async fn endpoint(Ctx(_): Ctx, State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    let catalog = app.identity.catalog();
+    let catalog = app.identity.catalog(None);
     let found = catalog.iter().find_map(|s| Some((s, s.endpoints.iter().find(|e| e.id.to_string() == id)?)));
     let (service, endpoint) = found.ok_or_else(|| ApiError::not_found("Endpoint", &id))?;
     Ok(Json(json!({ "endpoint": endpoint_body(&app, service, endpoint) })))

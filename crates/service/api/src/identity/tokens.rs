@@ -104,7 +104,7 @@ pub async fn create(
     let wanted = body.auth.scope.map_or(Ok(Wanted::Default), wanted)?;
     let shown = shown(body.auth.identity)?;
     let (text, view) = app.identity.authenticate(shown, wanted).await?;
-    let catalog = if query.first("nocatalog").is_some() { None } else { Some(app.identity.catalog()) };
+    let catalog = catalog_for(&app, &view, &query);
     Ok((StatusCode::CREATED, subject(text), axum::Json(token_body(&view, catalog))).into_response())
 }
 
@@ -117,7 +117,7 @@ pub async fn get(
 ) -> Result<Response, ApiError> {
     let text = subject_of(&headers)?;
     let view = app.identity.token_get(&ctx, text).await?;
-    let catalog = if query.first("nocatalog").is_some() { None } else { Some(app.identity.catalog()) };
+    let catalog = catalog_for(&app, &view, &query);
     Ok((StatusCode::OK, subject(text.to_owned()), axum::Json(token_body(&view, catalog))).into_response())
 }
 
@@ -228,6 +228,12 @@ fn wanted(part: ScopePart) -> Result<Wanted, ApiError> {
 
 fn domain_body(id: DomainId, name: &Name) -> Value {
     json!({ "id": id, "name": name })
+}
+
+/// The catalogue that goes with a token, unless the caller does without.
+fn catalog_for(app: &App, view: &TokenView, query: &Pairs) -> Option<Vec<CatalogService>> {
+    let project = view.token.ctx().project_id();
+    query.first("nocatalog").is_none().then(|| app.identity.catalog(project))
 }
 
 fn token_body(view: &TokenView, catalog: Option<Vec<CatalogService>>) -> Value {

@@ -1,6 +1,6 @@
 //! `docs/COMPATIBILITY.md` says what is served: its tables are made from the route table.
 
-use arcus_api::microversion::{COMPUTE_MAX, COMPUTE_MIN};
+use arcus_api::microversion::{COMPUTE_MAX, COMPUTE_MIN, VOLUME_MAX, VOLUME_MIN};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -11,6 +11,7 @@ const SERVICES: &[(&str, &str, &str)] = &[
     ("image", "Image (Glance v2)", include_str!("compatibility/image.md")),
     ("compute", "Compute (Nova v2.1)", include_str!("compatibility/compute.md")),
     ("network", "Network (Neutron v2.0)", include_str!("compatibility/network.md")),
+    ("volume", "Block storage (Cinder v3)", include_str!("compatibility/volume.md")),
     ("arcus", "Native API", ""),
 ];
 
@@ -27,6 +28,8 @@ fn document() -> String {
         }
         let notes = notes.replace("{COMPUTE_MIN}", &COMPUTE_MIN.to_string());
         let notes = notes.replace("{COMPUTE_MAX}", &COMPUTE_MAX.to_string());
+        let notes = notes.replace("{VOLUME_MIN}", &VOLUME_MIN.to_string());
+        let notes = notes.replace("{VOLUME_MAX}", &VOLUME_MAX.to_string());
         write!(text, "\n## {title}\n\n{notes}").unwrap();
         if !notes.is_empty() {
             text.push('\n');

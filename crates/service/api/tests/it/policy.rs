@@ -11,6 +11,7 @@ mod naming;
 mod network;
 mod root;
 mod things;
+mod volume;
 
 use crate::harness::Answer;
 use arcus_api::Route;
@@ -108,7 +109,8 @@ pub struct Case {
 pub fn case(route: &'static str, thing: Thing, success: u16) -> Case {
     let (query, body, because) = ("", "", "");
     let (header, rule, by, also) = (None, None, None, &[][..]);
-    Case { route, thing, success, query, body, header, version: "2.1", rule, by, also, with: Vec::new(), because }
+    let version = if route.contains(" /volume/") { "3.0" } else { "2.1" };
+    Case { route, thing, success, query, body, header, version, rule, by, also, with: Vec::new(), because }
 }
 
 impl Case {
@@ -133,7 +135,7 @@ impl Case {
         Self { header: Some((name, value)), ..self }
     }
 
-    /// At this microversion of the compute API.
+    /// At this microversion of its service.
     fn at(self, version: &'static str) -> Self {
         Self { version, ..self }
     }
@@ -243,6 +245,7 @@ fn cases() -> Vec<Case> {
     cases.extend(image::cases());
     cases.extend(compute::cases());
     cases.extend(network::cases());
+    cases.extend(volume::cases());
     cases
 }
 
@@ -362,7 +365,8 @@ fn problem(case: &Case, last: bool, wanted: Wanted, vars: &Vars, told: &Told<'_>
 async fn call(world: &World, case: &Case, who: Who, vars: &Vars) -> (Answer, bool) {
     let vars = vars.with_fresh(world.word());
     let mut request = Request::builder().method(case.method()).uri(vars.fill(&case.uri()));
-    let version = format!("compute {}", case.version);
+    let service = if case.route.contains(" /volume/") { "volume" } else { "compute" };
+    let version = format!("{service} {}", case.version);
     request = request.header("openstack-api-version", version);
     match case.header {
         Some((name, value)) => request = request.header(name, vars.fill(value)),

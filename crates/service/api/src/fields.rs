@@ -1,5 +1,5 @@
-//! Request bodies as the compute API checks them: every field has bounds, an unknown field is refused, and what an older
-//! microversion does not know is unknown.
+//! Request bodies as the compute and volume APIs check them: every field has bounds, an unknown field is refused, and
+//! what an older microversion does not know is unknown.
 
 use crate::ApiError;
 use serde_json::{Map, Value};

@@ -1,0 +1,104 @@
+//! The volume API: Cinder v3 with microversions, as conversions at the edge.
+//!
+//! Clients write the project's id after `/volume/v3`, or leave it out, as they like. It is taken out of the path before the
+//! request is routed ([`project_word`]), so that routes are declared once, without it.
+
+pub mod links;
+mod versions;
+
+use crate::auth::MaybeCtx;
+use crate::microversion::Microversion;
+use crate::{ApiError, Route};
+use arcus_types::ProjectId;
+use arcus_types::policy::volume as policy;
+use axum::extract::Request;
+use axum::http::{StatusCode, Uri};
+use serde_json::Value;
+
+/// What most handlers answer.
+type Answer = Result<axum::Json<Value>, ApiError>;
+
+/// Refuses a call that came with `3.minor` when the request speaks an older microversion.
+pub fn since(version: Microversion, minor: u16) -> Result<(), ApiError> {
+    if version.at_least(minor) {
+        return Ok(());
+    }
+    let message = format!("This call came with microversion 3.{minor}; the request speaks {version}.");
+    Err(ApiError::new(StatusCode::NOT_FOUND, message))
+}
+
+/// Every route of the volume API.
+pub fn routes() -> Vec<Route> {
+    vec![
+        Route::get("/volume", policy::VERSIONS, versions::list),
+        Route::get("/volume/", policy::VERSIONS, versions::list),
+        Route::get("/volume/v3", policy::VERSIONS, versions::show),
+        Route::get("/volume/v3/", policy::VERSIONS, versions::show),
+        Route::get("/volume/v3/extensions", policy::EXTENSIONS, versions::extensions),
+    ]
+}
+
+/// The project that a path of the volume API names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathProject(ProjectId);
+
+impl PathProject {
+    /// Whether the caller may use this path: the project in it must be the one that the token is for.
+    ///
+    /// # Errors
+    /// 404, which tells nothing of the project.
+    pub fn admits(self, ctx: &MaybeCtx) -> Result<(), ApiError> {
+        if ctx.acts_in(self.0) {
+            return Ok(());
+        }
+        let message = "The project in the path is not the one that the token is for.";
+        Err(ApiError::new(StatusCode::NOT_FOUND, message))
+    }
+}
+
+/// Takes the project out of a path of the volume API and keeps it with the request.
+pub async fn project_word(mut request: Request) -> Request {
+    let Some((project, rest)) = split(request.uri().path()) else { return request };
+    let path_and_query = match request.uri().query() {
+        Some(query) => format!("/volume/v3/{rest}?{query}"),
+        None => format!("/volume/v3/{rest}"),
+    };
+    let mut parts = request.uri().clone().into_parts();
+    parts.path_and_query = path_and_query.parse().ok();
+    // The text was a valid path before the word was cut out of it, and is one after it.
+    if let Ok(uri) = Uri::from_parts(parts) {
+        *request.uri_mut() = uri;
+        request.extensions_mut().insert(PathProject(project));
+    }
+    request
+}
+
+/// The project in a path of the volume API, and what follows it.
+fn split(path: &str) -> Option<(ProjectId, &str)> {
+    let rest = path.strip_prefix("/volume/v3/")?;
+    let (word, rest) = rest.split_once('/').unwrap_or((rest, ""));
+    Some((word.parse().ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+
+    async fn routed(uri: &str) -> (String, Option<PathProject>) {
+        let request = project_word(Request::builder().uri(uri).body(Body::empty()).unwrap()).await;
+        (request.uri().to_string(), request.extensions().get().copied())
+    }
+
+    #[tokio::test]
+    async fn the_project_is_taken_out_of_the_path() {
+        let project = ProjectId::new();
+        let kept = Some(PathProject(project));
+        let uri = format!("/volume/v3/{project}/volumes/detail?limit=1&name=%41");
+        assert_eq!(routed(&uri).await, ("/volume/v3/volumes/detail?limit=1&name=%41".into(), kept));
+        assert_eq!(routed(&format!("/volume/v3/{project}")).await, ("/volume/v3/".into(), kept));
+        for same in ["/volume/v3/volumes/detail", "/volume/v3/", "/volume", &format!("/compute/v2.1/{project}/x")] {
+            assert_eq!(routed(same).await, (same.to_owned(), None));
+        }
+    }
+}
