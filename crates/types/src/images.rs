@@ -38,6 +38,7 @@ macro_rules! words { ($(#[$doc:meta])* $name:ident, $kind:literal { $($(#[$vdoc:
         }
     }
 }; }
+pub(crate) use words;
 
 words! {
     /// How far an image is.

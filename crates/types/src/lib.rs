@@ -12,6 +12,7 @@ pub mod policy;
 pub mod servers;
 pub mod text;
 pub mod time;
+pub mod volumes;
 
 pub use ctx::{Actor, OpCtx, Role, RoleSet, Scope};
 pub use ids::*;

@@ -33,6 +33,10 @@ mod subnets;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod users;
+mod volume_attachments;
+mod volume_snapshots;
+mod volume_types;
+mod volumes;
 
 pub use addresses::{SEGMENT_MAX, Stretch};
 pub use application_credentials::{ApplicationCredential, ApplicationCredentialKey};
@@ -68,6 +72,12 @@ pub use servers::{
 pub use subnet_pools::{SUBNET_POOL_FIELDS, SubnetPool};
 pub use subnets::{AllocationPool, HostRoute, Ipv6Mode, SUBNET_FIELDS, Subnet};
 pub use users::{Login, User, UserChange, UserFilter, UserKey};
+pub use volume_attachments::{VolumeAttachment, VolumeAttachmentFilter, VolumeAttachmentSort};
+pub use volume_snapshots::{VolumeSnapshot, VolumeSnapshotFilter, VolumeSnapshotSort};
+pub use volume_types::{VOLUME_TYPE_DEFAULT, VolumeType};
+pub use volumes::{
+    Volume, VolumeCounts, VolumeDetails, VolumeFault, VolumeFilter, VolumeOrigin, VolumeSort, VolumeUpload,
+};
 
 use arcus_types::{NodeId, OpCtx};
 use sea_orm::{

@@ -174,7 +174,7 @@ fn flag(text: &str) -> Option<bool> {
 }
 
 /// Rows that sort behind the marker's row: the first key differs, or it is the same and the next one differs, and so on.
-fn behind(filter: &mut Where, table: &str, sort: &[(&str, bool)], marker: Uuid) {
+pub(crate) fn behind(filter: &mut Where, table: &str, sort: &[(&str, bool)], marker: Uuid) {
     let of_marker = |column: &str| format!("(SELECT {column} FROM {table} WHERE id = ?)");
     let mut cases = Vec::new();
     let mut values: Vec<Value> = Vec::new();

@@ -48,6 +48,20 @@ resources! {
     SecurityGroupRules = "security_group_rule", 100;
     /// Images.
     Images = "images", 100;
+    /// Volumes.
+    Volumes = "volumes", 10;
+    /// Snapshots of volumes.
+    VolumeSnapshots = "snapshots", 10;
+    /// The size of volumes and their snapshots together, in GiB.
+    VolumeGigabytes = "gigabytes", 1_000;
+    /// The size of one volume, in GiB.
+    VolumeGigabytesEach = "per_volume_gigabytes", -1;
+    /// Backups of volumes.
+    VolumeBackups = "backups", 10;
+    /// The size of backups together, in GiB.
+    VolumeBackupGigabytes = "backup_gigabytes", 1_000;
+    /// Groups of volumes.
+    VolumeGroups = "groups", 10;
 }
 
 /// A project's quota of one resource.

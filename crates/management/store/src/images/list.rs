@@ -94,7 +94,7 @@ pub enum TimeTest {
 }
 
 impl TimeTest {
-    fn sql(self) -> &'static str {
+    pub(crate) fn sql(self) -> &'static str {
         match self {
             Self::Gt => ">",
             Self::Gte => ">=",

@@ -5,3 +5,4 @@ mod identity;
 mod images;
 mod networks;
 mod servers;
+mod volumes;
