@@ -2,7 +2,7 @@
 
 use crate::sql::{Json, Row, params};
 use crate::{Db, StoreError, Tx};
-use arcus_types::{ProjectId, Timestamp, QosSpecsId, VolumeTypeId};
+use arcus_types::{ProjectId, QosSpecsId, Timestamp, VolumeTypeId};
 use std::collections::BTreeMap;
 
 /// The name of the type that volumes have unless they name one; made when it is first needed.
@@ -100,8 +100,14 @@ impl Tx {
         self.exec(
             format!("INSERT INTO volume_types ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"),
             params![
-                new.id, &new.name, &new.description, new.is_public, Json(&new.extra_specs), new.qos_specs_id,
-                new.created_at, new.updated_at
+                new.id,
+                &new.name,
+                &new.description,
+                new.is_public,
+                Json(&new.extra_specs),
+                new.qos_specs_id,
+                new.created_at,
+                new.updated_at
             ],
         )
         .await?;
