@@ -391,7 +391,10 @@ mod tests {
     fn a_report_moves_only_what_it_is_about() {
         let rest = VolumeStatus::Available;
         assert_eq!(VolumeStatus::Creating.after(VolumeEvent::Made, rest), Some(rest));
-        assert_eq!(VolumeStatus::Extending.after(VolumeEvent::Extended, VolumeStatus::InUse), Some(VolumeStatus::InUse));
+        assert_eq!(
+            VolumeStatus::Extending.after(VolumeEvent::Extended, VolumeStatus::InUse),
+            Some(VolumeStatus::InUse)
+        );
         assert_eq!(VolumeStatus::InUse.after(VolumeEvent::Made, rest), None);
         assert_eq!(VolumeStatus::Deleting.after(VolumeEvent::Made, rest), None);
     }

@@ -232,7 +232,8 @@ impl Db {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<VolumeAttachment>, StoreError> {
-        let sql = format!("SELECT {COLUMNS} FROM volume_attachments WHERE deadline < $1 ORDER BY deadline LIMIT {limit}");
+        let sql =
+            format!("SELECT {COLUMNS} FROM volume_attachments WHERE deadline < $1 ORDER BY deadline LIMIT {limit}");
         self.all(sql, params![now]).await?.iter().map(attachment).collect()
     }
 }
@@ -249,9 +250,26 @@ impl Tx {
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 1, $18, $19, $20)"
             ),
             params![
-                a.id, a.volume_id, a.project_id, a.user_id, a.server_id, a.by_server, a.status.as_str(), a.deadline,
-                mode(a), &a.device, &a.host_name, Json(&a.connector), a.bdm_id, a.boot_index, &a.tag,
-                a.delete_on_termination, a.node_generation, a.created_at, a.updated_at, a.attached_at
+                a.id,
+                a.volume_id,
+                a.project_id,
+                a.user_id,
+                a.server_id,
+                a.by_server,
+                a.status.as_str(),
+                a.deadline,
+                mode(a),
+                &a.device,
+                &a.host_name,
+                Json(&a.connector),
+                a.bdm_id,
+                a.boot_index,
+                &a.tag,
+                a.delete_on_termination,
+                a.node_generation,
+                a.created_at,
+                a.updated_at,
+                a.attached_at
             ],
         )
         .await?;
@@ -270,9 +288,22 @@ impl Tx {
                  updated_at = $13, attached_at = $14, volume_id = $15, server_id = $16, generation = generation + 1
                  WHERE id = $1 AND generation = $2",
                 params![
-                    a.id, a.generation, a.status.as_str(), a.deadline, mode(a), &a.device, &a.host_name,
-                    Json(&a.connector), a.boot_index, &a.tag, a.delete_on_termination, a.node_generation,
-                    a.updated_at, a.attached_at, a.volume_id, a.server_id
+                    a.id,
+                    a.generation,
+                    a.status.as_str(),
+                    a.deadline,
+                    mode(a),
+                    &a.device,
+                    &a.host_name,
+                    Json(&a.connector),
+                    a.boot_index,
+                    &a.tag,
+                    a.delete_on_termination,
+                    a.node_generation,
+                    a.updated_at,
+                    a.attached_at,
+                    a.volume_id,
+                    a.server_id
                 ],
             )
             .await?;

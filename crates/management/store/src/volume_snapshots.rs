@@ -254,8 +254,19 @@ impl Tx {
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, $13, $14)"
             ),
             params![
-                s.id, s.volume_id, s.project_id, s.user_id, &s.name, &s.description, s.status.as_str(), s.deadline,
-                s.size_gib, s.node_generation, Json(&s.metadata), optional_json(s.fault.as_ref()), s.created_at,
+                s.id,
+                s.volume_id,
+                s.project_id,
+                s.user_id,
+                &s.name,
+                &s.description,
+                s.status.as_str(),
+                s.deadline,
+                s.size_gib,
+                s.node_generation,
+                Json(&s.metadata),
+                optional_json(s.fault.as_ref()),
+                s.created_at,
                 s.updated_at
             ],
         )
@@ -274,8 +285,18 @@ impl Tx {
                  deadline = $8, size_gib = $9, node_generation = $10, metadata = $11, fault = $12, updated_at = $13,
                  generation = generation + 1 WHERE id = $1 AND generation = $2",
                 params![
-                    s.id, s.generation, s.project_id, s.user_id, &s.name, &s.description, s.status.as_str(),
-                    s.deadline, s.size_gib, s.node_generation, Json(&s.metadata), optional_json(s.fault.as_ref()),
+                    s.id,
+                    s.generation,
+                    s.project_id,
+                    s.user_id,
+                    &s.name,
+                    &s.description,
+                    s.status.as_str(),
+                    s.deadline,
+                    s.size_gib,
+                    s.node_generation,
+                    Json(&s.metadata),
+                    optional_json(s.fault.as_ref()),
                     s.updated_at
                 ],
             )

@@ -5,8 +5,8 @@
 
 mod list;
 
-pub(crate) use list::{contains, ordered, pairs, times};
 pub use list::{VolumeCounts, VolumeFilter, VolumeSort};
+pub(crate) use list::{contains, ordered, pairs, times};
 
 use crate::sql::{Json, Row, Where, params};
 use crate::{Db, StoreError, Tx};
@@ -339,12 +339,34 @@ impl Tx {
                  generation = generation + 1
                  WHERE id = $1 AND generation = $2",
                 params![
-                    v.id, v.generation, v.project_id, v.user_id, &v.name, &v.description, v.status.as_str(),
-                    v.status_before.map(VolumeStatus::as_str), v.deadline, v.size_gib, v.volume_type_id,
-                    &v.availability_zone, v.node_id, v.node_generation, v.version, v.bootable, v.read_only,
-                    v.multiattach, v.made, Json(&v.source), v.source_volume_id, v.source_snapshot_id,
-                    Json(&v.metadata), optional_json(v.image_metadata.as_ref()), optional_json(v.fault.as_ref()),
-                    Json(&v.details), v.updated_at, v.launched_at
+                    v.id,
+                    v.generation,
+                    v.project_id,
+                    v.user_id,
+                    &v.name,
+                    &v.description,
+                    v.status.as_str(),
+                    v.status_before.map(VolumeStatus::as_str),
+                    v.deadline,
+                    v.size_gib,
+                    v.volume_type_id,
+                    &v.availability_zone,
+                    v.node_id,
+                    v.node_generation,
+                    v.version,
+                    v.bootable,
+                    v.read_only,
+                    v.multiattach,
+                    v.made,
+                    Json(&v.source),
+                    v.source_volume_id,
+                    v.source_snapshot_id,
+                    Json(&v.metadata),
+                    optional_json(v.image_metadata.as_ref()),
+                    optional_json(v.fault.as_ref()),
+                    Json(&v.details),
+                    v.updated_at,
+                    v.launched_at
                 ],
             )
             .await?;

@@ -126,7 +126,8 @@ impl Db {
         if sort.is_empty() {
             sort.push((VolumeSort::CreatedAt.expression(), true));
         }
-        let sql = ordered("volumes", COLUMNS, &mut filter, sort, wanted.marker.map(|m| m.0), wanted.limit, wanted.offset);
+        let sql =
+            ordered("volumes", COLUMNS, &mut filter, sort, wanted.marker.map(|m| m.0), wanted.limit, wanted.offset);
         self.all(sql, filter.params).await?.iter().map(volume).collect()
     }
 

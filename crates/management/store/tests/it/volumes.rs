@@ -6,9 +6,7 @@ use arcus_store::{
     VolumeOrigin, VolumeSnapshot, VolumeSnapshotFilter, VolumeSnapshotSort, VolumeSort,
 };
 use arcus_types::volumes::{AttachmentStatus, VolumeSnapshotStatus, VolumeStatus};
-use arcus_types::{
-    AttachmentId, ProjectId, ServerId, Timestamp, UserId, VolumeId, VolumeSnapshotId, VolumeTypeId,
-};
+use arcus_types::{AttachmentId, ProjectId, ServerId, Timestamp, UserId, VolumeId, VolumeSnapshotId, VolumeTypeId};
 use std::collections::BTreeMap;
 
 fn volume(project_id: ProjectId, volume_type_id: VolumeTypeId, name: &str, created: i64) -> Volume {
