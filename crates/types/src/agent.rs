@@ -13,15 +13,18 @@
 //! was told to fetch. A spec is complete: what it does not name must not exist on the node. Fields are only ever added,
 //! with a default, so that a node and a server one release apart understand each other.
 
+mod dhcp_options;
+mod networks;
 mod volumes;
 
+pub use dhcp_options::{DhcpOptionRefused, DhcpOptionSpec};
+pub use networks::*;
 pub use volumes::{
     AttachmentSpec, DiskQos, VolumeReport, VolumeSnapshotReport, VolumeSnapshotState, VolumeSource, VolumeSpec,
     VolumeState, volume_serial,
 };
 
 use crate::ids::*;
-use crate::text::MacAddr;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -251,202 +254,6 @@ impl std::fmt::Debug for GuestData {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("GuestData").field("name", &self.name).field("hostname", &self.hostname).finish_non_exhaustive()
     }
-}
-
-/// A layer-2 segment as the node must build it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct NetworkSpec {
-    /// The network.
-    pub id: NetworkId,
-    /// Its number on the wire between nodes (VXLAN network identifier), unique in the cloud.
-    pub segment: u32,
-    /// The largest packet that guests may send, in bytes.
-    pub mtu: u32,
-    /// Set on an external network: the bridge that leads out of the cloud.
-    #[serde(default)]
-    pub external: Option<ExternalSpec>,
-    /// Its address ranges.
-    pub subnets: Vec<SubnetSpec>,
-    /// The ports that live on this node.
-    pub ports: Vec<PortSpec>,
-    /// The other nodes that carry this segment, by underlay address, with the ports that live there.
-    #[serde(default)]
-    pub peers: Vec<PeerSpec>,
-}
-
-/// How an external network leads out.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ExternalSpec {
-    /// The address and prefix that the node itself holds on the external bridge: the gateway of the routers.
-    pub gateway: ipnet::IpNet,
-}
-
-/// Another node that carries a segment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PeerSpec {
-    /// The node's underlay address.
-    pub underlay: IpAddr,
-    /// The ports that live there.
-    pub macs: Vec<MacAddr>,
-}
-
-/// An address range.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SubnetSpec {
-    /// The subnet.
-    pub id: SubnetId,
-    /// The range.
-    pub cidr: ipnet::IpNet,
-    /// The router's address that guests are told.
-    pub gateway: Option<IpAddr>,
-    /// Whether DHCP answers.
-    pub dhcp: bool,
-    /// Name servers that guests are told.
-    pub dns_servers: Vec<IpAddr>,
-    /// Extra routes that guests are told: destination and next hop.
-    pub host_routes: Vec<(ipnet::IpNet, IpAddr)>,
-}
-
-/// A virtual interface.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PortSpec {
-    /// The port.
-    pub id: PortId,
-    /// The server that it belongs to.
-    pub server_id: Option<ServerId>,
-    /// Its Ethernet address.
-    pub mac: MacAddr,
-    /// Its addresses.
-    pub addresses: Vec<FixedIp>,
-    /// The rule sets that apply; what none allows is dropped.
-    pub security_groups: Vec<SecurityGroupId>,
-    /// Whether filters and anti-spoofing apply at all.
-    pub port_security: bool,
-    /// Further sources that the guest may use: an address range, with an Ethernet address if not the port's own.
-    #[serde(default)]
-    pub allowed_pairs: Vec<(ipnet::IpNet, Option<MacAddr>)>,
-    /// Whether the interface carries traffic.
-    pub admin_up: bool,
-    /// The host name that DHCP tells.
-    pub hostname: String,
-}
-
-/// An address of a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct FixedIp {
-    /// The subnet that it is from.
-    pub subnet_id: SubnetId,
-    /// The address.
-    pub address: IpAddr,
-}
-
-/// A set of filter rules.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SecurityGroupSpec {
-    /// The group.
-    pub id: SecurityGroupId,
-    /// What it allows.
-    pub rules: Vec<FilterRule>,
-    /// The addresses of the group's own ports, everywhere: what rules with `remote_group` stand for.
-    pub members: Vec<IpAddr>,
-}
-
-/// Which way a packet goes, seen from the guest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Direction {
-    /// To the guest.
-    Ingress,
-    /// From the guest.
-    Egress,
-}
-
-/// The IP version of a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum EtherType {
-    /// IP version 4.
-    #[serde(rename = "IPv4")]
-    V4,
-    /// IP version 6.
-    #[serde(rename = "IPv6")]
-    V6,
-}
-
-/// One thing that is allowed.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct FilterRule {
-    /// Which way.
-    pub direction: Direction,
-    /// Which IP version.
-    pub ethertype: EtherType,
-    /// The IP protocol's number; `None` is any.
-    pub protocol: Option<u8>,
-    /// The first port, or the ICMP type.
-    pub port_min: Option<u16>,
-    /// The last port, or the ICMP code.
-    pub port_max: Option<u16>,
-    /// The other side's range; `None` is any, unless `remote_group` is set.
-    pub remote_cidr: Option<ipnet::IpNet>,
-    /// The other side is a member of this group.
-    pub remote_group: Option<SecurityGroupId>,
-}
-
-/// A router as the node must build it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RouterSpec {
-    /// The router.
-    pub id: RouterId,
-    /// Whether it forwards.
-    pub admin_up: bool,
-    /// Its legs on tenants' networks.
-    pub interfaces: Vec<RouterInterfaceSpec>,
-    /// Its leg on an external network.
-    pub gateway: Option<RouterGatewaySpec>,
-    /// External addresses that it translates.
-    pub floating_ips: Vec<FloatingIpSpec>,
-    /// Further routes: destination and next hop.
-    pub routes: Vec<(ipnet::IpNet, IpAddr)>,
-}
-
-/// A router's leg on a tenant's network.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RouterInterfaceSpec {
-    /// The leg's port.
-    pub port_id: PortId,
-    /// The network that it is on.
-    pub network_id: NetworkId,
-    /// Its Ethernet address.
-    pub mac: MacAddr,
-    /// Its addresses with their prefixes.
-    pub addresses: Vec<ipnet::IpNet>,
-}
-
-/// A router's leg on an external network.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RouterGatewaySpec {
-    /// The leg's port.
-    pub port_id: PortId,
-    /// The external network.
-    pub network_id: NetworkId,
-    /// Its Ethernet address.
-    pub mac: MacAddr,
-    /// Its addresses with their prefixes.
-    pub addresses: Vec<ipnet::IpNet>,
-    /// Where packets go that no other route takes.
-    pub next_hops: Vec<IpAddr>,
-    /// Whether guests without an external address of their own may go out under the router's.
-    pub snat: bool,
-}
-
-/// An external address that follows a port.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FloatingIpSpec {
-    /// The floating IP.
-    pub id: FloatingIpId,
-    /// The external address.
-    pub floating: IpAddr,
-    /// The port's own address.
-    pub fixed: IpAddr,
 }
 
 /// An image to make of a guest's root disk or of a volume: exactly one of the two is named.

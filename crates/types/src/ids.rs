@@ -95,6 +95,8 @@ ids! {
     SecurityGroupId, "security group", dashed;
     /// One filter rule.
     SecurityGroupRuleId, "security group rule", dashed;
+    /// A named list of address ranges.
+    AddressGroupId, "address group", dashed;
     /// A block device.
     VolumeId, "volume", dashed;
     /// A block device as it was at one moment.

@@ -8,7 +8,7 @@ use arcus_store::{
     FloatingIp, Network, OWNER_ROUTER_GATEWAY, OWNER_ROUTER_INTERFACE, Port, Router, SecurityGroupRule, Subnet,
 };
 use arcus_types::agent::{
-    ExternalSpec, FilterRule, FixedIp, FloatingIpSpec, NetworkSpec, PeerSpec, PortSpec, RouterGatewaySpec,
+    ExternalSpec, FilterRule, FixedIp, FloatingIpSpec, NetworkSpec, PeerSpec, PortSpec, QosSpec, RouterGatewaySpec,
     RouterInterfaceSpec, RouterSpec, SecurityGroupSpec, SubnetSpec,
 };
 use arcus_types::{MacAddr, NetworkId, NodeId, RouterId, SecurityGroupId, SubnetId};
@@ -74,12 +74,12 @@ impl Engine {
         let mut specs: BTreeMap<SecurityGroupId, SecurityGroupSpec> = BTreeMap::new();
         for group in db.security_group_list_by_ids(&own).await? {
             let rules = group.rules.iter().map(filter_rule).collect();
-            specs.insert(group.id, SecurityGroupSpec { id: group.id, rules, members: Vec::new() });
+            specs.insert(group.id, group_spec(group.id, rules));
         }
         let remote: BTreeSet<SecurityGroupId> =
             specs.values().flat_map(|spec| &spec.rules).filter_map(|rule| rule.remote_group).collect();
         for id in &remote {
-            specs.entry(*id).or_insert(SecurityGroupSpec { id: *id, rules: Vec::new(), members: Vec::new() });
+            specs.entry(*id).or_insert(group_spec(*id, Vec::new()));
         }
         let remote: Vec<SecurityGroupId> = remote.into_iter().collect();
         if !remote.is_empty() {
@@ -96,6 +96,10 @@ impl Engine {
 /// By network and the other node's underlay address: the Ethernet addresses there.
 type Peers = HashMap<NetworkId, BTreeMap<IpAddr, Vec<MacAddr>>>;
 
+fn group_spec(id: SecurityGroupId, rules: Vec<FilterRule>) -> SecurityGroupSpec {
+    SecurityGroupSpec { id, rules, members: Vec::new(), address_groups: Vec::new() }
+}
+
 fn filter_rule(rule: &SecurityGroupRule) -> FilterRule {
     FilterRule {
         direction: rule.direction,
@@ -105,6 +109,7 @@ fn filter_rule(rule: &SecurityGroupRule) -> FilterRule {
         port_max: rule.port_max,
         remote_cidr: rule.remote_cidr,
         remote_group: rule.remote_group_id,
+        remote_address_group: None,
     }
 }
 
@@ -124,7 +129,7 @@ fn network_specs(networks: &[Network], subnets: &[Subnet], ports: &[Port], mut p
             .remove(&network.id)
             .unwrap_or_default()
             .into_iter()
-            .map(|(underlay, macs)| PeerSpec { underlay, macs })
+            .map(|(underlay, macs)| PeerSpec { underlay, macs, ports: Vec::new() })
             .collect(),
     };
     networks.iter().map(spec).collect()
@@ -148,6 +153,8 @@ fn subnet_spec(subnet: &Subnet) -> SubnetSpec {
         dhcp: subnet.dhcp,
         dns_servers: subnet.dns_servers.clone(),
         host_routes: subnet.host_routes.iter().map(|route| (route.destination, route.nexthop)).collect(),
+        ipv6_address_mode: None,
+        ipv6_ra_mode: None,
     }
 }
 
@@ -162,6 +169,9 @@ fn port_spec(port: &Port) -> PortSpec {
         allowed_pairs: port.allowed_pairs.iter().map(|pair| (pair.cidr, pair.mac)).collect(),
         admin_up: port.admin_up,
         hostname: host_name(port),
+        dns_domain: String::new(),
+        dhcp_options: Vec::new(),
+        qos: QosSpec::default(),
     }
 }
 
@@ -210,11 +220,12 @@ fn router_specs(routers: &[Router], legs: &[Port], floating: &[FloatingIp], subn
                 .filter_map(floating_spec)
                 .collect(),
             routes: router.routes.iter().map(|route| (route.destination, route.nexthop)).collect(),
+            port_forwardings: Vec::new(),
         }
     };
     routers.iter().map(spec).collect()
 }
 
 fn floating_spec(ip: &FloatingIp) -> Option<FloatingIpSpec> {
-    Some(FloatingIpSpec { id: ip.id, floating: ip.address, fixed: ip.fixed_address? })
+    Some(FloatingIpSpec { id: ip.id, floating: ip.address, fixed: ip.fixed_address?, qos: QosSpec::default() })
 }

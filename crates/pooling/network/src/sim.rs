@@ -146,7 +146,7 @@ impl Network for Sim {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arcus_types::agent::PortSpec;
+    use arcus_types::agent::{PortSpec, QosSpec};
     use arcus_types::ids::NetworkId;
     use arcus_types::text::MacAddr;
 
@@ -161,6 +161,9 @@ mod tests {
             allowed_pairs: vec![],
             admin_up: true,
             hostname: "a".into(),
+            dns_domain: String::new(),
+            dhcp_options: vec![],
+            qos: QosSpec::default(),
         };
         NetworkSpec {
             id: NetworkId::new(),

@@ -419,6 +419,7 @@ mod tests {
             port_max: Some(22),
             remote_cidr: Some("10.1.2.3/8".parse().unwrap()),
             remote_group: None,
+            remote_address_group: None,
         }
     }
 

@@ -171,7 +171,7 @@ mod tests {
             pairs: vec![],
             groups: vec![id],
         };
-        let group = SecurityGroupSpec { id, rules, members: vec![] };
+        let group = SecurityGroupSpec { id, rules, members: vec![], address_groups: vec![] };
         SegmentFilter { ports: vec![port], trunks: vec![], groups: [(id, group)].into() }
     }
 
@@ -184,6 +184,7 @@ mod tests {
             port_max: Some(23),
             remote_cidr: Some("10.0.0.0/24".parse().unwrap()),
             remote_group: None,
+            remote_address_group: None,
         }
     }
 

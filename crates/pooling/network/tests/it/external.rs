@@ -51,11 +51,12 @@ fn router(lab: &mut Lab, networks: &[usize]) {
         }),
         floating_ips: vec![],
         routes: vec![],
+        port_forwardings: vec![],
     });
 }
 
 fn floating(external: &str, fixed: &str) -> FloatingIpSpec {
-    FloatingIpSpec { id: FloatingIpId::new(), floating: ip(external), fixed: ip(fixed) }
+    FloatingIpSpec { id: FloatingIpId::new(), floating: ip(external), fixed: ip(fixed), qos: QosSpec::default() }
 }
 
 #[test]

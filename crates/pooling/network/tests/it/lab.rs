@@ -235,6 +235,8 @@ impl Lab {
             dhcp: true,
             dns_servers: vec!["9.9.9.9".parse().unwrap()],
             host_routes: vec![],
+            ipv6_address_mode: None,
+            ipv6_ra_mode: None,
         };
         self.networks.push(NetworkSpec {
             id: NetworkId::new(),
@@ -264,6 +266,9 @@ impl Lab {
             allowed_pairs: vec![],
             admin_up: true,
             hostname: format!("guest-{}", network.ports.len()),
+            dns_domain: String::new(),
+            dhcp_options: vec![],
+            qos: QosSpec::default(),
         });
         id
     }
@@ -274,7 +279,7 @@ impl Lab {
 
     pub fn group(&mut self, rules: Vec<FilterRule>) -> SecurityGroupId {
         let id = SecurityGroupId::new();
-        self.groups.push(SecurityGroupSpec { id, rules, members: vec![] });
+        self.groups.push(SecurityGroupSpec { id, rules, members: vec![], address_groups: vec![] });
         id
     }
 
@@ -319,7 +324,16 @@ impl Lab {
 }
 
 pub fn rule(direction: Direction, ethertype: EtherType, protocol: Option<u8>, port: Option<u16>) -> FilterRule {
-    FilterRule { direction, ethertype, protocol, port_min: port, port_max: port, remote_cidr: None, remote_group: None }
+    FilterRule {
+        direction,
+        ethertype,
+        protocol,
+        port_min: port,
+        port_max: port,
+        remote_cidr: None,
+        remote_group: None,
+        remote_address_group: None,
+    }
 }
 
 /// Asks the metadata service; returns status line and body.

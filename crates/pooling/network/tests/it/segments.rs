@@ -235,6 +235,7 @@ fn all_that_the_specification_can_say_is_taken() {
                                 port_max,
                                 remote_cidr,
                                 remote_group,
+                                remote_address_group: None,
                             });
                         }
                     }
