@@ -695,6 +695,7 @@ async fn a_node_is_told_all_that_it_must_carry_and_woken_when_that_changes() {
         port_max: None,
         remote_cidr: None,
         remote_group: Some(groups[0].id),
+        remote_address_group: None,
     };
     assert!(groups[0].rules.contains(&from_own));
 
