@@ -49,7 +49,7 @@ fn simulated(home: &Home) -> Result<(AgentConfig, Drivers)> {
         hypervisor: Arc::new(SimHypervisor::open(arcus_hypervisor::SimConfig { file, ..Default::default() })?),
         storage: Arc::new(SimStorage::open(
             SimOptions { fetches: false, ..SimOptions::default() },
-            home.agent().join("simulated-disks.json"),
+            home.agent().join("simulated"),
         )?),
         network: Arc::new(arcus_network::Sim::new(arcus_network::SimConfig::default())),
     };

@@ -20,8 +20,8 @@ mod volumes;
 pub use dhcp_options::{DhcpOptionRefused, DhcpOptionSpec};
 pub use networks::*;
 pub use volumes::{
-    AttachmentSpec, DiskQos, VolumeReport, VolumeSnapshotReport, VolumeSnapshotState, VolumeSource, VolumeSpec,
-    VolumeState, volume_serial,
+    AttachmentFault, AttachmentSpec, DiskQos, VolumeReport, VolumeSnapshotReport, VolumeSnapshotState, VolumeSource,
+    VolumeSpec, VolumeState, volume_serial,
 };
 
 use crate::ids::*;
@@ -396,6 +396,9 @@ pub struct ServerReport {
     /// the spec no longer names stays here until the guest has let it go.
     #[serde(default)]
     pub volumes: Vec<VolumeId>,
+    /// What is in the way of volumes that are to be plugged in or out.
+    #[serde(default)]
+    pub volume_faults: Vec<AttachmentFault>,
     /// While preparing: what is being done, such as `fetching image`.
     pub step: Option<String>,
     /// While preparing: how far that is, 0 to 100.

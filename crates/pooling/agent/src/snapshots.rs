@@ -5,6 +5,7 @@ use crate::node::Shared;
 use arcus_hypervisor::GuestState;
 use arcus_types::agent::{Fault, SnapshotReport, SnapshotState};
 use arcus_types::{ImageId, ServerId};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,8 +59,9 @@ async fn attempt_once(
             let target = folder.join(format!("snapshot-{name}.qcow2"));
             drop(tokio::fs::remove_file(&target).await);
             hypervisor.disk_copy(server, &target).await.map_err(|e| failed(&e, e.is_transient()))?;
-            // The export runs as the guest's user, not as root.
-            std::os::unix::fs::chown(&target, Some(uid), Some(uid)).map_err(|e| failed(&e, true))?;
+            // The export runs as the one whose folder it is: the guest's user, not root.
+            let owner = std::fs::metadata(&folder).map_err(|e| failed(&e, true))?;
+            std::os::unix::fs::chown(&target, Some(owner.uid()), Some(owner.gid())).map_err(|e| failed(&e, true))?;
             copy = Some(target);
             None
         } else {

@@ -434,6 +434,7 @@ impl Worker {
             restarts: entry.restarts,
             incarnation,
             volumes: Vec::new(),
+            volume_faults: Vec::new(),
             step: step.map(str::to_owned),
             progress_percent,
             fault,

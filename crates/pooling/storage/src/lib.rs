@@ -1,7 +1,7 @@
 //! Image cache, disks, exports and config drives of a node.
 //!
-//! [`Storage`] is the seam: [`dir`] keeps files under the node's state folder, [`sim`] keeps everything in memory with
-//! seeded delays and faults. Both pass one contract test suite. Every call may be repeated, cancelled (dropped) or cut
+//! [`Storage`] is the seam: [`dir`] keeps files under the node's state folder, [`sim`] pretends to, with seeded
+//! delays and faults. Both pass one contract test suite. Every call may be repeated, cancelled (dropped) or cut
 //! short by a crash at any instruction, and the next call finishes the work or starts it again.
 //!
 //! A caller must never run two calls that change the *same server's* disks at once, and must never call

@@ -1,8 +1,11 @@
-//! Storage in memory, for nodes that are simulated: the same answers as files would give, with delays and faults that a
-//! seed decides.
+//! Storage of simulated nodes: the same answers as disks would give, with delays and faults that a seed decides.
 //!
-//! Image bytes are hashed and inspected like real ones and then forgotten; paths are made up and never opened. What is held
-//! can be kept in a file, so that simulated disks outlive the agent as real ones do.
+//! Image bytes are hashed and inspected like real ones and then forgotten, and disks are nothing but entries in a file of
+//! the storage's folder, so that they outlive the agent as real ones do. Servers' folders and exports are real and small:
+//! the simulated hypervisor saves memory in the one, and the server gets the other as an image. An export is a valid
+//! qcow2 of zeros.
+
+mod blank;
 
 use crate::flights::Flights;
 use crate::{
@@ -42,13 +45,13 @@ impl Default for SimOptions {
     }
 }
 
-/// Storage in memory.
+/// Storage that pretends.
 #[derive(Debug)]
 pub struct SimStorage {
     options: SimOptions,
     flights: Flights,
     held: Mutex<Held>,
-    file: Option<PathBuf>,
+    folder: PathBuf,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -98,37 +101,65 @@ fn io_error(action: &'static str, path: &Path, source: std::io::Error) -> Storag
     StorageError::Io { action, path: path.into(), source }
 }
 
-fn folder(server: ServerId) -> PathBuf {
-    Path::new("/sim/servers").join(server.to_string())
+/// What has been removed is gone, whether it was there or not.
+fn remove(path: &Path, outcome: std::io::Result<()>) -> Result<(), StorageError> {
+    match outcome {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io_error("remove", path, error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
-impl SimStorage {
-    /// An empty storage.
-    pub fn new(options: SimOptions) -> Self {
-        let held = Held { random: options.seed, ..Held::default() };
-        Self { options, flights: Flights::default(), held: Mutex::new(held), file: None }
-    }
+/// The file in the storage's folder that says what is held.
+const HELD: &str = "disks.json";
 
-    /// A storage that keeps what it holds in a file, and holds what the file says.
+impl SimStorage {
+    /// The storage of that folder, which is made unless it is there.
     ///
     /// # Errors
-    /// [`StorageError::Io`] if the file is there and cannot be read as one of ours.
-    pub fn open(options: SimOptions, file: PathBuf) -> Result<Self, StorageError> {
+    /// [`StorageError::Io`] if the folder cannot be made or what it holds cannot be read as ours.
+    pub fn open(options: SimOptions, folder: PathBuf) -> Result<Self, StorageError> {
+        for part in ["servers", "exports"] {
+            let path = folder.join(part);
+            std::fs::create_dir_all(&path).map_err(|error| io_error("create", &path, error))?;
+        }
+        let file = folder.join(HELD);
         let held = match std::fs::read(&file) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| io_error("read", &file, error.into()))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Held::default(),
             Err(error) => return Err(io_error("read", &file, error)),
         };
         let held = Mutex::new(Held { random: options.seed, ..held });
-        Ok(Self { options, flights: Flights::default(), held, file: Some(file) })
+        Ok(Self { options, flights: Flights::default(), held, folder })
     }
 
     fn save(&self, held: &Held) -> Result<(), StorageError> {
-        let Some(file) = &self.file else { return Ok(()) };
-        let bytes = serde_json::to_vec(held).map_err(|error| io_error("write", file, error.into()))?;
+        let file = self.folder.join(HELD);
+        let bytes = serde_json::to_vec(held).map_err(|error| io_error("write", &file, error.into()))?;
         let partial = file.with_extension("partial");
         std::fs::write(&partial, bytes).map_err(|error| io_error("write", &partial, error))?;
-        std::fs::rename(&partial, file).map_err(|error| io_error("rename", &partial, error))
+        std::fs::rename(&partial, &file).map_err(|error| io_error("rename", &partial, error))
+    }
+
+    fn server_path(&self, server: ServerId) -> PathBuf {
+        self.folder.join("servers").join(server.to_string())
+    }
+
+    fn export_path(&self, name: &str) -> Result<PathBuf, StorageError> {
+        if is_export_name(name) {
+            return Ok(self.folder.join("exports").join(name));
+        }
+        Err(StorageError::ExportName { name: name.chars().take(EXPORT_NAME_CHARS_MAX).collect() })
+    }
+
+    /// The size of the disk that a path means: a server's root disk, or a copy of it in the server's folder.
+    fn disk_bytes(&self, held: &Held, path: &Path) -> Option<u64> {
+        let disk = |server: &Server| server.root.as_ref().map(|(disk, _)| disk.size_bytes);
+        let root = held.servers.values().find(|s| s.root.as_ref().is_some_and(|(disk, _)| disk.path == path));
+        let of_folder = || {
+            let server = path.parent()?.strip_prefix(self.folder.join("servers")).ok()?.to_str()?.parse().ok()?;
+            held.servers.get(&server).filter(|_| path.is_file())
+        };
+        root.or_else(of_folder).and_then(disk)
     }
 
     /// Makes the next `calls` calls fail with a transient error.
@@ -158,7 +189,7 @@ impl SimStorage {
             return Ok(());
         }
         let source = std::io::Error::other("a simulated fault");
-        Err(StorageError::Io { action, path: "/sim".into(), source })
+        Err(StorageError::Io { action, path: self.folder.clone(), source })
     }
 
     /// Reads the image to its end and answers what a guest would see of it, in bytes.
@@ -279,9 +310,11 @@ impl Storage for SimStorage {
     async fn server_folder(&self, server: ServerId, _uid: u32) -> Result<PathBuf, StorageError> {
         self.begin("create").await?;
         let mut held = self.held();
+        let folder = self.server_path(server);
+        std::fs::create_dir_all(&folder).map_err(|error| io_error("create", &folder, error))?;
         held.servers.entry(server).or_default();
         self.save(&held)?;
-        Ok(folder(server))
+        Ok(folder)
     }
 
     async fn root_disk_ensure(&self, server: ServerId, spec: &RootDiskSpec, _uid: u32) -> Result<Disk, StorageError> {
@@ -309,11 +342,11 @@ impl Storage for SimStorage {
             return Err(StorageError::DiskTooSmall { image, disk_bytes: size_bytes, image_bytes });
         }
         let disk = Disk {
-            path: folder(server).join(format!("root-{wanted}.qcow2")),
+            path: self.server_path(server).join(format!("root-{wanted}.qcow2")),
             format: DiskFormat::Qcow2,
             size_bytes: whole_sectors(size_bytes),
             incarnation: wanted,
-            cdrom: (image.format == DiskFormat::Iso).then(|| Path::new("/sim/images").join(&sha256)),
+            cdrom: (image.format == DiskFormat::Iso).then(|| self.folder.join("images").join(&sha256)),
         };
         held.servers.entry(server).or_default().root = Some((disk.clone(), sha256));
         self.save(&held)?;
@@ -337,40 +370,34 @@ impl Storage for SimStorage {
         let mut held = self.held();
         held.servers.entry(server).or_default();
         self.save(&held)?;
-        let path = folder(server).join("config.img");
+        let path = self.server_path(server).join("config.img");
         Ok(Disk { path, format: DiskFormat::Raw, size_bytes: bytes.len() as u64, incarnation: 0, cdrom: None })
     }
 
     async fn export(&self, source: &Path, name: &str) -> Result<Export, StorageError> {
         self.begin("export").await?;
-        if !is_export_name(name) {
-            return Err(StorageError::ExportName { name: name.chars().take(EXPORT_NAME_CHARS_MAX).collect() });
-        }
+        let path = self.export_path(name)?;
         let mut held = self.held();
-        let roots = held.servers.values().filter_map(|server| server.root.as_ref());
-        let found =
-            roots.filter(|(disk, _)| disk.path == source).map(|(disk, sha256)| (disk.size_bytes, sha256)).next();
-        let Some((virtual_size_bytes, sha256)) = found else {
-            return Err(StorageError::DiskDamaged {
-                path: source.into(),
-                what: "it is not a disk of this node".into(),
-            });
+        let Some(virtual_size_bytes) = self.disk_bytes(&held, source) else {
+            let what = "it is not a disk of this node".into();
+            return Err(StorageError::DiskDamaged { path: source.into(), what });
         };
-        let stored = held.images.get(sha256).map_or(0, |image| image.stored_bytes);
-        let size_bytes = stored + LAYER_BYTES;
+        let bytes = blank::qcow2(virtual_size_bytes);
+        std::fs::write(&path, &bytes).map_err(|error| io_error("write", &path, error))?;
+        let size_bytes = bytes.len() as u64;
         held.exports.insert(name.to_owned(), size_bytes);
         self.save(&held)?;
-        let sha256 = hex::encode(digest::digest(&digest::SHA256, name.as_bytes()));
-        Ok(Export { path: Path::new("/sim/exports").join(name), size_bytes, virtual_size_bytes, sha256 })
+        let sha256 = hex::encode(digest::digest(&digest::SHA256, &bytes));
+        Ok(Export { path, size_bytes, virtual_size_bytes, sha256 })
     }
 
     async fn export_remove(&self, name: &str) -> Result<(), StorageError> {
         self.begin("remove").await?;
-        if !is_export_name(name) {
-            return Err(StorageError::ExportName { name: name.chars().take(EXPORT_NAME_CHARS_MAX).collect() });
-        }
+        let path = self.export_path(name)?;
         let mut held = self.held();
-        held.exports.remove(name);
+        if held.exports.remove(name).is_some() {
+            remove(&path, std::fs::remove_file(&path))?;
+        }
         self.save(&held)
     }
 
@@ -382,6 +409,8 @@ impl Storage for SimStorage {
     async fn server_remove(&self, server: ServerId) -> Result<(), StorageError> {
         self.begin("remove").await?;
         let mut held = self.held();
+        let folder = self.server_path(server);
+        remove(&folder, std::fs::remove_dir_all(&folder))?;
         held.servers.remove(&server);
         self.save(&held)
     }

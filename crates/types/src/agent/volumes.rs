@@ -135,6 +135,15 @@ pub struct VolumeReport {
     pub snapshots: Vec<VolumeSnapshotReport>,
 }
 
+/// Why a volume could not be put into a guest's machine or taken out of it. The server itself goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachmentFault {
+    /// The volume.
+    pub volume_id: VolumeId,
+    /// What is wrong; if it is transient, the node goes on trying.
+    pub fault: Fault,
+}
+
 /// How far a volume is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -197,6 +197,7 @@ fn as_wished(spec: &ServerSpec) -> ServerReport {
         restarts: spec.restarts.count,
         incarnation: spec.root_disk.as_ref().map_or(0, |disk| disk.incarnation),
         volumes: spec.volumes.iter().map(|v| v.volume_id).collect(),
+        volume_faults: Vec::new(),
         step: None,
         progress_percent: 0,
         fault: None,

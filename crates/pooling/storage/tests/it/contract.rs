@@ -1,9 +1,10 @@
 //! What every driver promises.
 
-use crate::rig::{MIB, Node, Origin, UID, spec, text};
-use arcus_storage::{SimOptions, SimStorage, Storage, StorageError};
+use crate::rig::{MIB, Node, Origin, UID, run, spec, text};
+use arcus_storage::{SimOptions, Storage, StorageError};
 use arcus_types::ServerId;
 use arcus_types::agent::DiskFormat;
+use aws_lc_rs::digest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
@@ -19,7 +20,8 @@ macro_rules! contract {
         }
         mod simulated {
             $(#[tokio::test] async fn $claim() {
-                super::$claim(&arcus_storage::SimStorage::new(Default::default())).await;
+                let node = crate::rig::Node::new();
+                super::$claim(&node.simulated(Default::default())).await;
             })*
         }
     };
@@ -44,6 +46,10 @@ contract! {
 }
 
 fn quiet(_: u64) {}
+
+fn text_of(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 async fn an_image_is_fetched_once(storage: &dyn Storage) {
     let origin = Origin::default();
@@ -223,8 +229,17 @@ async fn exports_come_and_go(storage: &dyn Storage) {
     for _ in 0..2 {
         let export = storage.export(&disk.path, "0b8c-snapshot").await.unwrap();
         assert_eq!(export.virtual_size_bytes, 8 * MIB);
-        assert!(export.size_bytes > 0 && export.sha256.len() == 64);
+        let bytes = std::fs::read(&export.path).unwrap();
+        assert_eq!(export.size_bytes, bytes.len() as u64);
+        assert_eq!(export.sha256, text_of(digest::digest(&digest::SHA256, &bytes).as_ref()));
+        run("qemu-img", "check -q -f qcow2", &[&export.path]);
+        let info = run("qemu-img", "info -f qcow2 --output=json", &[&export.path]);
+        assert!(info.contains(&format!("\"virtual-size\": {}", 8 * MIB)), "{info}");
     }
+    let copy = storage.server_folder(server, UID).await.unwrap().join("snapshot.qcow2");
+    run("qemu-img", "create -q -f qcow2", &[&copy, Path::new("8M")]);
+    std::os::unix::fs::chown(&copy, Some(UID), Some(UID)).unwrap();
+    assert_eq!(storage.export(&copy, "0b8c-snapshot").await.unwrap().virtual_size_bytes, 8 * MIB);
     assert_eq!(storage.exports().await.unwrap(), ["0b8c-snapshot"]);
     for _ in 0..2 {
         storage.export_remove("0b8c-snapshot").await.unwrap();
@@ -266,7 +281,8 @@ async fn capacity_is_told(storage: &dyn Storage) {
 async fn simulated_faults_and_delays_follow_the_seed() {
     let run = async |seed| {
         let options = SimOptions { seed, delay_ms_max: 2000, faults_per_mille: 300, ..SimOptions::default() };
-        let (storage, begun) = (SimStorage::new(options), tokio::time::Instant::now());
+        let node = Node::new();
+        let (storage, begun) = (node.simulated(options), tokio::time::Instant::now());
         let mut story = Vec::new();
         for _ in 0..50 {
             let failed = storage.capacity().await.is_err_and(|error| error.is_transient());
@@ -278,7 +294,8 @@ async fn simulated_faults_and_delays_follow_the_seed() {
     assert_eq!(story, run(1).await);
     assert_ne!(story, run(2).await);
     assert!((5..30).contains(&story.iter().filter(|(failed, _)| *failed).count()), "{story:?}");
-    let storage = SimStorage::new(SimOptions::default());
+    let node = Node::new();
+    let storage = node.simulated(SimOptions::default());
     storage.fail_next(1);
     assert!(storage.images().await.is_err());
     assert!(storage.images().await.is_ok());
@@ -286,8 +303,8 @@ async fn simulated_faults_and_delays_follow_the_seed() {
 
 #[tokio::test]
 async fn simulated_disks_outlive_the_agent_if_they_shall() {
-    let folder = tempfile::tempdir().unwrap();
-    let open = || SimStorage::open(SimOptions::default(), folder.path().join("disks.json")).unwrap();
+    let node = Node::new();
+    let open = || node.simulated(SimOptions::default());
     let (origin, server) = (Origin::default(), ServerId::new());
     let image = origin.raw(1, 1);
     let storage = open();
@@ -304,6 +321,6 @@ async fn simulated_disks_outlive_the_agent_if_they_shall() {
 fn drivers_can_be_held_as_objects() {
     let node = Node::new();
     let drivers: [std::sync::Arc<dyn Storage>; 2] =
-        [std::sync::Arc::new(node.open()), std::sync::Arc::new(SimStorage::new(SimOptions::default()))];
+        [std::sync::Arc::new(node.open()), std::sync::Arc::new(node.simulated(SimOptions::default()))];
     assert_eq!(drivers.len(), 2);
 }

@@ -1,6 +1,6 @@
 //! Images to fetch, and a folder to keep them in.
 
-use arcus_storage::{DirOptions, DirStorage, ImageBytes, ImageFetch, StorageError};
+use arcus_storage::{DirOptions, DirStorage, ImageBytes, ImageFetch, SimOptions, SimStorage, StorageError};
 use arcus_types::ImageId;
 use arcus_types::agent::{DiskFormat, ImageSource, RootDiskSpec};
 use async_trait::async_trait;
@@ -102,6 +102,10 @@ impl Node {
     pub fn open(&self) -> DirStorage {
         let options = DirOptions { reserve_bytes: 0, ..DirOptions::default() };
         DirStorage::open(self.folder.path(), options).unwrap()
+    }
+
+    pub fn simulated(&self, options: SimOptions) -> SimStorage {
+        SimStorage::open(options, self.path("simulated")).unwrap()
     }
 
     /// The names in a folder of the state.
