@@ -1,6 +1,6 @@
 # Thin over xtask (`cargo xtask help`), which does the work. `make` alone tells what there is.
 
-.PHONY: help up down check test bench conformance tidy image image-debian clients tools
+.PHONY: help up down check test bench conformance fuzz-api tidy image image-debian clients tools
 
 help:
 	@echo "make up            start a cloud on this machine, with a first server (ARCUS_HOME, ARCUS_PORT, ARCUS_UPLINK)"
@@ -9,6 +9,7 @@ help:
 	@echo "make test          make check, then all tests (ONLY=filter for some of them, without make check)"
 	@echo "make bench         all benchmarks (ONLY=name for one); a table, and target/bench.json"
 	@echo "make conformance   tempest's API tests against a cloud with real guests (ONLY=service, LIST=file of test ids)"
+	@echo "make fuzz-api      every route with hostile input (ROUNDS=200 for each policy case, SEED=n repeats a run)"
 	@echo "make image         the guest image arcus-tiny, if its inputs changed"
 	@echo "make image-debian  a full Debian 12 guest image with cloud-init"
 	@echo "make clients       the OpenStack clients that the tests use, in target/clients"
@@ -36,6 +37,10 @@ bench:
 conformance:
 	@./bootstrap test
 	@cargo xtask conformance $(if $(ONLY),--only $(ONLY)) $(if $(LIST),--list $(LIST))
+
+fuzz-api:
+	@./bootstrap test
+	@cargo xtask fuzz-api $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SEED),--seed $(SEED))
 
 tidy:
 	@cargo xtask tidy

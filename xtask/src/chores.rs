@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::SystemTime;
 
 use anyhow::{Result, bail};
 
@@ -93,6 +94,19 @@ pub fn test(filter: Option<&str>) -> Result<()> {
     }
     step("test: done");
     Ok(())
+}
+
+/// Drives every route of the API with hostile input, `rounds` times each policy case, as `seed` decides.
+///
+/// # Errors
+/// When an answer is a server error, tells of others' things, or says nothing; a seed repeats it.
+pub fn fuzz_api(rounds: u64, seed: Option<u64>) -> Result<()> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |since| since.as_secs());
+    let seed = seed.unwrap_or(now);
+    step(format!("fuzz-api: {rounds} rounds for each case, seed {seed}"));
+    let mut tests = cargo();
+    tests.env("ARCUS_FUZZ_ROUNDS", rounds.to_string()).env("ARCUS_FUZZ_SEED", seed.to_string());
+    run(tests.args(["test", "--package", "arcus-api", "--test", "it", "hostile", "--", "--nocapture"]))
 }
 
 /// Installs the optional tools that are missing.

@@ -38,6 +38,15 @@ enum Chore {
         #[arg(long, conflicts_with = "only")]
         list: Option<PathBuf>,
     },
+    /// Drives every route of the API with hostile input.
+    FuzzApi {
+        /// How many spoilt requests for each policy case.
+        #[arg(long, default_value_t = 200)]
+        rounds: u64,
+        /// Repeats an earlier run; each run prints its own.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// House rules that no lint knows.
     Tidy,
     /// Builds the guest image "arcus-tiny", if its inputs changed.
@@ -60,6 +69,7 @@ fn main() -> Result<()> {
         Chore::Conformance { only, list } => {
             xtask::conformance::conformance(&xtask::conformance::Choice { only, list })
         }
+        Chore::FuzzApi { rounds, seed } => xtask::chores::fuzz_api(rounds, seed),
         Chore::Tidy => xtask::chores::tidy(),
         Chore::Image => xtask::image::build().map(|_| ()),
         Chore::ImageDebian => xtask::image::build_debian().map(|_| ()),

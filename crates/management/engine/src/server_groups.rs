@@ -83,7 +83,7 @@ impl Engine {
         ctx: &OpCtx,
         all_projects: bool,
         limit: u64,
-        offset: u64,
+        offset: u32,
     ) -> Result<Vec<(ServerGroup, Vec<ServerId>)>, EngineError> {
         authorize(ctx, compute::SERVER_GROUP_READ, &Target::own(ctx))?;
         let project = if all_projects && ctx.is_admin() { None } else { ctx.project_id() };

@@ -90,7 +90,7 @@ impl Db {
         &self,
         project: Option<ProjectId>,
         limit: u64,
-        offset: u64,
+        offset: u32,
     ) -> Result<Vec<ServerGroup>, StoreError> {
         let mut filter = Where::default();
         if let Some(project) = project {

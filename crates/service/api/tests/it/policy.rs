@@ -5,6 +5,7 @@
 //! must also leave no trace in the audit log, and must not tell whether there is a resource with this id.
 
 mod compute;
+mod hostile;
 mod identity;
 mod image;
 mod naming;
