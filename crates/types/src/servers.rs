@@ -140,6 +140,10 @@ texts! {
         AttachInterface = "attach_interface",
         /// Lose an interface.
         DetachInterface = "detach_interface",
+        /// Get a volume.
+        AttachVolume = "attach_volume",
+        /// Lose a volume.
+        DetachVolume = "detach_volume",
         /// Change the metadata.
         UpdateMetadata = "update metadata",
         /// Remove it.
@@ -409,6 +413,7 @@ impl ServerRequest {
             Self::ConfirmResize | Self::RevertResize => &[S::Resized],
             Self::CreateImage => &[S::Active, S::Stopped, S::Paused, S::Suspended],
             Self::AttachInterface | Self::DetachInterface => &[S::Active, S::Stopped, S::Paused],
+            Self::AttachVolume | Self::DetachVolume => &[S::Active, S::Stopped, S::Paused, S::Resized],
             Self::UpdateMetadata => &[S::Active, S::Stopped, S::Paused, S::Suspended],
             Self::Delete => {
                 &[S::Building, S::Active, S::Stopped, S::Paused, S::Suspended, S::Resized, S::Error, S::Deleted]
@@ -436,6 +441,8 @@ impl ServerRequest {
             | Self::ChangePassword
             | Self::AttachInterface
             | Self::DetachInterface
+            | Self::AttachVolume
+            | Self::DetachVolume
             | Self::UpdateMetadata => false,
         }
     }

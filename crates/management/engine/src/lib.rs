@@ -24,6 +24,10 @@ pub mod server_specs;
 pub mod servers;
 pub mod subnet_pools;
 pub mod subnets;
+pub mod volume_attachments;
+pub mod volume_snapshots;
+pub mod volume_specs;
+pub mod volumes;
 pub mod wake;
 
 pub use error::EngineError;

@@ -141,14 +141,16 @@ impl Engine {
             let relays = self.relays().of_node(node_id);
             if generation > after || relays.iter().any(|r| !known_relays.contains(&r.id)) {
                 let (networks, routers, security_groups) = self.network_specs(node_id).await?;
-                let (servers, snapshots) = self.server_specs(node_id).await?;
+                let (servers, mut snapshots) = self.server_specs(node_id).await?;
+                let (volumes, uploads) = self.volume_specs(node_id).await?;
+                snapshots.extend(uploads);
                 return Ok(Some(NodeSpec {
                     generation,
                     networks,
                     routers,
                     security_groups,
                     servers,
-                    volumes: Vec::new(),
+                    volumes,
                     snapshots,
                     prefetch: Vec::new(),
                     relays,
@@ -177,6 +179,7 @@ impl Engine {
         self.node_heard(node_id, &report.facts).await?;
         self.ports_observed(node_id, &report.ports_up).await?;
         self.servers_observed(node_id, report).await?;
+        self.volumes_observed(node_id, report).await?;
         for fault in &report.network_faults {
             tracing::warn!(node.id = %node_id, fault, "a node could not bring about part of its network");
         }

@@ -3,7 +3,9 @@
 use crate::servers::SHUTDOWN_GRACE_S;
 use crate::{Engine, EngineError};
 use arcus_store::{Port, Server, ServerSecrets};
-use arcus_types::agent::{GuestData, HardwareSpec, RestartSpec, RootDiskSpec, ServerSpec, SnapshotSpec};
+use arcus_types::agent::{
+    AttachmentSpec, GuestData, HardwareSpec, RestartSpec, RootDiskSpec, ServerSpec, SnapshotSpec,
+};
 use arcus_types::servers::ServerTask;
 use arcus_types::{NodeId, PortId, ServerId};
 use std::collections::HashMap;
@@ -28,12 +30,14 @@ impl Engine {
                 ports.entry(server).or_default().push(id);
             }
         }
+        let mut volumes = self.attachment_specs(node).await?;
         let specs = servers
             .into_iter()
             .map(|server| {
                 let secrets = secrets.remove(&server.id).unwrap_or_default();
                 let ports = ports.remove(&server.id).unwrap_or_default();
-                server_spec(server, secrets, ports)
+                let volumes = volumes.remove(&server.id).unwrap_or_default();
+                server_spec(server, secrets, ports, volumes)
             })
             .collect();
         let snapshots = self.store().server_snapshots_by_node(node).await?;
@@ -42,7 +46,12 @@ impl Engine {
     }
 }
 
-fn server_spec(server: Server, secrets: ServerSecrets, mut ports: Vec<PortId>) -> ServerSpec {
+fn server_spec(
+    server: Server,
+    secrets: ServerSecrets,
+    mut ports: Vec<PortId>,
+    volumes: Vec<AttachmentSpec>,
+) -> ServerSpec {
     let order = &server.details.ports;
     ports.sort_by_key(|p| order.iter().position(|o| o == p).unwrap_or(usize::MAX));
     let grace = server.details.image_properties.get("os_shutdown_timeout").and_then(|v| v.parse().ok());
@@ -65,7 +74,7 @@ fn server_spec(server: Server, secrets: ServerSecrets, mut ports: Vec<PortId>) -
             size_bytes: server.disk_gib.saturating_mul(1 << 30),
             incarnation: server.incarnation,
         }),
-        volumes: Vec::new(),
+        volumes,
         ports,
         guest: GuestData {
             name: server.name.to_string(),

@@ -17,6 +17,7 @@ mod observe;
 mod resize;
 mod sweep;
 mod view;
+mod volumes;
 
 pub use actions::RebuildWish;
 pub use change::{ServerChange, TAG_CHARS_MAX, TAGS_MAX};
@@ -26,6 +27,7 @@ pub use image::SnapshotWish;
 pub use interfaces::{Interface, InterfaceWish};
 pub use list::{ServerQuery, at_statuses};
 pub use view::{AddressView, NodeStanding, ServerView};
+pub use volumes::AttachWish;
 
 use crate::{Engine, EngineError};
 use arcus_store::{AuditEntry, Db, Server, ServerAction, ServerActionEvent, StoreError, Tx, UsageEntry};
@@ -247,6 +249,6 @@ fn list_target(ctx: &OpCtx) -> Result<(), EngineError> {
     Ok(authorize(ctx, compute::SERVER_LIST, &Target::own(ctx))?)
 }
 
-fn stale() -> EngineError {
+pub(crate) fn stale() -> EngineError {
     EngineError::Store(StoreError::Stale("server"))
 }

@@ -1,6 +1,6 @@
 //! Volume types: kinds of volumes, with their limits and who may use them.
 
-use crate::sql::{Json, Row, params};
+use crate::sql::{Json, Row, Where, params};
 use crate::{Db, StoreError, Tx};
 use arcus_types::{ProjectId, QosSpecsId, Timestamp, VolumeTypeId};
 use std::collections::BTreeMap;
@@ -81,12 +81,17 @@ impl Db {
         self.one(sql, params![project]).await?.map(|r| r.get("volume_type_id")).transpose()
     }
 
-    /// The names of all types.
+    /// The names of these types.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn volume_type_names(&self) -> Result<Vec<(VolumeTypeId, String)>, StoreError> {
-        let rows = self.all("SELECT id, name FROM volume_types", vec![]).await?;
+    pub async fn volume_type_names(&self, ids: &[VolumeTypeId]) -> Result<Vec<(VolumeTypeId, String)>, StoreError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut filter = Where::default();
+        filter.and_in("id", ids.to_vec());
+        let rows = self.all(format!("SELECT id, name FROM volume_types{}", filter.sql()), filter.params).await?;
         rows.iter().map(|r| Ok((r.get("id")?, r.get("name")?))).collect()
     }
 }

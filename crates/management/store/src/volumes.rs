@@ -119,6 +119,8 @@ pub struct VolumeDetails {
     pub progress_percent: u8,
     /// What is being done while it is made.
     pub step: Option<String>,
+    /// Whether its read-only flag was ever set: then it shows in its metadata.
+    pub read_only_set: bool,
 }
 
 pub(crate) const COLUMNS: &str = "id, project_id, user_id, name, description, status, status_before, deadline, size_gib, \

@@ -32,6 +32,7 @@ crate::actions! {
     SERVER_INTERFACES_READ = "compute:server_interfaces:read", ProjectReader;
     SERVER_INTERFACES_WRITE = "compute:server_interfaces:write", ProjectMember;
     SERVER_VOLUMES_READ = "compute:server_volumes:read", ProjectReader;
+    SERVER_VOLUMES_WRITE = "compute:server_volumes:write", ProjectMember;
     SERVER_ACTIONS_READ = "compute:server_actions:read", ProjectReader;
     SERVER_RESET_STATE = "compute:servers:reset_state", Admin;
     SERVER_OBSERVE = "compute:servers:observe", Node;

@@ -4,4 +4,30 @@ crate::actions! {
     VERSIONS = "volume:versions:list", Public;
     EXTENSIONS = "volume:extensions:list", Authenticated;
     LIMITS = "volume:limits:show", ProjectReader;
+
+    VOLUME_LIST = "volume:volumes:list", ProjectReader;
+    VOLUME_CREATE = "volume:volumes:create", ProjectMember;
+    VOLUME_SHOW = "volume:volumes:show", ProjectReader;
+    VOLUME_UPDATE = "volume:volumes:update", ProjectMember;
+    VOLUME_DELETE = "volume:volumes:delete", ProjectMember;
+    VOLUME_ACTION = "volume:volumes:action", ProjectMember;
+    VOLUME_EXTEND = "volume:volumes:extend", ProjectMember;
+    VOLUME_RESET_STATUS = "volume:volumes:reset_status", Admin;
+    VOLUME_FORCE_DELETE = "volume:volumes:force_delete", Admin;
+    VOLUME_OBSERVE = "volume:volumes:observe", Node;
+    VOLUME_METADATA_READ = "volume:volume_metadata:read", ProjectReader;
+    VOLUME_METADATA_WRITE = "volume:volume_metadata:write", ProjectMember;
+    VOLUME_ATTACH = "volume:volumes:attach", ProjectMember;
+    VOLUME_DETACH = "volume:volumes:detach", ProjectMember;
+    SNAPSHOT_LIST = "volume:snapshots:list", ProjectReader;
+    SNAPSHOT_CREATE = "volume:snapshots:create", ProjectMember;
+    SNAPSHOT_SHOW = "volume:snapshots:show", ProjectReader;
+    SNAPSHOT_UPDATE = "volume:snapshots:update", ProjectMember;
+    SNAPSHOT_DELETE = "volume:snapshots:delete", ProjectMember;
+    SNAPSHOT_ACTION = "volume:snapshots:action", Admin;
+    SNAPSHOT_METADATA_READ = "volume:snapshot_metadata:read", ProjectReader;
+    SNAPSHOT_METADATA_WRITE = "volume:snapshot_metadata:write", ProjectMember;
+    ATTACHMENT_LIST = "volume:attachments:list", ProjectReader;
+    ATTACHMENT_SHOW = "volume:attachments:show", ProjectReader;
+    ATTACHMENT_WRITE = "volume:attachments:write", ProjectMember;
 }

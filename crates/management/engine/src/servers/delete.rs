@@ -57,6 +57,7 @@ impl Engine {
                 self.port_unbind_in(tx, port.id).await?;
             }
         }
+        self.server_volumes_release(tx, server).await?;
         let (vcpus, memory_mib) = (u64::from(server.flavor.vcpus), server.flavor.memory_mib);
         let held = server.details.resize.as_ref().map(|r| (u64::from(r.other.vcpus), r.other.memory_mib));
         let (other_vcpus, other_memory) = held.unwrap_or((0, 0));
