@@ -86,7 +86,7 @@ pub enum NetworkError {
     /// A program that we build on could not be started.
     #[error("could not run {program}; is its package installed?")]
     Program {
-        /// `ip` or `nft`.
+        /// `ip`, `bridge`, `tc` or `nft`.
         program: &'static str,
         /// What the kernel said.
         #[source]
@@ -95,12 +95,31 @@ pub enum NetworkError {
     /// A program that we build on refused.
     #[error("{program} in {place} failed: {message}")]
     Refused {
-        /// `ip` or `nft`.
+        /// `ip`, `bridge`, `tc` or `nft`.
         program: &'static str,
         /// The namespace, or `the node`.
         place: String,
         /// What the program said, cut to 1000 characters.
         message: String,
+    },
+    /// A program that we build on did not end in time, and was ended.
+    #[error("{program} in {place} did not end within {} s", after.as_secs())]
+    Deadline {
+        /// `ip`, `bridge`, `tc` or `nft`.
+        program: &'static str,
+        /// The namespace, or `the node`.
+        place: String,
+        /// How long it was given.
+        after: std::time::Duration,
+    },
+    /// Bandwidth is not limited as it should be; everything else is in place.
+    #[error("bandwidth limits in {place} are not in force")]
+    Limits {
+        /// The namespace.
+        place: String,
+        /// Why.
+        #[source]
+        source: Box<NetworkError>,
     },
     /// A kernel setting that we need is absent or cannot be written.
     #[error("{place}: could not set {setting}")]
@@ -118,7 +137,7 @@ pub enum NetworkError {
     Service {
         /// The namespace.
         place: String,
-        /// `DHCP` or `metadata`.
+        /// Such as `DHCP` or `metadata`.
         service: &'static str,
         /// What the kernel said.
         #[source]
@@ -141,7 +160,9 @@ impl NetworkError {
             | Self::Namespace { .. }
             | Self::Refused { .. }
             | Self::Service { .. }
+            | Self::Deadline { .. }
             | Self::Worker => true,
+            Self::Limits { source, .. } => source.is_transient(),
             Self::Program { .. } | Self::Setting { .. } | Self::Specification(_) => false,
         }
     }

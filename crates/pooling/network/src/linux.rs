@@ -5,13 +5,15 @@
 //! arcus-TAG-r-… (a router)                             g… ──────┘ i… ┐   nft: inet arcus (translation)
 //! arcus-TAG-n-… (a segment)  br ─┬─ p… tap ══ QEMU's fd         r… ──┘   nft: bridge arcus, inet arcus (filters)
 //!                                ├─ vx tunnel to other nodes
-//!                                └─ 169.254.169.254: DHCP, metadata
+//!                                └─ 169.254.169.254, fe80::a9fe:a9fe: DHCP, router advertisements, metadata
 //! ```
 //! What is in the kernel survives the agent. A new agent finds it by its names, repairs what drifted and removes what
 //! nobody names. While nothing changes, a pass compares specifications and starts no process; once
 //! a minute it compares with the kernel.
 
+mod advertise;
 mod dhcp;
+mod dhcp6;
 mod external;
 mod filter;
 mod flows;
@@ -25,7 +27,10 @@ mod packet;
 mod place;
 mod plan;
 mod programs;
+mod queues;
+mod rate;
 mod router;
+mod router6;
 mod segment;
 mod services;
 mod tap;
@@ -40,7 +45,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-pub use filter::SERVICE_ADDRESS;
+pub use filter::{SERVICE_ADDRESS, SERVICE_ADDRESS6};
 pub use names::{DeviceName, NotADeviceName, NotATag, Tag};
 
 /// What the driver must be told once.

@@ -6,13 +6,14 @@
 
 use super::filter::{SERVICE_ADDRESS, SERVICE_MAC};
 use super::packet;
+use super::rate::Rates;
 use super::segment::{Guest, Guests, Lease};
+use arcus_types::agent::DhcpOptionSpec;
 use arcus_types::text::MacAddr;
-use dhcproto::v4::{DhcpOption, Flags, HType, Message, MessageType, Opcode};
+use dhcproto::v4::{DhcpOption, Flags, HType, Message, MessageType, Opcode, OptionCode, UnknownOption};
 use dhcproto::{Encodable, Encoder};
 use ipnet::Ipv4Net;
 use socket2::Socket;
-use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -22,20 +23,19 @@ use tokio::io::unix::AsyncFd;
 /// How long an address is given for, in seconds; clients ask again after half of it.
 pub const LEASE_S: u32 = 24 * 60 * 60;
 
-/// How many answers a guest gets within [`RATE_WINDOW`].
-const RATE_MAX: u32 = 20;
-const RATE_WINDOW: Duration = Duration::from_secs(1);
-
 /// The smallest message that clients must take (RFC 2131, section 2), without headers: shorter ones are filled up, as
 /// some old clients drop them.
 const MESSAGE_BYTES_MIN: usize = 300;
+
+/// How much room the options that a port's owner added may take: an answer must fit into one packet.
+const OWN_OPTIONS_BYTES_MAX: usize = 700;
 
 /// Answers on a socket of [`packet::open`] until the task is ended.
 pub async fn serve(socket: Socket, guests: Arc<RwLock<Arc<Guests>>>) -> io::Result<()> {
     // SAFETY: the socket owns its descriptor, and nobody replaces or closes it while the task holds it.
     let socket = unsafe { AsyncFd::register(socket) }?;
     let mut buffer = vec![0_u8; 2048];
-    let mut answered: BTreeMap<MacAddr, (Instant, u32)> = BTreeMap::new();
+    let mut rates = Rates::default();
     loop {
         let mut ready = socket.readable().await?;
         let length = match ready.try_io(|socket| packet::receive(socket.get_ref(), &mut buffer)) {
@@ -50,17 +50,14 @@ pub async fn serve(socket: Socket, guests: Arc<RwLock<Arc<Guests>>>) -> io::Resu
         };
         let guests = Arc::clone(&guests.read().unwrap_or_else(PoisonError::into_inner));
         let Some((source, payload)) = packet::udp_payload(&buffer[..length]) else { continue };
-        let Some(frame) = answer(payload, source, &guests) else { continue };
-        answered.retain(|mac, _| guests.values().any(|guest| guest.mac == *mac));
-        let (since, count) = answered.entry(source).or_insert((Instant::now(), 0));
-        if since.elapsed() > RATE_WINDOW {
-            (*since, *count) = (Instant::now(), 0);
+        let known = |mac| guests.values().any(|guest| guest.mac == mac);
+        rates.keep(known);
+        if !known(source) || !rates.allow(source, Instant::now()) {
+            continue;
         }
-        *count += 1;
+        let Some(frame) = answer(payload, source, &guests) else { continue };
         // A full queue is like a lost packet: the client asks again.
-        if *count <= RATE_MAX
-            && let Err(error) = socket.get_ref().send(&frame)
-        {
+        if let Err(error) = socket.get_ref().send(&frame) {
             tracing::debug!(%error, "a DHCP answer could not be sent");
         }
     }
@@ -187,7 +184,35 @@ fn reply(request: &Request, guest: &Guest, lease: &Lease) -> Option<Message> {
     if !lease.hostname.is_empty() {
         out.insert(DhcpOption::Hostname(lease.hostname.clone()));
     }
+    if !lease.domain.is_empty() {
+        out.insert(DhcpOption::DomainName(lease.domain.clone()));
+    }
+    own_options(&mut reply, lease);
     Some(reply)
+}
+
+/// The options that the port's owner added: they take the place of ours.
+fn own_options(reply: &mut Message, lease: &Lease) {
+    let mut left = OWN_OPTIONS_BYTES_MAX;
+    for (code, value) in &lease.options {
+        if *code == DhcpOptionSpec::NEXT_SERVER {
+            if let Ok(address) = <[u8; 4]>::try_from(&value[..]) {
+                reply.set_siaddr(address);
+            }
+            continue;
+        }
+        let (Ok(code), Some(rest)) = (u8::try_from(*code), left.checked_sub(value.len() + 2)) else { continue };
+        left = rest;
+        // Boot loaders read the fields of the header, others the options.
+        if let (67, Ok(file)) = (code, std::str::from_utf8(value))
+            && file.len() < 128
+        {
+            reply.set_fname_str(file);
+        }
+        let options = reply.opts_mut();
+        options.remove(OptionCode::from(code));
+        options.insert(DhcpOption::Unknown(UnknownOption::new(OptionCode::from(code), value.clone())));
+    }
 }
 
 /// Routes for option 121. Clients that take it ignore the router option, so the default route is in it too (RFC 3442).
@@ -220,8 +245,10 @@ mod tests {
             routes: vec![("192.168.7.0/24".parse().unwrap(), Ipv4Addr::new(10, 0, 0, 9))],
             mtu: 1450,
             hostname: "web-1".into(),
+            domain: "example.org".into(),
+            options: vec![(67, b"pxelinux.0".to_vec()), (255, vec![10, 0, 0, 9]), (26, vec![5, 0])],
         };
-        [(1, Guest { port: PortId::new(), mac: MAC, lease: Some(lease) })].into()
+        [(1, Guest { port: PortId::new(), mac: MAC, lease: Some(lease), lease6: None })].into()
     }
 
     fn request(kind: MessageType, change: impl FnOnce(&mut Message)) -> Vec<u8> {
@@ -252,7 +279,11 @@ mod tests {
         has(DhcpOption::SubnetMask(Ipv4Addr::new(255, 255, 255, 0)));
         has(DhcpOption::Router(vec![Ipv4Addr::new(10, 0, 0, 1)]));
         has(DhcpOption::DomainNameServer(vec![Ipv4Addr::new(9, 9, 9, 9)]));
-        has(DhcpOption::InterfaceMtu(1450));
+        has(DhcpOption::DomainName("example.org".into()));
+        has(DhcpOption::BootfileName(b"pxelinux.0".to_vec()));
+        assert_eq!(offer.siaddr(), Ipv4Addr::new(10, 0, 0, 9));
+        // The owner's word goes before ours.
+        has(DhcpOption::InterfaceMtu(1280));
         has(DhcpOption::Hostname("web-1".into()));
         has(DhcpOption::AddressLeaseTime(86_400));
         has(DhcpOption::ClasslessStaticRoute(vec![

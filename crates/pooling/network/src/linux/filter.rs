@@ -3,8 +3,10 @@
 //! ```text
 //! bridge prerouting   who sent it: number of the port -> upper half of the packet's mark; forged sources are dropped;
 //!                     packets to the metadata address are turned to this node
-//! bridge input        only DHCP and metadata, only from guests of this node
-//! bridge forward      whom it reaches: number of the port -> lower half of the mark
+//! bridge input        only DHCP, router solicitations and metadata, only from guests of this node, at a bounded rate
+//! bridge forward      whom it reaches: number of the port -> lower half of the mark; routers' legs speak on this node
+//!                     only, each node has its own with the same addresses
+//! bridge output       our services speak to this node's guests only
 //! inet forward        (called by the bridge, after connection tracking) leaves: may the sender send this?
 //!                     enters: may the receiver get this? Both must say yes.
 //! ```
@@ -12,9 +14,9 @@
 //! replaced in one transaction. A connection records the two numbers in its mark, so that its packets stop when a rule
 //! goes (see `flows`).
 
-use super::names;
-use arcus_types::agent::{Direction, EtherType, FilterRule, SecurityGroupSpec};
-use arcus_types::ids::SecurityGroupId;
+use super::{names, packet};
+use arcus_types::agent::{AddressGroupSpec, Direction, EtherType, FilterRule, SecurityGroupSpec};
+use arcus_types::ids::{AddressGroupId, SecurityGroupId};
 use arcus_types::text::MacAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +25,9 @@ use std::net::{IpAddr, Ipv6Addr};
 
 /// The address of the metadata service and the DHCP server's identifier.
 pub const SERVICE_ADDRESS: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 169, 254);
+
+/// The address of the metadata service and the DHCP server in IPv6. Source: the one that OpenStack's metadata service has.
+pub const SERVICE_ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0xa9fe, 0xa9fe);
 
 /// The Ethernet address of [`SERVICE_ADDRESS`]: the same on each segment and node, so a guest that moved finds it again.
 pub const SERVICE_MAC: MacAddr = MacAddr([0x02, 0x00, 0xa9, 0xfe, 0xa9, 0xfe]);
@@ -44,6 +49,8 @@ pub struct PortFilter {
     pub pairs: Vec<(IpNet, MacAddr)>,
     /// The rule sets that apply.
     pub groups: Vec<SecurityGroupId>,
+    /// The mark that its packets get, 0 to 63.
+    pub dscp: Option<u8>,
 }
 
 /// The whole filter of a segment.
@@ -51,8 +58,10 @@ pub struct PortFilter {
 pub struct SegmentFilter {
     /// The guests' ports on this node.
     pub ports: Vec<PortFilter>,
-    /// Devices that lead to routers and other nodes.
-    pub trunks: Vec<String>,
+    /// Devices that lead to routers.
+    pub legs: Vec<String>,
+    /// The device that leads to other nodes.
+    pub tunnel: Option<String>,
     /// The rule sets that the ports name and the members of those that rules name.
     pub groups: BTreeMap<SecurityGroupId, SecurityGroupSpec>,
 }
@@ -77,7 +86,8 @@ impl SegmentFilter {
         let groups = self.groups.iter().all(|(id, group)| {
             other.groups.get(id).is_some_and(|after| {
                 let rules = group.rules.iter().all(|rule| after.rules.contains(rule));
-                rules && group.members.iter().all(|member| after.members.contains(member))
+                let members = group.members.iter().all(|member| after.members.contains(member));
+                rules && members && group.address_groups.iter().all(|list| after.address_groups.contains(list))
             })
         });
         ports && groups
@@ -94,9 +104,8 @@ impl SegmentFilter {
         });
         chain(out, "prerouting", |out| {
             out.push_str("type filter hook prerouting priority -300; policy drop;\nmeta mark set 0\n");
-            if !self.trunks.is_empty() {
-                let trunks: Vec<String> = self.trunks.iter().map(|name| format!("\"{name}\"")).collect();
-                let _ = writeln!(out, "iifname {{ {} }} accept", trunks.join(", "));
+            if let Some(trunks) = devices(self.legs.iter().chain(&self.tunnel)) {
+                let _ = writeln!(out, "iifname {trunks} accept");
             }
             let jumps = self.ports.iter().map(|p| format!("\"{}\" : goto from_{}", p.device, p.number));
             verdicts(out, "iifname", jumps);
@@ -112,19 +121,40 @@ impl SegmentFilter {
             out.push_str("type filter hook forward priority -200; policy accept;\n");
             // The address exists on every node; nobody shall hear of another node's.
             let _ = writeln!(out, "arp daddr ip {SERVICE_ADDRESS} drop\narp saddr ip {SERVICE_ADDRESS} drop");
+            let service = u128::from(SERVICE_ADDRESS6);
+            let _ = writeln!(
+                out,
+                "icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} @th,64,128 {service:#034x} drop"
+            );
+            if let (Some(legs), Some(tunnel)) = (devices(self.legs.iter()), &self.tunnel) {
+                // The same legs are on each node: what one says to all would be heard as said by the other, and what
+                // is for one would be taken by both.
+                let _ = writeln!(out, "iifname \"{tunnel}\" oifname {legs} drop");
+                let _ = writeln!(out, "iifname {legs} oifname \"{tunnel}\" ether type arp drop");
+                let _ =
+                    writeln!(out, "iifname {legs} oifname \"{tunnel}\" meta pkttype {{ broadcast, multicast }} drop");
+                let _ = writeln!(
+                    out,
+                    "iifname {legs} oifname \"{tunnel}\" icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} drop"
+                );
+            }
             let secured = self.ports.iter().filter(|p| p.secured);
             verdicts(out, "oifname", secured.map(|p| format!("\"{}\" : goto to_{}", p.device, p.number)));
         });
+        for port in &self.ports {
+            chain(out, &format!("serve_{}", port.number), |out| service_rules(port.mac, out));
+        }
         chain(out, "input", |out| {
             out.push_str("type filter hook input priority -200; policy drop;\n");
-            let known: Vec<String> = self.ports.iter().map(|p| format!("\"{}\" . {}", p.device, p.mac)).collect();
-            if !known.is_empty() {
-                let known = known.join(", ");
-                let _ = writeln!(out, "iifname . ether saddr != {{ {known} }} drop");
-                let _ = writeln!(out, "arp daddr ip {SERVICE_ADDRESS} accept\nudp dport 67 accept");
-                let _ = writeln!(out, "ip daddr {SERVICE_ADDRESS} tcp dport 80 accept");
-                let _ = writeln!(out, "ip daddr {SERVICE_ADDRESS} icmp type echo-request accept");
+            let jumps = self.ports.iter().map(|p| format!("\"{}\" : goto serve_{}", p.device, p.number));
+            verdicts(out, "iifname", jumps);
+        });
+        chain(out, "output", |out| {
+            out.push_str("type filter hook output priority -200; policy accept;\n");
+            if let Some(trunks) = devices(self.legs.iter().chain(&self.tunnel)) {
+                let _ = writeln!(out, "oifname {trunks} drop");
             }
+            out.push_str("icmpv6 type { mld-listener-report, mld-listener-done, mld2-listener-report } drop\n");
         });
         out.push_str("}\n");
     }
@@ -136,13 +166,14 @@ impl SegmentFilter {
         let numbers: BTreeMap<SecurityGroupId, usize> =
             self.groups.keys().enumerate().map(|(number, id)| (*id, number)).collect();
         self.member_sets(&used, &numbers, out);
+        let lists = self.address_sets(&used, out);
         let directions = [(Direction::Egress, "out"), (Direction::Ingress, "in")];
         for id in &used {
             let (Some(group), Some(number)) = (self.groups.get(id), numbers.get(id)) else { continue };
             for (direction, word) in directions {
                 chain(out, &format!("group_{number}_{word}"), |out| {
                     for rule in group.rules.iter().filter(|rule| rule.direction == direction) {
-                        if let Some(line) = rule_line(rule, &numbers) {
+                        if let Some(line) = rule_line(rule, &numbers, &lists) {
                             let _ = writeln!(out, "{line}");
                         }
                     }
@@ -188,6 +219,29 @@ impl SegmentFilter {
         }
     }
 
+    /// Makes a set of each address group that rules in use name; returns their numbers.
+    fn address_sets(&self, used: &BTreeSet<SecurityGroupId>, out: &mut String) -> BTreeMap<AddressGroupId, usize> {
+        let groups = used.iter().filter_map(|id| self.groups.get(id));
+        let lists: BTreeMap<AddressGroupId, &AddressGroupSpec> = groups
+            .flat_map(|group| {
+                let named = |id| group.rules.iter().any(|rule| rule.remote_address_group == Some(id));
+                group.address_groups.iter().filter(move |list| named(list.id))
+            })
+            .map(|list| (list.id, list))
+            .collect();
+        for (number, list) in lists.values().enumerate() {
+            let (v4, v6) = by_version(&list.addresses);
+            for (version, kind, ranges) in [(4, "ipv4_addr", joined(&v4)), (6, "ipv6_addr", joined(&v6))] {
+                let _ = writeln!(out, "set addresses{version}_{number} {{\ntype {kind};\nflags interval;");
+                if !ranges.is_empty() {
+                    let _ = writeln!(out, "elements = {{ {ranges} }}");
+                }
+                out.push_str("}\n");
+            }
+        }
+        lists.keys().enumerate().map(|(number, id)| (*id, number)).collect()
+    }
+
     fn base_chains(&self, out: &mut String) {
         let guards = "ct state established,related accept\nct state invalid drop\n";
         chain(out, "leaves", |out| {
@@ -230,10 +284,57 @@ impl SegmentFilter {
     }
 }
 
+/// Ranges by version, without overlaps.
+fn by_version(ranges: &[IpNet]) -> (Vec<Ipv4Net>, Vec<Ipv6Net>) {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for range in ranges {
+        match range {
+            IpNet::V4(range) => v4.push(range.trunc()),
+            IpNet::V6(range) => v6.push(range.trunc()),
+        }
+    }
+    (Ipv4Net::aggregate(&v4), Ipv6Net::aggregate(&v6))
+}
+
 /// What IPv6 cannot work without, as ARP is for IPv4; its sources are checked where packets come in.
 fn neighbour_discovery(out: &mut String) {
     out.push_str("icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld-listener-query, ");
     out.push_str("mld-listener-report, mld-listener-done, mld2-listener-report } accept\n");
+}
+
+/// What a guest may say to this node. Each kind has its own allowance: a guest that floods us takes nothing from others,
+/// and from itself only what it floods.
+fn service_rules(mac: MacAddr, out: &mut String) {
+    let six = u128::from(SERVICE_ADDRESS6);
+    let _ = writeln!(out, "ether saddr != {mac} drop");
+    let _ = writeln!(out, "arp daddr ip {SERVICE_ADDRESS} limit rate 100/second burst 100 packets accept");
+    out.push_str("udp dport { 67, 547 } limit rate 50/second burst 50 packets accept\n");
+    out.push_str("icmpv6 type nd-router-solicit limit rate 20/second burst 20 packets accept\n");
+    let _ = writeln!(
+        out,
+        "icmpv6 type nd-neighbor-solicit @th,64,128 {six:#034x} limit rate 100/second burst 100 packets accept"
+    );
+    let _ = writeln!(
+        out,
+        "ip6 daddr {SERVICE_ADDRESS6} icmpv6 type nd-neighbor-advert limit rate 100/second burst 100 packets accept"
+    );
+    for (family, address, ping) in
+        [("ip", SERVICE_ADDRESS.to_string(), "icmp"), ("ip6", SERVICE_ADDRESS6.to_string(), "icmpv6")]
+    {
+        let to = format!("{family} daddr {address}");
+        let _ = writeln!(
+            out,
+            "{to} tcp dport 80 tcp flags & (syn | ack) == syn limit rate over 50/second burst 50 packets drop"
+        );
+        let _ = writeln!(out, "{to} tcp dport 80 accept");
+        let _ = writeln!(out, "{to} {ping} type echo-request limit rate 50/second burst 50 packets accept");
+    }
+}
+
+/// Devices as a set.
+fn devices<'a>(names: impl Iterator<Item = &'a String>) -> Option<String> {
+    let names: Vec<String> = names.map(|name| format!("\"{name}\"")).collect();
+    (!names.is_empty()).then(|| format!("{{ {} }}", names.join(", ")))
 }
 
 fn chain(out: &mut String, name: &str, body: impl FnOnce(&mut String)) {
@@ -255,7 +356,9 @@ fn source_chains(port: &PortFilter, out: &mut String) {
     let mark = u32::from(number) << 16;
     if !port.secured {
         chain(out, &format!("from_{number}"), |out| {
-            let _ = writeln!(out, "meta mark set {mark:#x}\ngoto steer");
+            let _ = writeln!(out, "meta mark set {mark:#x}");
+            dscp_rules(port, out);
+            out.push_str("goto steer\n");
         });
         return;
     }
@@ -289,20 +392,34 @@ fn source_chains(port: &PortFilter, out: &mut String) {
             let _ = writeln!(out, "ether saddr {mac} ip6 saddr {{ {} }} accept", joined(v6));
         }
         let mac = port.mac;
+        // Without an address yet, a guest asks whether one is taken. To ask so for another's address would make that
+        // one give it up.
         let _ = writeln!(
             out,
-            "ether saddr {mac} ip6 saddr :: icmpv6 type {{ nd-neighbor-solicit, nd-router-solicit, \
-             mld-listener-report, mld2-listener-report }} accept"
+            "ether saddr {mac} ip6 saddr :: icmpv6 type nd-neighbor-solicit @th,64,128 {{ {} }} accept",
+            targets.join(", ")
+        );
+        let _ = writeln!(
+            out,
+            "ether saddr {mac} ip6 saddr :: icmpv6 type {{ nd-router-solicit, mld-listener-report, \
+             mld2-listener-report }} accept"
         );
         out.push_str("drop\n");
     });
     chain(out, &format!("from_{number}"), |out| {
         let _ = writeln!(out, "meta mark set {mark:#x}");
+        dscp_rules(port, out);
         for (kind, next) in [("arp", "arp"), ("ip", "ip"), ("ip6", "ip6")] {
             let _ = writeln!(out, "ether type {kind} goto from_{number}_{next}");
         }
         out.push_str("drop\n");
     });
+}
+
+fn dscp_rules(port: &PortFilter, out: &mut String) {
+    if let Some(mark) = port.dscp {
+        let _ = writeln!(out, "ip dscp set {mark}\nip6 dscp set {mark}");
+    }
 }
 
 type Sources = BTreeMap<MacAddr, (Vec<Ipv4Net>, Vec<Ipv6Net>)>;
@@ -318,20 +435,12 @@ fn sources(port: &PortFilter) -> Sources {
             IpNet::V6(range) => v6.push(range.trunc()),
         }
     }
-    all.entry(port.mac).or_default().1.push(link_local(port.mac).into());
+    all.entry(port.mac).or_default().1.push(packet::link_local(port.mac).into());
     for (v4, v6) in all.values_mut() {
         *v4 = Ipv4Net::aggregate(v4);
         *v6 = Ipv6Net::aggregate(v6);
     }
     all
-}
-
-/// The link-local address that a guest makes of its Ethernet address.
-fn link_local(mac: MacAddr) -> Ipv6Addr {
-    let mut octets = [0; 16];
-    octets[..2].copy_from_slice(&[0xfe, 0x80]);
-    octets[8..].copy_from_slice(&mac.eui64());
-    octets.into()
 }
 
 fn joined<T: ToString>(items: &[T]) -> String {
@@ -358,7 +467,11 @@ pub fn has_ports(protocol: u8) -> bool {
 }
 
 /// One line of a chain, or `None` if the rule can match nothing.
-fn rule_line(rule: &FilterRule, numbers: &BTreeMap<SecurityGroupId, usize>) -> Option<String> {
+fn rule_line(
+    rule: &FilterRule,
+    numbers: &BTreeMap<SecurityGroupId, usize>,
+    lists: &BTreeMap<AddressGroupId, usize>,
+) -> Option<String> {
     let (family, version) = match rule.ethertype {
         EtherType::V4 => ("ip", 4),
         EtherType::V6 => ("ip6", 6),
@@ -402,6 +515,9 @@ fn rule_line(rule: &FilterRule, numbers: &BTreeMap<SecurityGroupId, usize>) -> O
         // A group that nobody told us of has no members.
         let _ = write!(line, " {family} {side} @members{version}_{}", numbers.get(&group)?);
     }
+    if let Some(list) = rule.remote_address_group {
+        let _ = write!(line, " {family} {side} @addresses{version}_{}", lists.get(&list)?);
+    }
     line.push_str(" accept");
     Some(line)
 }
@@ -428,14 +544,20 @@ mod tests {
         let none = BTreeMap::new();
         let ingress = rule(Direction::Ingress);
         assert_eq!(
-            rule_line(&ingress, &none).unwrap(),
+            rule_line(&ingress, &none, &BTreeMap::new()).unwrap(),
             "meta nfproto ipv4 meta l4proto 6 th dport 22-22 ip saddr 10.0.0.0/8 accept"
         );
         let echo =
             FilterRule { protocol: Some(1), port_min: Some(8), port_max: None, remote_cidr: None, ..ingress.clone() };
-        assert_eq!(rule_line(&echo, &none).unwrap(), "meta nfproto ipv4 meta l4proto 1 icmp type 8 accept");
+        assert_eq!(
+            rule_line(&echo, &none, &BTreeMap::new()).unwrap(),
+            "meta nfproto ipv4 meta l4proto 1 icmp type 8 accept"
+        );
         let echo6 = FilterRule { ethertype: EtherType::V6, port_min: Some(128), ..echo };
-        assert_eq!(rule_line(&echo6, &none).unwrap(), "meta nfproto ipv6 meta l4proto 58 icmpv6 type 128 accept");
+        assert_eq!(
+            rule_line(&echo6, &none, &BTreeMap::new()).unwrap(),
+            "meta nfproto ipv6 meta l4proto 58 icmpv6 type 128 accept"
+        );
     }
 
     #[test]
@@ -445,7 +567,7 @@ mod tests {
         let backwards = FilterRule { port_max: Some(21), ..rule(Direction::Egress) };
         let unknown = FilterRule { remote_group: Some(SecurityGroupId::new()), ..rule(Direction::Egress) };
         for rule in [mixed, backwards, unknown] {
-            assert_eq!(rule_line(&rule, &none), None);
+            assert_eq!(rule_line(&rule, &none, &BTreeMap::new()), None);
         }
     }
 
@@ -460,6 +582,7 @@ mod tests {
             addresses: vec!["10.0.0.5".parse().unwrap()],
             pairs: vec![("10.0.0.9/24".parse().unwrap(), mac), ("10.0.0.7/32".parse().unwrap(), mac)],
             groups: vec![],
+            dscp: None,
         };
         assert_eq!(sources(&port)[&mac].0, ["10.0.0.0/24".parse().unwrap()]);
     }

@@ -6,7 +6,7 @@
 
 use super::filter::{PortFilter, SegmentFilter, has_ports, protocol};
 use super::netlink::{self, Connection, attribute, attributes};
-use super::router::Translations;
+use super::router::{Forwarding, Translations};
 use arcus_types::agent::{Direction, EtherType, FilterRule};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -28,6 +28,8 @@ pub struct Flow {
     pub port: u16,
     /// The ICMP code.
     pub code: u8,
+    /// The port that answers.
+    pub reply_port: u16,
     /// The numbers of the two ports: sender in the upper half, receiver in the lower.
     pub mark: u32,
 }
@@ -37,7 +39,9 @@ impl Flow {
         const MARK: u16 = 8;
         let all = attributes(&connection.attributes);
         let (source, destination, proto) = tuple(attribute(&all, 1)?)?;
-        let (reply_source, reply_destination, _) = tuple(attribute(&all, 2)?)?;
+        let (reply_source, reply_destination, reply_proto) = tuple(attribute(&all, 2)?)?;
+        let reply_proto = attributes(reply_proto);
+        let reply_port = attribute(&reply_proto, 2).and_then(|v| v.try_into().ok()).map_or(0, u16::from_be_bytes);
         let proto = attributes(proto);
         let number = |kind| attribute(&proto, kind);
         let byte = |kind| number(kind).and_then(|v| v.first().copied());
@@ -51,6 +55,7 @@ impl Flow {
             protocol: byte(1)?,
             port,
             code: byte(6).or(byte(9)).unwrap_or(0),
+            reply_port,
             mark: attribute(&all, MARK).and_then(|v| v.try_into().ok()).map(u32::from_be_bytes).unwrap_or(0),
         })
     }
@@ -121,7 +126,11 @@ impl SegmentFilter {
             && rule
                 .remote_group
                 .is_none_or(|id| self.groups.get(&id).is_some_and(|group| group.members.contains(&other)));
-        version && service && side
+        let listed = rule.remote_address_group.is_none_or(|id| {
+            let lists = self.groups.values().flat_map(|group| &group.address_groups).filter(|list| list.id == id);
+            lists.flat_map(|list| &list.addresses).any(|range| range.contains(&other))
+        });
+        version && service && side && listed
     }
 }
 
@@ -130,7 +139,16 @@ impl Translations {
     pub fn allow(&self, flow: &Flow) -> bool {
         let (IpAddr::V4(source), IpAddr::V4(destination)) = (flow.source, flow.destination) else { return true };
         let (IpAddr::V4(answers), IpAddr::V4(lent)) = (flow.reply_source, flow.reply_destination) else { return true };
-        let forwarded = answers == destination || self.floating.get(&destination) == Some(&answers);
+        let by_port = |one: &&Forwarding| {
+            (one.protocol, one.external, one.external_port) == (flow.protocol, destination, flow.port)
+        };
+        let forwarded = answers == destination
+            || self.floating.get(&destination) == Some(&answers)
+            || self
+                .forwardings
+                .iter()
+                .find(by_port)
+                .is_some_and(|one| (one.internal, one.internal_port) == (answers, flow.reply_port));
         let lent_rightly = lent == source
             || self.floating.get(&lent) == Some(&source)
             || self.shared == Some(lent)
@@ -156,6 +174,7 @@ mod tests {
             protocol: 6,
             port,
             code: 0,
+            reply_port: port,
             mark,
         }
     }
@@ -170,9 +189,10 @@ mod tests {
             addresses: vec!["10.0.0.3".parse().unwrap()],
             pairs: vec![],
             groups: vec![id],
+            dscp: None,
         };
         let group = SecurityGroupSpec { id, rules, members: vec![], address_groups: vec![] };
-        SegmentFilter { ports: vec![port], trunks: vec![], groups: [(id, group)].into() }
+        SegmentFilter { ports: vec![port], legs: vec![], tunnel: None, groups: [(id, group)].into() }
     }
 
     fn ssh() -> FilterRule {
@@ -214,9 +234,9 @@ mod tests {
         inward.reply_source = IpAddr::V4(fixed);
         let mut outward = flow("10.0.0.3", "203.0.113.1", 80, 0);
         outward.reply_destination = IpAddr::V4(external);
-        let now = Translations { floating: [(external, fixed)].into(), shared: None, hairpin: None };
+        let now = Translations { floating: [(external, fixed)].into(), ..Translations::default() };
         assert!(now.allow(&inward) && now.allow(&outward));
-        let other = Translations { floating: [(external, "10.0.0.4".parse().unwrap())].into(), ..now };
+        let other = Translations { floating: [(external, "10.0.0.4".parse().unwrap())].into(), ..now.clone() };
         assert!(!other.allow(&inward) && !other.allow(&outward));
         assert!(!Translations::default().allow(&inward) && !Translations::default().allow(&outward));
     }

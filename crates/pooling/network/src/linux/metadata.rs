@@ -1,4 +1,4 @@
-//! The metadata service: HTTP/1.1 on 169.254.169.254:80 in each segment's namespace.
+//! The metadata service: HTTP/1.1 on 169.254.169.254:80 and [fe80::a9fe:a9fe]:80 in each segment's namespace.
 //!
 //! Who asks is told by the kernel: the filter marks a guest's packets with the number of the port that they came by, and
 //! the accepted socket carries the mark. No address that a guest can choose has a part in it.
@@ -46,8 +46,19 @@ pub fn listen() -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Open connections by the number of the guest's port.
-type Open = Arc<Mutex<BTreeMap<u16, u32>>>;
+/// The same for IPv6. Where it is reached, only the bridge has IPv6, with one address.
+pub fn listen6() -> io::Result<std::net::TcpListener> {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV6, Type::STREAM.cloexec().nonblocking(), None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_only_v6(true)?;
+    socket.bind(&std::net::SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 80)).into())?;
+    socket.listen(128)?;
+    Ok(socket.into())
+}
+
+/// Open connections by the number of the guest's port, of both IP versions together.
+pub type Open = Arc<Mutex<BTreeMap<u16, u32>>>;
 
 /// One open connection, counted until dropped.
 struct Counted {
@@ -83,9 +94,9 @@ pub async fn serve(
     listener: std::net::TcpListener,
     guests: Arc<RwLock<Arc<Guests>>>,
     directory: Arc<dyn GuestDirectory>,
+    open: Open,
 ) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
-    let open = Open::default();
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let accepted = tokio::select! {

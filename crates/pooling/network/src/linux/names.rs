@@ -152,6 +152,16 @@ pub fn tap(port: PortId) -> String {
     format!("p{}", last(port.0, 12))
 }
 
+/// The detour of what comes from a guest and must be queued, inside the segment's namespace.
+pub fn tap_detour(port: PortId) -> String {
+    format!("q{}", last(port.0, 12))
+}
+
+/// The detour of what comes in by a router's external leg and must be queued, inside the router's namespace.
+pub fn gateway_detour(port: PortId) -> String {
+    format!("q{}", last(port.0, 12))
+}
+
 /// The end of a router's leg that is on a segment's bridge, inside the segment's namespace.
 pub fn leg_outer(port: PortId) -> String {
     format!("r{}", last(port.0, 12))
@@ -181,7 +191,8 @@ mod tests {
     fn device_names_fit_the_kernel_and_carry_the_tag() {
         let tag: Tag = "ab12".parse().unwrap();
         let port = PortId::new();
-        for name in [tap(port), leg_outer(port), leg_inner(port), gateway(port)] {
+        for name in [tap(port), tap_detour(port), gateway_detour(port), leg_outer(port), leg_inner(port), gateway(port)]
+        {
             assert!(name.len() <= 15, "{name}");
         }
         for name in [tag.external_leg(port), tag.external_bridge(NetworkId::new())] {

@@ -17,9 +17,9 @@ use super::observe::Wanted;
 use super::packet;
 use super::place::{self, Place};
 use super::plan::{Plan, State};
-use super::programs;
+use super::programs::{self, Program};
 use super::router::{self, Router, Translations};
-use super::segment::{self, Numbers, Segment};
+use super::segment::{self, Leg, Numbers, Segment};
 use super::services::Services;
 use super::{LinuxConfig, external, names};
 use crate::{NetworkError, NetworkOutcome};
@@ -292,6 +292,7 @@ impl Node {
                     continue;
                 }
             };
+            faults.extend(queue(&mut known.place, &router.plan, &before).err());
             for (place, peer) in place::new_cables(&router.plan, &before) {
                 if place == node_path {
                     self.own.forget_link(peer);
@@ -332,7 +333,8 @@ impl Node {
         for (name, segment) in segments {
             let Some(known) = self.segments.get_mut(&name) else { continue };
             match known.apply(segment, &self.own.namespace, config, runtime) {
-                Ok(()) => {
+                Ok(limited) => {
+                    faults.extend(limited.err());
                     up.insert(name);
                 }
                 Err(fault) => faults.push(fault),
@@ -367,13 +369,19 @@ impl Node {
         let sent = known.place.namespace.inside(|| {
             for (device, address) in addresses {
                 let mac = state.links.get(device).and_then(|link| link.mac);
-                if let (Some(mac), IpAddr::V4(address)) = (mac, address) {
-                    packet::open(device, packet::Wanted::Nothing)?.send(&packet::arp_announcement(mac, *address))?;
+                let Some(mac) = mac else { continue };
+                let frame = match address {
+                    IpAddr::V4(address) => Some(packet::arp_announcement(mac, *address)),
+                    IpAddr::V6(address) => packet::neighbour_announcement(mac, *address),
+                };
+                if let Some(frame) = frame {
+                    packet::open(device, packet::Wanted::Nothing)?.send(&frame)?;
                 }
             }
             Ok(())
         });
-        let service = |source| NetworkError::Service { place: router.to_owned(), service: "ARP announcements", source };
+        let service =
+            |source| NetworkError::Service { place: router.to_owned(), service: "announcements of addresses", source };
         if let Err(fault) = sent.and_then(|done| done.map_err(service)) {
             faults.push(fault);
         }
@@ -392,36 +400,44 @@ impl Node {
 }
 
 impl SegmentPlace {
+    /// The inner error is that of bandwidth limits: without them the segment stands all the same.
     fn apply(
         &mut self,
         segment: Segment,
         node: &Namespace,
         config: &LinuxConfig,
         runtime: &Handle,
-    ) -> Result<(), NetworkError> {
+    ) -> Result<Result<(), NetworkError>, NetworkError> {
         let fresh = self.place.state().is_none_or(|state| !state.links.contains_key(names::BRIDGE));
         if fresh && let Some(services) = self.services.take() {
             // Their sockets were on a bridge that is no more.
             services.stop(runtime);
         }
-        self.place.build(&segment.plan, node)?;
+        let before = self.place.build(&segment.plan, node)?;
+        let limited = queue(&mut self.place, &segment.plan, &before);
         let shrunk = self.filter.as_ref().map_or(!fresh, |before| !before.is_within(&segment.filter));
         if shrunk {
             end_flows(&self.place, |flow| segment.filter.allows(flow))?;
         }
         self.filter = Some(segment.filter);
         match &self.services {
-            Some(services) if services.are_alive() => services.tell(segment.guests),
+            Some(services) if services.are_alive() => services.tell(segment.guests, segment.told),
             Some(_) | None => {
                 if let Some(ended) = self.services.take() {
                     ended.stop(runtime);
                 }
                 let directory = Arc::clone(&config.directory);
-                self.services = Some(Services::start(&self.place.namespace, segment.guests, directory, runtime)?);
+                let (guests, told) = (segment.guests, segment.told);
+                self.services = Some(Services::start(&self.place.namespace, guests, told, directory, runtime)?);
             }
         }
-        Ok(())
+        Ok(limited)
     }
+}
+
+fn queue(place: &mut Place, plan: &Plan, before: &State) -> Result<(), NetworkError> {
+    let name = place.namespace.name().to_owned();
+    place.queue(plan, before).map_err(|source| NetworkError::Limits { place: name, source: Box::new(source) })
 }
 
 fn place(namespace: Namespace, made: bool) -> Place {
@@ -459,16 +475,16 @@ fn namespace_remove(name: &str, tag: &Tag) -> Result<(), NetworkError> {
         && let Some(namespace) = Namespace::open(name)?
     {
         let lines: Vec<String> = namespace.devices()?.iter().map(|device| format!("link del dev {device}")).collect();
-        namespace.inside(|| programs::batch_removals(name, &lines))??;
+        namespace.inside(|| programs::batch_removals(name, Program::Ip, &lines))??;
     }
     namespace::remove(name)
 }
 
-/// The ports of routers' legs on a network.
-fn legs(wish: &Wish, network: NetworkId) -> Vec<PortId> {
-    let all = wish.routers.iter().flat_map(|router| &router.interfaces);
-    let mut legs: Vec<PortId> = all.filter(|leg| leg.network_id == network).map(|leg| leg.port_id).collect();
-    legs.sort();
+/// The routers' legs on a network, and whether their router forwards.
+fn legs(wish: &Wish, network: NetworkId) -> Vec<Leg<'_>> {
+    let all = wish.routers.iter().flat_map(|router| router.interfaces.iter().map(|leg| (leg, router.admin_up)));
+    let mut legs: Vec<Leg<'_>> = all.filter(|(leg, _)| leg.network_id == network).collect();
+    legs.sort_by_key(|(leg, _)| leg.port_id);
     legs
 }
 

@@ -1,5 +1,6 @@
 //! Reads what a namespace holds, from the JSON that `ip` and `bridge` print.
 
+use super::filter::SERVICE_ADDRESS6;
 use super::plan::{Forward, LinkState, Neighbour, ROUTE_PROTOCOL, Route, State, Tunnel};
 use super::programs::{self, Program};
 use crate::NetworkError;
@@ -148,7 +149,7 @@ fn link_state(link: LinkJson) -> LinkState {
         addresses: link
             .addr_info
             .iter()
-            .filter(|a| !(a.scope == "link" && a.local.is_some_and(|ip| ip.is_ipv6())))
+            .filter(|a| a.scope != "link" || a.local.is_some_and(|ip| ip.is_ipv4() || ip == SERVICE_ADDRESS6))
             .filter_map(|a| IpNet::new(a.local?, a.prefixlen?).ok())
             .collect(),
     }

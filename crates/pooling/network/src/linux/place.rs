@@ -3,8 +3,9 @@
 use super::namespace::Namespace;
 use super::netlink::FilterWatch;
 use super::observe;
-use super::plan::{self, LinkKind, Plan, State};
+use super::plan::{self, LinkKind, Plan, Queues, State};
 use super::programs::{self, Program};
+use super::queues;
 use crate::NetworkError;
 use std::io;
 use std::process::Command;
@@ -28,6 +29,8 @@ pub struct Place {
     /// Whether it has never had rules.
     pristine: bool,
     settings: Vec<(String, String)>,
+    /// Queues as applied; `None` is not known.
+    queues: Option<Queues>,
 }
 
 /// Rules as applied, and the kernel's count of changes right after.
@@ -47,13 +50,20 @@ impl Place {
             rules: None,
             pristine: false,
             settings: Vec::new(),
+            queues: None,
         }
     }
 
     /// A namespace that has just been made: it is empty.
     pub fn fresh(namespace: Namespace, prefix: String) -> Self {
         let known = Self::new(namespace, prefix);
-        Self { state: Some(State::default()), looked: Some(Instant::now()), pristine: true, ..known }
+        Self {
+            state: Some(State::default()),
+            looked: Some(Instant::now()),
+            pristine: true,
+            queues: Some(Queues::new()),
+            ..known
+        }
     }
 
     /// What it holds as far as is known.
@@ -72,12 +82,16 @@ impl Place {
         self.rules = None;
         self.pristine = false;
         self.settings.clear();
+        self.queues = None;
     }
 
     /// Forgets one device: it was made anew from elsewhere.
     pub fn forget_link(&mut self, name: &str) {
         if let Some(state) = &mut self.state {
             state.links.remove(name);
+        }
+        if let Some(queues) = &mut self.queues {
+            queues.remove(name);
         }
     }
 
@@ -144,7 +158,7 @@ impl Place {
         let name = self.namespace.name();
         let done = (|| {
             if !steps.removals.is_empty() {
-                self.namespace.inside(|| programs::batch_removals(name, &steps.removals))??;
+                self.namespace.inside(|| programs::batch_removals(name, Program::Ip, &steps.removals))??;
             }
             if !steps.from_node.is_empty() {
                 node.inside(|| programs::batch(node.name(), Program::Ip, &steps.from_node))??;
@@ -152,7 +166,8 @@ impl Place {
             self.namespace.inside(|| {
                 programs::batch(name, Program::Ip, &steps.changes)?;
                 programs::batch(name, Program::Bridge, &steps.forwards)?;
-                settings_write(name, &plan.device_settings)
+                settings_write(name, &plan.device_settings)?;
+                programs::batch(name, Program::Ip, &steps.late)
             })?
         })();
         match done {
@@ -168,6 +183,28 @@ impl Place {
     }
 }
 
+impl Place {
+    /// Makes the queues of the plan, after its devices. `before` is the state before those were made. Devices without
+    /// their queues carry traffic all the same: what fails is told and tried again in the next pass.
+    pub fn queue(&mut self, plan: &Plan, before: &State) -> Result<(), NetworkError> {
+        let name = self.namespace.name();
+        let mut current = match self.queues.take() {
+            Some(current) => current,
+            None => self.namespace.inside(|| queues::present(name))??,
+        };
+        current.retain(|device, _| before.links.contains_key(device) && plan.links.contains_key(device));
+        if current != plan.queues {
+            let gone = current.keys().filter(|device| plan.queues.get(*device) != current.get(*device));
+            let gone: Vec<String> = gone.cloned().collect();
+            let new = plan.queues.iter().filter(|(device, lines)| current.get(*device) != Some(*lines));
+            let new: Vec<String> = new.flat_map(|(_, lines)| lines.iter().cloned()).collect();
+            self.namespace.inside(|| queues::replace(name, &gone, &new))??;
+        }
+        self.queues = Some(plan.queues.clone());
+        Ok(())
+    }
+}
+
 /// The cables that the plan makes and that were not there before: other end's place and name.
 pub fn new_cables<'a>(plan: &'a Plan, before: &State) -> Vec<(&'a str, &'a str)> {
     plan.links
@@ -175,7 +212,7 @@ pub fn new_cables<'a>(plan: &'a Plan, before: &State) -> Vec<(&'a str, &'a str)>
         .filter(|(name, _)| !before.links.contains_key(*name))
         .filter_map(|(_, link)| match &link.kind {
             LinkKind::Cable { peer, place } => Some((place.as_str(), peer.as_str())),
-            LinkKind::Bridge | LinkKind::Tap | LinkKind::CableEnd | LinkKind::Tunnel(_) => None,
+            LinkKind::Bridge | LinkKind::Tap | LinkKind::CableEnd | LinkKind::Tunnel(_) | LinkKind::Detour => None,
         })
         .collect()
 }

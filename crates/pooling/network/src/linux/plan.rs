@@ -32,11 +32,16 @@ pub struct Plan {
     pub settings: Vec<(String, String)>,
     /// Kernel settings of devices, written once those are there.
     pub device_settings: Vec<(String, String)>,
+    /// Queues that limit bandwidth, by device.
+    pub queues: Queues,
     /// Our nftables tables: family and name. They are replaced in one transaction.
     pub tables: Vec<(&'static str, String)>,
     /// What the tables hold, as `nft -f` reads it.
     pub rules: String,
 }
+
+/// Queues by device: lines for `tc` that make them where there are none.
+pub type Queues = BTreeMap<String, Vec<String>>;
 
 /// A device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +89,8 @@ pub enum LinkKind {
     CableEnd,
     /// A tunnel to other nodes.
     Tunnel(Tunnel),
+    /// A device through which packets are sent that arrive at another one, to be queued: what arrives cannot wait.
+    Detour,
 }
 
 impl LinkKind {
@@ -94,6 +101,7 @@ impl LinkKind {
             Self::Tap => "tun",
             Self::Cable { .. } | Self::CableEnd => "veth",
             Self::Tunnel(_) => "vxlan",
+            Self::Detour => "ifb",
         }
     }
 }
@@ -191,12 +199,15 @@ pub struct Steps {
     pub changes: Vec<String>,
     /// For `bridge` in the namespace.
     pub forwards: Vec<String>,
+    /// For `ip` in the namespace, last: what is of IPv6, which settings of devices allow first.
+    pub late: Vec<String>,
 }
 
 impl Steps {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.removals.is_empty() && self.from_node.is_empty() && self.changes.is_empty() && self.forwards.is_empty()
+        let Self { removals, from_node, changes, forwards, late } = self;
+        [removals, from_node, changes, forwards, late].iter().all(|steps| steps.is_empty())
     }
 }
 
@@ -219,8 +230,8 @@ pub fn steps(place: &str, plan: &Plan, state: &State) -> Steps {
         let via = via.map(|via| format!(" via {via}")).unwrap_or_default();
         let onlink = if via.is_empty() { "" } else { " onlink" };
         let source = source.map(|source| format!(" src {source}")).unwrap_or_default();
-        out.changes
-            .push(format!("route replace {destination}{via} dev {device}{source} proto {ROUTE_PROTOCOL}{onlink}"));
+        let line = format!("route replace {destination}{via} dev {device}{source} proto {ROUTE_PROTOCOL}{onlink}");
+        if destination.addr().is_ipv6() { out.late.push(line) } else { out.changes.push(line) }
     }
     for gone in state.neighbours.difference(&plan.neighbours) {
         if !plan.neighbours.iter().any(|n| n.address == gone.address && n.device == gone.device) {
@@ -228,7 +239,8 @@ pub fn steps(place: &str, plan: &Plan, state: &State) -> Steps {
         }
     }
     for new in plan.neighbours.difference(&state.neighbours) {
-        out.changes.push(format!("neigh replace {} lladdr {} dev {} nud permanent", new.address, new.mac, new.device));
+        let line = format!("neigh replace {} lladdr {} dev {} nud permanent", new.address, new.mac, new.device);
+        if new.address.is_ipv6() { out.late.push(line) } else { out.changes.push(line) }
     }
     for gone in state.forwards.difference(&plan.forwards) {
         if plan.links.contains_key(&gone.device) {
@@ -283,6 +295,7 @@ fn links_make(place: &str, plan: &Plan, state: &State, out: &mut Steps) {
                 "link add name {name} mtu {mtu}{mac} type veth peer name {peer} mtu {mtu} netns {place}"
             )),
             LinkKind::CableEnd => {}
+            LinkKind::Detour => out.changes.push(format!("link add name {name} mtu {mtu} type ifb")),
             LinkKind::Tunnel(Tunnel { segment, local }) => out.from_node.push(format!(
                 "link add name {name} mtu {mtu} netns {place} type vxlan id {segment} local {local} \
                  dstport {TUNNEL_PORT} nolearning"
@@ -321,8 +334,11 @@ fn link_change(name: &str, link: &Link, was: &LinkState, out: &mut Steps) {
     }
     for address in link.addresses.difference(&was.addresses) {
         // Ours to know that nobody else has it: no probing, or it could not be used for a second.
-        let probing = if address.addr().is_ipv6() { " nodad" } else { "" };
-        out.changes.push(format!("addr replace {address} dev {name}{probing}"));
+        if address.addr().is_ipv6() {
+            out.late.push(format!("addr replace {address} dev {name} nodad"));
+        } else {
+            out.changes.push(format!("addr replace {address} dev {name}"));
+        }
     }
     if was.up != link.up {
         out.changes.push(format!("link set dev {name} {}", if link.up { "up" } else { "down" }));
@@ -335,7 +351,7 @@ pub fn reached(plan: &Plan, before: &State) -> State {
         let mac = link.mac.or_else(|| before.links.get(name).and_then(|was| was.mac));
         let tunnel = match &link.kind {
             LinkKind::Tunnel(tunnel) => Some(*tunnel),
-            LinkKind::Bridge | LinkKind::Tap | LinkKind::Cable { .. } | LinkKind::CableEnd => None,
+            LinkKind::Bridge | LinkKind::Tap | LinkKind::Cable { .. } | LinkKind::CableEnd | LinkKind::Detour => None,
         };
         let state = LinkState {
             kind: link.kind.word().to_owned(),
@@ -394,6 +410,15 @@ mod tests {
         assert!(at("type bridge") < at("tuntap add dev a1"));
         assert!(at("tuntap add dev a1") < at("master br"));
         assert!(made.contains(&"link set dev a1 mtu 1450 group 7 master br".to_owned()), "{made:?}");
+    }
+
+    #[test]
+    fn what_is_of_ipv6_comes_last() {
+        let mut plan = plan();
+        if let Some(bridge) = plan.links.get_mut("br") {
+            bridge.addresses.insert("fe80::1/64".parse().unwrap());
+        }
+        assert_eq!(steps("x", &plan, &State::default()).late, ["addr replace fe80::1/64 dev br nodad"]);
     }
 
     #[test]

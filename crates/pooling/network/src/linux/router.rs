@@ -1,8 +1,11 @@
 //! A router's namespace: legs, routes, address translation.
 
 use super::names::{self, TABLE, Tag};
-use super::plan::{Link, LinkKind, Plan, Route};
-use arcus_types::agent::{NetworkSpec, RouterGatewaySpec, RouterSpec};
+use super::plan::{Link, LinkKind, Neighbour, Plan, Route};
+use super::queues;
+use arcus_types::agent::{
+    NetworkSpec, PortForwardingSpec, QosSpec, RouterGatewaySpec, RouterInterfaceSpec, RouterSpec,
+};
 use arcus_types::ids::NetworkId;
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -29,6 +32,23 @@ pub struct Translations {
     pub shared: Option<Ipv4Addr>,
     /// The same for connections between guests of this router by floating addresses.
     pub hairpin: Option<Ipv4Addr>,
+    /// Services under external addresses, port by port.
+    pub forwardings: Vec<Forwarding>,
+}
+
+/// One port of an external address that leads to one of a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Forwarding {
+    /// The IP protocol's number.
+    pub protocol: u8,
+    /// The external address.
+    pub external: Ipv4Addr,
+    /// Its port.
+    pub external_port: u16,
+    /// The guest's address.
+    pub internal: Ipv4Addr,
+    /// Its port.
+    pub internal_port: u16,
 }
 
 impl Translations {
@@ -56,6 +76,7 @@ pub fn plan(spec: &RouterSpec, networks: &BTreeMap<NetworkId, &NetworkSpec>, tag
         link.mac = Some(interface.mac);
         link.addresses = interface.addresses.iter().copied().collect();
         out.plan.links.insert(names::leg_inner(interface.port_id), link);
+        neighbours(interface, network, &mut out.plan);
     }
     let mut gateway = None;
     if let Some(leg) = &spec.gateway {
@@ -69,7 +90,7 @@ pub fn plan(spec: &RouterSpec, networks: &BTreeMap<NetworkId, &NetworkSpec>, tag
                 out.faults.push(format!("router {}: external network {} is not on this node", spec.id, leg.network_id))
             }
         }
-    } else if !spec.floating_ips.is_empty() {
+    } else if !spec.floating_ips.is_empty() || !spec.port_forwardings.is_empty() {
         out.faults.push(format!("router {} has floating IPs but no external leg", spec.id));
     }
     for (destination, hop) in &spec.routes {
@@ -119,6 +140,31 @@ fn gateway_plan(
             }
         }
     }
+    for forwarding in &spec.port_forwardings {
+        match forwardings(forwarding) {
+            Ok(ports) => {
+                if !leg.addresses.iter().any(|own| own.addr() == forwarding.external) {
+                    link.addresses.insert(IpNet::from(forwarding.external));
+                }
+                out.translations.forwardings.extend(ports);
+            }
+            Err(why) => {
+                out.faults.push(format!("router {}: port forwarding of {}: {why}", spec.id, forwarding.external))
+            }
+        }
+    }
+    let all = &mut out.translations.forwardings;
+    all.sort();
+    all.dedup_by_key(|one| (one.protocol, one.external, one.external_port));
+    if all.len() > FORWARDED_PORTS_MAX {
+        out.faults.push(format!(
+            "router {} forwards {} ports: only the first {FORWARDED_PORTS_MAX} are in force",
+            spec.id,
+            all.len()
+        ));
+        all.truncate(FORWARDED_PORTS_MAX);
+    }
+    limits(spec, leg, network.mtu, device, &mut out.plan);
     out.plan.links.insert(device.to_owned(), link);
     for v6 in [false, true] {
         if let Some(hop) = leg.next_hops.iter().find(|hop| hop.is_ipv6() == v6) {
@@ -130,6 +176,71 @@ fn gateway_plan(
     }
 }
 
+/// How many ports a router may forward: each is an entry in the kernel.
+const FORWARDED_PORTS_MAX: usize = 16_384;
+
+/// Port by port, as the kernel's ranges do not keep the distance from the first port.
+fn forwardings(spec: &PortForwardingSpec) -> Result<Vec<Forwarding>, &'static str> {
+    let (IpAddr::V4(external), IpAddr::V4(internal)) = (spec.external, spec.internal) else {
+        return Err("only IPv4 is translated");
+    };
+    if !matches!(spec.protocol, 6 | 17 | 33 | 132) {
+        return Err("only TCP, UDP, DCCP and SCTP have ports");
+    }
+    let (outer, inner) = (spec.external_ports, spec.internal_ports);
+    let one = inner.0 == inner.1;
+    let as_many = outer.1.checked_sub(outer.0).is_some_and(|count| inner.1.checked_sub(inner.0) == Some(count));
+    if outer.0 == 0 || inner.0 == 0 || outer.0 > outer.1 || !(one || as_many) {
+        return Err("the ranges of ports do not match");
+    }
+    let ports = outer.0..=outer.1;
+    let to = |port: u16| if one { inner.0 } else { inner.0 + (port - outer.0) };
+    Ok(ports
+        .map(|port| Forwarding {
+            protocol: spec.protocol,
+            external,
+            external_port: port,
+            internal,
+            internal_port: to(port),
+        })
+        .collect())
+}
+
+/// Ports that live on other nodes have no way to answer this router: their answers go to their own node's. So their
+/// Ethernet addresses are told and need not be asked for.
+fn neighbours(leg: &RouterInterfaceSpec, network: &NetworkSpec, plan: &mut Plan) {
+    let here = |address: &IpAddr| network.ports.iter().flat_map(|port| &port.addresses).any(|a| a.address == *address);
+    let device = names::leg_inner(leg.port_id);
+    let mut told: BTreeMap<IpAddr, Neighbour> = BTreeMap::new();
+    for port in network.peers.iter().flat_map(|peer| &peer.ports) {
+        let on_link = |address: &&IpAddr| leg.addresses.iter().any(|own| own.contains(*address));
+        for address in port.addresses.iter().filter(on_link).filter(|address| !here(address)) {
+            let neighbour = Neighbour { address: *address, mac: port.mac, device: device.clone() };
+            told.entry(*address).or_insert(neighbour);
+        }
+    }
+    plan.neighbours.extend(told.into_values());
+}
+
+/// What may pass under floating addresses, as queues of the external leg.
+fn limits(spec: &RouterSpec, leg: &RouterGatewaySpec, mtu: u32, device: &str, plan: &mut Plan) {
+    let limited = |qos: &QosSpec| qos.ingress.is_some() || qos.egress.is_some();
+    let limits: Vec<(Ipv4Addr, QosSpec)> = spec
+        .floating_ips
+        .iter()
+        .filter(|floating| limited(&floating.qos))
+        .filter_map(|floating| match floating.floating {
+            IpAddr::V4(address) => Some((address, floating.qos)),
+            IpAddr::V6(_) => None,
+        })
+        .collect();
+    let detour = names::gateway_detour(leg.port_id);
+    if limits.iter().any(|(_, qos)| qos.ingress.is_some()) {
+        plan.links.insert(detour.clone(), Link::new(LinkKind::Detour, mtu));
+    }
+    queues::of_gateway(device, &detour, &limits, &mut plan.queues);
+}
+
 fn settings(forwards: bool, plan: &mut Plan) {
     let set = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let forwards = if forwards { "1" } else { "0" };
@@ -137,6 +248,8 @@ fn settings(forwards: bool, plan: &mut Plan) {
         set("ipv4/ip_forward", forwards),
         set("ipv6/conf/all/forwarding", forwards),
         set("ipv6/conf/default/accept_ra", "0"),
+        // A leg has the same addresses on each node that carries the router: none of them gives them up.
+        set("ipv6/conf/default/accept_dad", "0"),
         set("ipv4/conf/all/rp_filter", "0"),
         set("ipv4/conf/default/rp_filter", "0"),
         set("ipv4/conf/all/send_redirects", "0"),
@@ -153,6 +266,8 @@ fn rules(forwards: bool, gateway: Option<&str>, translations: &Translations) -> 
     let policy = if forwards { "accept" } else { "drop" };
     let _ = writeln!(out, "chain forward {{\ntype filter hook forward priority 0; policy {policy};");
     if let Some(gateway) = gateway {
+        // IPv6 is not translated, and nobody outside knows a way back.
+        let _ = writeln!(out, "oifname \"{gateway}\" meta nfproto ipv6 reject with icmpv6 type admin-prohibited");
         // From outside, only what a floating address stands for and answers come in.
         let _ = writeln!(out, "iifname \"{gateway}\" ct state established,related accept");
         let _ = writeln!(out, "iifname \"{gateway}\" oifname != \"{gateway}\" ct status dnat accept");
@@ -175,6 +290,18 @@ fn translation_chains(gateway: &str, translations: &Translations, out: &mut Stri
     let _ = writeln!(out, "chain arrival {{\ntype filter hook prerouting priority -150; policy accept;");
     let _ = writeln!(out, "iifname \"{gateway}\" meta mark set 1\n}}");
     let _ = writeln!(out, "chain prerouting {{\ntype nat hook prerouting priority -100; policy accept;");
+    for (protocol, word) in [(6, "tcp"), (17, "udp"), (33, "dccp"), (132, "sctp")] {
+        let ports = translations.forwardings.iter().filter(|one| one.protocol == protocol);
+        let entries: Vec<String> = ports
+            .map(|one| {
+                let Forwarding { external, external_port, internal, internal_port, .. } = one;
+                format!("{external} . {external_port} : {internal} . {internal_port}")
+            })
+            .collect();
+        if !entries.is_empty() {
+            let _ = writeln!(out, "dnat ip to ip daddr . {word} dport map {{ {} }}", entries.join(", "));
+        }
+    }
     if !translations.floating.is_empty() {
         let _ = writeln!(out, "dnat ip to ip daddr map {{ {} }}", map(&translations.floating));
     }

@@ -1,14 +1,16 @@
 //! A segment's namespace: bridge, taps, tunnel, and what DHCP and metadata must know of its guests.
 
-use super::filter::{PortFilter, SERVICE_ADDRESS, SERVICE_MAC, SegmentFilter};
+use super::advertise::{self, Advertisement};
+use super::filter::{PortFilter, SERVICE_ADDRESS, SERVICE_ADDRESS6, SERVICE_MAC, SegmentFilter};
 use super::names::{self, BRIDGE, TUNNEL};
 use super::plan::{Forward, Link, LinkKind, MAC_ANY, Neighbour, Plan, Route, State, Tunnel};
-use arcus_types::agent::{NetworkSpec, PortSpec, SecurityGroupSpec};
+use super::queues;
+use arcus_types::agent::{DhcpOptionSpec, Ipv6Mode, NetworkSpec, PortSpec, RouterInterfaceSpec, SecurityGroupSpec};
 use arcus_types::ids::{PortId, SecurityGroupId};
 use arcus_types::text::MacAddr;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The smallest and the largest packet size that a segment takes, in bytes: below, IPv4 ends; above, taps do.
 const MTU_RANGE: std::ops::RangeInclusive<u32> = 576..=65_521;
@@ -22,6 +24,8 @@ pub struct Segment {
     pub filter: SegmentFilter,
     /// The guests by their port's number.
     pub guests: Guests,
+    /// What routers tell guests.
+    pub told: Vec<Advertisement>,
     /// What of the specification cannot be done.
     pub faults: Vec<String>,
 }
@@ -38,6 +42,8 @@ pub struct Guest {
     pub mac: MacAddr,
     /// What DHCP tells it; `None` is silence.
     pub lease: Option<Lease>,
+    /// What DHCPv6 tells it; `None` is silence.
+    pub lease6: Option<Lease6>,
 }
 
 /// What DHCP tells a guest.
@@ -57,6 +63,23 @@ pub struct Lease {
     pub mtu: u16,
     /// Its name.
     pub hostname: String,
+    /// The domain of its name; empty is none.
+    pub domain: String,
+    /// Further options by number; they take the place of ours.
+    pub options: Vec<(u16, Vec<u8>)>,
+}
+
+/// What DHCPv6 tells a guest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease6 {
+    /// Its addresses from ranges that have them by DHCPv6.
+    pub addresses: Vec<Ipv6Addr>,
+    /// Name servers.
+    pub dns_servers: Vec<Ipv6Addr>,
+    /// The domain of its name; empty is none.
+    pub domain: String,
+    /// Further options by number; they take the place of ours.
+    pub options: Vec<(u16, Vec<u8>)>,
 }
 
 /// The numbers of a segment's ports. A number stays with its port for the port's life, also over a restart of the
@@ -108,18 +131,22 @@ impl Numbers {
     }
 }
 
+/// A router's leg on a segment, and whether the router forwards.
+pub type Leg<'a> = (&'a RouterInterfaceSpec, bool);
+
 /// The ports of a network that get a tap: all but routers' legs, which are cables.
-pub fn guest_ports<'a>(spec: &'a NetworkSpec, legs: &[PortId]) -> Vec<&'a PortSpec> {
-    let mut ports: Vec<&PortSpec> = spec.ports.iter().filter(|port| !legs.contains(&port.id)).collect();
+pub fn guest_ports<'a>(spec: &'a NetworkSpec, legs: &[Leg<'_>]) -> Vec<&'a PortSpec> {
+    let is_leg = |port: &PortSpec| legs.iter().any(|(leg, _)| leg.port_id == port.id);
+    let mut ports: Vec<&PortSpec> = spec.ports.iter().filter(|port| !is_leg(port)).collect();
     ports.sort_by_key(|port| port.id);
     ports.dedup_by_key(|port| port.id);
     ports
 }
 
-/// Plans a segment. `legs` are the ports of routers' legs on it, `underlay` is this node's address for tunnels.
+/// Plans a segment. `legs` are the routers' legs on it, `underlay` is this node's address for tunnels.
 pub fn plan(
     spec: &NetworkSpec,
-    legs: &[PortId],
+    legs: &[Leg<'_>],
     groups: &BTreeMap<SecurityGroupId, &SecurityGroupSpec>,
     numbers: &Numbers,
     underlay: Option<IpAddr>,
@@ -139,14 +166,19 @@ pub fn plan(
             neighbours.entry(fixed.address).or_insert(port.mac);
         }
         out.filter.ports.push(port_filter(port, number));
-        let lease = lease(spec, port, mtu);
-        out.guests.insert(number, Guest { port: port.id, mac: port.mac, lease });
+        if port.qos.egress.is_some() {
+            out.plan.links.insert(names::tap_detour(port.id), Link::new(LinkKind::Detour, mtu));
+        }
+        queues::of_tap(&names::tap(port.id), &names::tap_detour(port.id), &port.qos, &mut out.plan.queues);
+        let (lease, lease6) = (lease(spec, port, mtu), lease6(spec, port));
+        out.guests.insert(number, Guest { port: port.id, mac: port.mac, lease, lease6 });
     }
-    for leg in legs {
-        let name = names::leg_outer(*leg);
+    for (leg, _) in legs {
+        let name = names::leg_outer(leg.port_id);
         out.plan.links.insert(name.clone(), on_bridge(LinkKind::CableEnd, mtu));
-        out.filter.trunks.push(name);
+        out.filter.legs.push(name);
     }
+    out.told = advertise::plan(&spec.subnets, legs, mtu);
     out.plan.neighbours =
         neighbours.into_iter().map(|(address, mac)| Neighbour { address, mac, device: BRIDGE.to_owned() }).collect();
     match (spec.peers.is_empty(), underlay) {
@@ -157,7 +189,7 @@ pub fn plan(
             spec.id
         )),
     }
-    out.filter.trunks.sort();
+    out.filter.legs.sort();
     out.filter.groups = groups_used(&out.filter.ports, groups);
     out.plan.tables = SegmentFilter::tables();
     out.plan.rules = out.filter.text();
@@ -171,9 +203,11 @@ fn settings(plan: &mut Plan) {
         set("bridge/bridge-nf-call-iptables", "1"),
         set("bridge/bridge-nf-call-ip6tables", "1"),
         set("bridge/bridge-nf-call-arptables", "0"),
-        // The namespace has no IPv6 of its own: it must neither listen to guests' advertisements nor speak.
+        // Only the bridge has IPv6, and only our services: taps must neither listen to advertisements nor speak.
         set("ipv6/conf/all/disable_ipv6", "1"),
         set("ipv6/conf/default/disable_ipv6", "1"),
+        set("ipv6/conf/default/accept_ra", "0"),
+        set("ipv6/conf/default/accept_redirects", "0"),
         set("ipv4/ip_forward", "0"),
         set("ipv4/conf/all/rp_filter", "0"),
         set("ipv4/conf/default/rp_filter", "0"),
@@ -186,6 +220,14 @@ fn bridge(mtu: u32, plan: &mut Plan) {
     let mut bridge = Link::new(LinkKind::Bridge, mtu);
     bridge.mac = Some(SERVICE_MAC);
     bridge.addresses.insert(IpNet::from(IpAddr::V4(SERVICE_ADDRESS)));
+    if mtu >= advertise::MTU_MIN {
+        bridge.addresses.insert(IpNet::V6(Ipv6Net::new_assert(SERVICE_ADDRESS6, 64)));
+        // No address of the kernel's own making; the last one switches IPv6 on.
+        let ours = [("accept_ra", "0"), ("accept_redirects", "0"), ("accept_dad", "0"), ("addr_gen_mode", "1")];
+        for (key, value) in ours.into_iter().chain([("disable_ipv6", "0")]) {
+            plan.device_settings.push((format!("ipv6/conf/{BRIDGE}/{key}"), value.to_owned()));
+        }
+    }
     plan.links.insert(BRIDGE.to_owned(), bridge);
     // Guests are on the link whatever their addresses are.
     plan.routes.insert(Route {
@@ -206,7 +248,7 @@ fn tunnel(spec: &NetworkSpec, mtu: u32, local: IpAddr, out: &mut Segment) {
     let mut link = on_bridge(LinkKind::Tunnel(Tunnel { segment: spec.segment, local }), mtu);
     link.learning = false;
     out.plan.links.insert(TUNNEL.to_owned(), link);
-    out.filter.trunks.push(TUNNEL.to_owned());
+    out.filter.tunnel = Some(TUNNEL.to_owned());
     let local_macs: BTreeSet<MacAddr> = out.filter.ports.iter().map(|port| port.mac).collect();
     for peer in &spec.peers {
         let entry = |mac, underlay| Forward { mac, device: TUNNEL.to_owned(), underlay };
@@ -230,6 +272,7 @@ fn port_filter(port: &PortSpec, number: u16) -> PortFilter {
         addresses: port.addresses.iter().map(|fixed| fixed.address).collect(),
         pairs: port.allowed_pairs.iter().map(|(range, mac)| (*range, mac.unwrap_or(port.mac))).collect(),
         groups,
+        dscp: port.qos.dscp_mark.filter(|mark| *mark < 64),
     }
 }
 
@@ -266,8 +309,58 @@ fn lease(spec: &NetworkSpec, port: &PortSpec, mtu: u32) -> Option<Lease> {
                 .collect(),
             mtu: u16::try_from(mtu).unwrap_or(u16::MAX),
             hostname: port.hostname.clone(),
+            domain: port.dns_domain.clone(),
+            options: options(port, false),
         })
     })
+}
+
+/// What DHCPv6 tells the port: if one of its addresses is on a subnet that has it.
+fn lease6(spec: &NetworkSpec, port: &PortSpec) -> Option<Lease6> {
+    let mut lease = None;
+    for fixed in &port.addresses {
+        let subnet = spec.subnets.iter().find(|subnet| subnet.id == fixed.subnet_id && subnet.dhcp);
+        let Some((subnet, IpAddr::V6(address))) = subnet.map(|subnet| (subnet, fixed.address)) else { continue };
+        let stateful = match subnet.ipv6_address_mode {
+            Some(Ipv6Mode::DhcpStateful) => true,
+            Some(Ipv6Mode::DhcpStateless) => false,
+            Some(Ipv6Mode::Slaac) | None => continue,
+        };
+        let lease = lease.get_or_insert_with(|| Lease6 {
+            addresses: Vec::new(),
+            dns_servers: Vec::new(),
+            domain: port.dns_domain.clone(),
+            options: options(port, true),
+        });
+        // As many as one answer has room for.
+        if stateful && lease.addresses.len() < 8 {
+            lease.addresses.push(address);
+        }
+        for server in subnet.dns_servers.iter().copied().filter_map(v6) {
+            if !lease.dns_servers.contains(&server) {
+                lease.dns_servers.push(server);
+            }
+        }
+    }
+    lease
+}
+
+/// The options that the port's owner added; the API has checked them, and what the exchange hangs on is left out again.
+fn options(port: &PortSpec, ipv6: bool) -> Vec<(u16, Vec<u8>)> {
+    let own = port.dhcp_options.iter().filter(|option| option.ipv6 == ipv6);
+    own.filter(|option| {
+        let fits = (1..=DhcpOptionSpec::VALUE_BYTES_MAX).contains(&option.value.len());
+        fits && DhcpOptionSpec::is_free(ipv6, option.code)
+    })
+    .map(|option| (option.code, option.value.clone()))
+    .collect()
+}
+
+fn v6(address: IpAddr) -> Option<Ipv6Addr> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => Some(address),
+    }
 }
 
 fn v4(address: IpAddr) -> Option<Ipv4Addr> {

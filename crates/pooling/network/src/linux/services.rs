@@ -1,19 +1,23 @@
-//! DHCP and metadata of one segment: tasks on sockets that were opened inside the segment's namespace.
+//! DHCP, router advertisements and metadata of one segment: tasks on sockets that were opened inside the segment's
+//! namespace.
 
+use super::advertise::Advertisement;
 use super::namespace::Namespace;
 use super::packet::{self, Wanted};
 use super::segment::Guests;
-use super::{dhcp, metadata, names};
+use super::{dhcp, metadata, names, router6};
 use crate::{GuestDirectory, NetworkError};
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// The running services of a segment. They hold its namespace open.
 pub struct Services {
     guests: Arc<RwLock<Arc<Guests>>>,
-    tasks: [JoinHandle<io::Result<()>>; 2],
+    told: watch::Sender<router6::Told>,
+    tasks: [JoinHandle<io::Result<()>>; 4],
 }
 
 impl Services {
@@ -21,33 +25,50 @@ impl Services {
     pub fn start(
         namespace: &Namespace,
         guests: Guests,
+        told: Vec<Advertisement>,
         directory: Arc<dyn GuestDirectory>,
         runtime: &Handle,
     ) -> Result<Self, NetworkError> {
         let failed =
             |service| move |source| NetworkError::Service { place: namespace.name().to_owned(), service, source };
-        let (requests, listener) = namespace.inside(|| {
+        let (requests, questions, listener, listener6) = namespace.inside(|| {
             let requests = packet::open(names::BRIDGE, Wanted::UdpPort(67)).map_err(failed("DHCP"))?;
+            let questions = packet::open(names::BRIDGE, Wanted::Ipv6Questions).map_err(failed("DHCPv6"))?;
             let listener = metadata::listen().map_err(failed("metadata"))?;
-            Ok::<_, NetworkError>((requests, listener))
+            let listener6 = metadata::listen6().map_err(failed("metadata over IPv6"))?;
+            Ok::<_, NetworkError>((requests, questions, listener, listener6))
         })??;
         let guests = Arc::new(RwLock::new(Arc::new(guests)));
+        let (sender, receiver) = watch::channel(Arc::new(told));
+        let open = metadata::Open::default();
+        let answer = |listener| {
+            runtime.spawn(metadata::serve(listener, Arc::clone(&guests), Arc::clone(&directory), Arc::clone(&open)))
+        };
         let tasks = [
             runtime.spawn(dhcp::serve(requests, Arc::clone(&guests))),
-            runtime.spawn(metadata::serve(listener, Arc::clone(&guests), directory)),
+            runtime.spawn(router6::serve(questions, Arc::clone(&guests), receiver)),
+            answer(listener),
+            answer(listener6),
         ];
-        Ok(Self { guests, tasks })
+        Ok(Self { guests, told: sender, tasks })
     }
 
-    /// Tells them of changed guests.
-    pub fn tell(&self, guests: Guests) {
+    /// Tells them of changed guests and routers.
+    pub fn tell(&self, guests: Guests, told: Vec<Advertisement>) {
         let mut current = self.guests.write().unwrap_or_else(PoisonError::into_inner);
         if **current != guests {
             *current = Arc::new(guests);
         }
+        self.told.send_if_modified(|current| {
+            let changed = **current != told;
+            if changed {
+                *current = Arc::new(told);
+            }
+            changed
+        });
     }
 
-    /// Whether both still answer.
+    /// Whether all still answer.
     pub fn are_alive(&self) -> bool {
         !self.tasks.iter().any(JoinHandle::is_finished)
     }

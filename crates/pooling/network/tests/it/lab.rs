@@ -7,7 +7,7 @@ use arcus_types::text::MacAddr;
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -99,7 +99,16 @@ impl Ns {
 
     /// A server that answers each line with the address that it came from.
     pub fn serve(&self, port: u16) {
-        let listener = self.inside(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+        self.serve_at((Ipv4Addr::UNSPECIFIED, port).into());
+    }
+
+    /// The same over IPv6.
+    pub fn serve6(&self, port: u16) {
+        self.serve_at((Ipv6Addr::UNSPECIFIED, port).into());
+    }
+
+    fn serve_at(&self, address: SocketAddr) {
+        let listener = self.inside(|| TcpListener::bind(address).unwrap());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 std::thread::spawn(move || answer_lines(stream));
@@ -231,7 +240,8 @@ impl Lab {
         let subnet = SubnetSpec {
             id: SubnetId::new(),
             cidr,
-            gateway: cidr.hosts().next(),
+            // The first address of an IPv6 range stands for all its routers.
+            gateway: cidr.hosts().nth(usize::from(cidr.addr().is_ipv6())),
             dhcp: true,
             dns_servers: vec!["9.9.9.9".parse().unwrap()],
             host_routes: vec![],
@@ -248,6 +258,51 @@ impl Lab {
             peers: vec![],
         });
         self.networks.len() - 1
+    }
+
+    /// The network's first subnet gets this IPv6 mode.
+    pub fn mode(&mut self, network: usize, mode: Ipv6Mode) {
+        let subnet = &mut self.networks[network].subnets[0];
+        (subnet.ipv6_address_mode, subnet.ipv6_ra_mode) = (Some(mode), Some(mode));
+        subnet.dns_servers = vec!["fd00::53".parse().unwrap()];
+    }
+
+    /// A port with the address that a guest makes of its Ethernet address in the network's first subnet, and that.
+    pub fn port_eui64(&mut self, network: usize, groups: &[SecurityGroupId]) -> (PortId, IpAddr) {
+        let prefix = self.networks[network].subnets[0].cidr.network();
+        let id = self.port(network, &prefix.to_string(), groups);
+        let port = self.port_mut(id);
+        let IpAddr::V6(prefix) = prefix else { panic!("{prefix} is not IPv6") };
+        let mut octets = prefix.octets();
+        octets[8..].copy_from_slice(&port.mac.eui64());
+        port.addresses[0].address = IpAddr::from(octets);
+        (id, port.addresses[0].address)
+    }
+
+    /// A router with a leg, of the subnet's gateway address, on each of the networks; no way out.
+    pub fn inner_router(&mut self, networks: &[usize]) -> usize {
+        let number = self.routers.len() as u8;
+        let legs = networks.iter().map(|net| {
+            let network = &self.networks[*net];
+            let with_prefix = |s: &SubnetSpec| Some(ipnet::IpNet::new(s.gateway?, s.cidr.prefix_len()).unwrap());
+            RouterInterfaceSpec {
+                port_id: PortId::new(),
+                network_id: network.id,
+                mac: MacAddr::for_port([0xed, number, *net as u8]),
+                addresses: network.subnets.iter().filter_map(with_prefix).collect(),
+            }
+        });
+        let interfaces = legs.collect();
+        self.routers.push(RouterSpec {
+            id: RouterId::new(),
+            admin_up: true,
+            interfaces,
+            gateway: None,
+            floating_ips: vec![],
+            routes: vec![],
+            port_forwardings: vec![],
+        });
+        self.routers.len() - 1
     }
 
     /// A port with this address in the network's first subnet.
@@ -338,7 +393,11 @@ pub fn rule(direction: Direction, ethertype: EtherType, protocol: Option<u8>, po
 
 /// Asks the metadata service; returns status line and body.
 pub fn metadata(guest: &Ns, request: &str) -> Option<(String, String)> {
-    let service = SocketAddr::from(([169, 254, 169, 254], 80));
+    metadata_at(guest, SocketAddr::from(([169, 254, 169, 254], 80)), request)
+}
+
+/// The same at an address of the service.
+pub fn metadata_at(guest: &Ns, service: SocketAddr, request: &str) -> Option<(String, String)> {
     let mut stream = guest.connect(service, Duration::from_secs(3)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(stream, "{request} HTTP/1.1\r\nHost: 169.254.169.254\r\nConnection: close\r\n\r\n").unwrap();

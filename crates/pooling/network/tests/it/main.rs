@@ -5,6 +5,12 @@
 #![cfg(test)]
 
 mod external;
+mod forwarding;
+mod hostile6;
+mod ipv6;
 mod lab;
+mod limits;
+mod nodes;
 mod segments;
 mod upkeep;
+mod wire;

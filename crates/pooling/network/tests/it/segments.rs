@@ -23,11 +23,9 @@ fn a_guest_gets_its_address_by_dhcp_and_its_own_metadata() {
         let (a, b) = (lab.port(net, "10.0.0.5", &[all]), lab.port(net, "10.0.0.6", &[all]));
         assert_eq!(lab.settle().await, [a, b]);
         let (guest_a, guest_b) = (lab.plug(a).await, lab.guest(b).await);
-        let mut script = tempfile();
-        script.1.write_all(b"#!/bin/sh\n[ \"$1\" = bound ] && set && ip addr add $ip/$mask dev eth0 && ip route add 169.254.169.254/32 dev eth0\nexit 0\n").unwrap();
-        drop(script.1);
-        let told = guest_a.run(&format!("busybox udhcpc -i eth0 -f -q -n -t 20 -T 1 -s {}", script.0));
-        std::fs::remove_file(&script.0).unwrap();
+        let script = dhcp_script();
+        let told = guest_a.run(&format!("busybox udhcpc -i eth0 -f -q -n -t 20 -T 1 -s {script}"));
+        std::fs::remove_file(&script).unwrap();
         for expected in [
             "ip='10.0.0.5'",
             "mask='24'",
@@ -293,9 +291,11 @@ fn a_guest_holds_a_bounded_number_of_metadata_connections() {
     });
 }
 
-fn tempfile() -> (String, std::fs::File) {
+/// A script for udhcpc that prints what it was told and takes the address.
+pub fn dhcp_script() -> String {
     let path = std::env::temp_dir().join(format!("arcus-udhcpc-{}", uuid::Uuid::new_v4()));
-    let file = std::fs::File::create(&path).unwrap();
+    let mut file = std::fs::File::create(&path).unwrap();
     file.set_permissions(std::fs::Permissions::from_mode(0o755)).unwrap();
-    (path.to_str().unwrap().to_owned(), file)
+    file.write_all(b"#!/bin/sh\n[ \"$1\" = bound ] && set && ip addr add $ip/$mask dev eth0 && ip route add 169.254.169.254/32 dev eth0\nexit 0\n").unwrap();
+    path.to_str().unwrap().to_owned()
 }

@@ -13,7 +13,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// Ends the driver and starts another one, as after a restart of the agent, until it has settled.
-async fn restart(lab: &mut Lab) {
+pub async fn restart(lab: &mut Lab) {
     restart_with(lab, None).await;
 }
 
