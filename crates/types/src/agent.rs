@@ -138,6 +138,39 @@ pub struct ServerSpec {
     pub ports: Vec<PortId>,
     /// What the guest is told about itself.
     pub guest: GuestData,
+    /// While set, the guest runs from a disk made of this image, with its root disk as the second one.
+    #[serde(default)]
+    pub rescue: Option<RescueSpec>,
+    /// A password to set once by the guest's agent.
+    #[serde(default)]
+    pub password: Option<PasswordSpec>,
+}
+
+/// What a guest is rescued with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RescueSpec {
+    /// What the rescue disk begins as.
+    pub image: ImageSource,
+    /// Tells one rescue from the next: a disk of an earlier one is thrown away.
+    pub incarnation: u64,
+}
+
+/// A password to set in a running guest, once: the node remembers the last `count` that it has acted on.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PasswordSpec {
+    /// Rises with every password that is asked for.
+    pub count: u64,
+    /// Whose.
+    pub user: String,
+    /// The password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for PasswordSpec {
+    /// Leaves out the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PasswordSpec").field("count", &self.count).field("user", &self.user).finish_non_exhaustive()
+    }
 }
 
 /// How often a guest was asked to restart, and how the last time.
@@ -405,6 +438,12 @@ pub struct ServerReport {
     pub progress_percent: u8,
     /// Why it failed or ended, in words that help.
     pub fault: Option<Fault>,
+    /// The last password wish that the node has acted on.
+    #[serde(default)]
+    pub passwords: u64,
+    /// Why that password could not be set, in words for the server's owner.
+    #[serde(default)]
+    pub password_fault: Option<String>,
     /// CPU time used by the guest's process, in milliseconds.
     #[serde(default)]
     pub cpu_ms: u64,

@@ -77,6 +77,10 @@ ids! {
     ServerId, "server", dashed;
     /// A machine that runs guests.
     NodeId, "node", dashed;
+    /// A group of nodes that administrators make.
+    AggregateId, "aggregate", dashed;
+    /// A server's way to another node or flavor.
+    MigrationId, "migration", dashed;
     /// A bootable disk image.
     ImageId, "image", dashed;
     /// A layer-2 segment.

@@ -7,6 +7,9 @@
 //!      | Failed           |  |  \___________ Suspended
 //!      v          Failed  v  | Started
 //!    Error <--------------+--+           any state -- Removed --> Deleted
+//!
+//!  Active/Stopped/Error -- RescueSeen --> Rescued -- Started --> Active
+//!  Active/Stopped/Paused/Suspended -- ShelveSeen --> Shelved -- OffloadSeen --> ShelvedOffloaded -- Started --> Active
 //! ```
 //! Pure: the engine applies these functions to rows, tests apply them to every pair.
 
@@ -58,6 +61,12 @@ texts! {
         Suspended = "suspended",
         /// It has a new flavor that its owner has neither confirmed nor reverted.
         Resized = "resized",
+        /// It runs from a rescue image, with its own disk as the second one.
+        Rescued = "rescued",
+        /// Its disk is kept as an image too; its node is about to let go of it.
+        Shelved = "shelved",
+        /// Only an image of its disk is kept; it is on no node.
+        ShelvedOffloaded = "shelved_offloaded",
         /// Something went wrong; the fault says what.
         Error = "error",
         /// It is gone; only its record is kept.
@@ -98,6 +107,20 @@ texts! {
         RevertFinishing = "resize_reverting_finish",
         /// An image is being made of its disk.
         ImageSnapshot = "image_snapshot",
+        /// A backup image is being made of its disk.
+        ImageBackup = "image_backup",
+        /// It starts from a rescue image.
+        Rescuing = "rescuing",
+        /// It starts from its own disk again.
+        Unrescuing = "unrescuing",
+        /// It shuts down to be shelved.
+        Shelving = "shelving",
+        /// The image that it is shelved as is being made.
+        ShelvingSnapshot = "shelving_image_uploading",
+        /// Its node lets go of it.
+        ShelvingOffloading = "shelving_offloading",
+        /// It starts after it was shelved.
+        Unshelving = "unshelving",
         /// It is told a new password.
         UpdatingPassword = "updating_password",
         /// It is being removed.
@@ -134,6 +157,26 @@ texts! {
         RevertResize = "revertResize",
         /// Make an image of the disk.
         CreateImage = "createImage",
+        /// Make a backup image of the disk.
+        CreateBackup = "createBackup",
+        /// Start from a rescue image.
+        Rescue = "rescue",
+        /// Start from its own disk again.
+        Unrescue = "unrescue",
+        /// Keep only an image of it.
+        Shelve = "shelve",
+        /// Let its node let go of it.
+        ShelveOffload = "shelveOffload",
+        /// Start from that image.
+        Unshelve = "unshelve",
+        /// Go to another node while stopped.
+        Migrate = "migrate",
+        /// Go to another node while running.
+        LiveMigrate = "os-migrateLive",
+        /// Go to another node because its own is down.
+        Evacuate = "evacuate",
+        /// Come back after it was deleted.
+        Restore = "restore",
         /// Set a password.
         ChangePassword = "changePassword",
         /// Get another interface.
@@ -164,6 +207,12 @@ pub enum ServerEvent {
     SuspendSeen,
     /// It runs, or rests, with another flavor that awaits its owner's word.
     Resized,
+    /// It runs from its rescue image.
+    RescueSeen,
+    /// The image that it is shelved as is complete.
+    ShelveSeen,
+    /// Its node has let go of it.
+    OffloadSeen,
     /// It could not be brought to the wished state, or a deadline passed.
     Failed,
     /// An operator declares it to be well.
@@ -180,6 +229,9 @@ impl ServerEvent {
         Self::PauseSeen,
         Self::SuspendSeen,
         Self::Resized,
+        Self::RescueSeen,
+        Self::ShelveSeen,
+        Self::OffloadSeen,
         Self::Failed,
         Self::ResetActive,
         Self::Removed,
@@ -220,7 +272,10 @@ impl ServerState {
             (Self::Building, E::Started | E::ResetActive) => Ok(Self::Active),
             // A guest that ends before anybody has seen it run: it did start.
             (Self::Building, E::StopSeen) => Ok(Self::Stopped),
-            (Self::Building, E::PauseSeen | E::SuspendSeen | E::Resized) => impossible,
+            (
+                Self::Building,
+                E::PauseSeen | E::SuspendSeen | E::Resized | E::RescueSeen | E::ShelveSeen | E::OffloadSeen,
+            ) => impossible,
             (Self::Building, E::Failed) => Ok(Self::Error),
 
             (Self::Active, E::Started | E::ResetActive) => Ok(Self::Active),
@@ -228,37 +283,73 @@ impl ServerState {
             (Self::Active, E::PauseSeen) => Ok(Self::Paused),
             (Self::Active, E::SuspendSeen) => Ok(Self::Suspended),
             (Self::Active, E::Resized) => Ok(Self::Resized),
+            (Self::Active, E::RescueSeen) => Ok(Self::Rescued),
+            (Self::Active, E::ShelveSeen) => Ok(Self::Shelved),
+            (Self::Active, E::OffloadSeen) => impossible,
             (Self::Active, E::Failed) => Ok(Self::Error),
 
             (Self::Stopped, E::Started | E::ResetActive) => Ok(Self::Active),
             (Self::Stopped, E::StopSeen) => Ok(Self::Stopped),
-            (Self::Stopped, E::PauseSeen | E::SuspendSeen) => impossible,
+            (Self::Stopped, E::PauseSeen | E::SuspendSeen | E::OffloadSeen) => impossible,
             (Self::Stopped, E::Resized) => Ok(Self::Resized),
+            (Self::Stopped, E::RescueSeen) => Ok(Self::Rescued),
+            (Self::Stopped, E::ShelveSeen) => Ok(Self::Shelved),
             (Self::Stopped, E::Failed) => Ok(Self::Error),
 
             (Self::Paused, E::Started | E::ResetActive) => Ok(Self::Active),
             (Self::Paused, E::StopSeen) => Ok(Self::Stopped),
             (Self::Paused, E::PauseSeen) => Ok(Self::Paused),
-            (Self::Paused, E::SuspendSeen | E::Resized) => impossible,
+            (Self::Paused, E::ShelveSeen) => Ok(Self::Shelved),
+            (Self::Paused, E::SuspendSeen | E::Resized | E::RescueSeen | E::OffloadSeen) => impossible,
             (Self::Paused, E::Failed) => Ok(Self::Error),
 
             (Self::Suspended, E::Started | E::ResetActive) => Ok(Self::Active),
             (Self::Suspended, E::StopSeen) => Ok(Self::Stopped),
             (Self::Suspended, E::SuspendSeen) => Ok(Self::Suspended),
-            (Self::Suspended, E::PauseSeen | E::Resized) => impossible,
+            (Self::Suspended, E::ShelveSeen) => Ok(Self::Shelved),
+            (Self::Suspended, E::PauseSeen | E::Resized | E::RescueSeen | E::OffloadSeen) => impossible,
             (Self::Suspended, E::Failed) => Ok(Self::Error),
 
             (Self::Resized, E::Started | E::ResetActive) => Ok(Self::Active),
             (Self::Resized, E::StopSeen) => Ok(Self::Stopped),
             (Self::Resized, E::Resized) => Ok(Self::Resized),
-            (Self::Resized, E::PauseSeen | E::SuspendSeen) => impossible,
+            (
+                Self::Resized,
+                E::PauseSeen | E::SuspendSeen | E::RescueSeen | E::ShelveSeen | E::OffloadSeen,
+            ) => impossible,
             (Self::Resized, E::Failed) => Ok(Self::Error),
+
+            (Self::Rescued, E::Started | E::ResetActive) => Ok(Self::Active),
+            // A rescue system that ended by itself: the next start is from the server's own disk.
+            (Self::Rescued, E::StopSeen) => Ok(Self::Stopped),
+            (Self::Rescued, E::RescueSeen) => Ok(Self::Rescued),
+            (
+                Self::Rescued,
+                E::PauseSeen | E::SuspendSeen | E::Resized | E::ShelveSeen | E::OffloadSeen,
+            ) => impossible,
+            (Self::Rescued, E::Failed) => Ok(Self::Error),
+
+            (Self::Shelved, E::Started | E::ResetActive) => Ok(Self::Active),
+            (Self::Shelved, E::StopSeen | E::ShelveSeen) => Ok(Self::Shelved),
+            (Self::Shelved, E::OffloadSeen) => Ok(Self::ShelvedOffloaded),
+            (Self::Shelved, E::PauseSeen | E::SuspendSeen | E::Resized | E::RescueSeen) => impossible,
+            (Self::Shelved, E::Failed) => Ok(Self::Error),
+
+            (Self::ShelvedOffloaded, E::Started | E::ResetActive) => Ok(Self::Active),
+            (Self::ShelvedOffloaded, E::StopSeen) => Ok(Self::Stopped),
+            (Self::ShelvedOffloaded, E::OffloadSeen) => Ok(Self::ShelvedOffloaded),
+            (
+                Self::ShelvedOffloaded,
+                E::PauseSeen | E::SuspendSeen | E::Resized | E::RescueSeen | E::ShelveSeen,
+            ) => impossible,
+            (Self::ShelvedOffloaded, E::Failed) => Ok(Self::Error),
 
             (Self::Error, E::Started | E::ResetActive) => Ok(Self::Active),
             (Self::Error, E::StopSeen) => Ok(Self::Stopped),
             (Self::Error, E::PauseSeen) => Ok(Self::Paused),
             (Self::Error, E::SuspendSeen) => Ok(Self::Suspended),
-            (Self::Error, E::Resized | E::Failed) => Ok(Self::Error),
+            (Self::Error, E::RescueSeen) => Ok(Self::Rescued),
+            (Self::Error, E::Resized | E::Failed | E::ShelveSeen | E::OffloadSeen) => Ok(Self::Error),
 
             (
                 Self::Building
@@ -267,13 +358,25 @@ impl ServerState {
                 | Self::Paused
                 | Self::Suspended
                 | Self::Resized
+                | Self::Rescued
+                | Self::Shelved
+                | Self::ShelvedOffloaded
                 | Self::Error
                 | Self::Deleted,
                 E::Removed,
             ) => Ok(Self::Deleted),
             (
                 Self::Deleted,
-                E::Started | E::StopSeen | E::PauseSeen | E::SuspendSeen | E::Resized | E::Failed | E::ResetActive,
+                E::Started
+                | E::StopSeen
+                | E::PauseSeen
+                | E::SuspendSeen
+                | E::Resized
+                | E::RescueSeen
+                | E::ShelveSeen
+                | E::OffloadSeen
+                | E::Failed
+                | E::ResetActive,
             ) => impossible,
         }
     }
@@ -302,6 +405,13 @@ impl ServerState {
                     | T::RevertStopping
                     | T::RevertFinishing
                     | T::ImageSnapshot
+                    | T::ImageBackup
+                    | T::Rescuing
+                    | T::Unrescuing
+                    | T::Shelving
+                    | T::ShelvingSnapshot
+                    | T::ShelvingOffloading
+                    | T::Unshelving
                     | T::Deleting,
                 )
                 | None => {
@@ -324,6 +434,9 @@ impl ServerState {
                 Some(T::RevertStopping | T::RevertFinishing) => "REVERT_RESIZE",
                 Some(_) | None => "VERIFY_RESIZE",
             },
+            Self::Rescued => "RESCUE",
+            Self::Shelved => "SHELVED",
+            Self::ShelvedOffloaded => "SHELVED_OFFLOADED",
             Self::Error => match task {
                 Some(T::Rebuilding) => "REBUILD",
                 Some(T::RebootingHard) => "HARD_REBOOT",
@@ -353,6 +466,13 @@ impl ServerTask {
             | Self::ResizeFinishing
             | Self::RevertStopping
             | Self::ImageSnapshot
+            | Self::ImageBackup
+            | Self::Rescuing
+            | Self::Unrescuing
+            | Self::Shelving
+            | Self::ShelvingSnapshot
+            | Self::ShelvingOffloading
+            | Self::Unshelving
             | Self::UpdatingPassword
             | Self::Deleting => self.text(),
         }
@@ -362,9 +482,14 @@ impl ServerTask {
     /// released without its node. Long ones move whole images.
     pub const fn deadline_s(self) -> i64 {
         match self {
-            Self::Spawning | Self::Rebuilding | Self::ResizeFinishing | Self::RevertFinishing => 30 * 60,
+            Self::Spawning
+            | Self::Rebuilding
+            | Self::ResizeFinishing
+            | Self::RevertFinishing
+            | Self::Rescuing
+            | Self::Unshelving => 30 * 60,
             Self::Suspending | Self::Resuming => 15 * 60,
-            Self::ImageSnapshot => 6 * 60 * 60,
+            Self::ImageSnapshot | Self::ImageBackup | Self::ShelvingSnapshot => 6 * 60 * 60,
             Self::Rebooting
             | Self::RebootingHard
             | Self::PoweringOn
@@ -373,6 +498,9 @@ impl ServerTask {
             | Self::Unpausing
             | Self::ResizeStopping
             | Self::RevertStopping
+            | Self::Unrescuing
+            | Self::Shelving
+            | Self::ShelvingOffloading
             | Self::UpdatingPassword
             | Self::Deleting => 10 * 60,
         }
@@ -411,13 +539,19 @@ impl ServerRequest {
             Self::Rebuild => &[S::Active, S::Stopped, S::Error],
             Self::Resize => &[S::Active, S::Stopped],
             Self::ConfirmResize | Self::RevertResize => &[S::Resized],
-            Self::CreateImage => &[S::Active, S::Stopped, S::Paused, S::Suspended],
+            Self::CreateImage | Self::CreateBackup | Self::Shelve => &[S::Active, S::Stopped, S::Paused, S::Suspended],
+            Self::Rescue | Self::Evacuate => &[S::Active, S::Stopped, S::Error],
+            Self::Unrescue => &[S::Rescued],
+            Self::ShelveOffload => &[S::Shelved],
+            Self::Unshelve => &[S::Shelved, S::ShelvedOffloaded],
+            Self::Migrate => &[S::Active, S::Stopped],
+            Self::LiveMigrate => &[S::Active, S::Paused],
+            // What is deleted is gone at once: there is never anything to restore.
+            Self::Restore => &[],
             Self::AttachInterface | Self::DetachInterface => &[S::Active, S::Stopped, S::Paused],
             Self::AttachVolume | Self::DetachVolume => &[S::Active, S::Stopped, S::Paused, S::Resized],
             Self::UpdateMetadata => &[S::Active, S::Stopped, S::Paused, S::Suspended],
-            Self::Delete => {
-                &[S::Building, S::Active, S::Stopped, S::Paused, S::Suspended, S::Resized, S::Error, S::Deleted]
-            }
+            Self::Delete => S::ALL,
         }
     }
 
@@ -438,6 +572,16 @@ impl ServerRequest {
             | Self::ConfirmResize
             | Self::RevertResize
             | Self::CreateImage
+            | Self::CreateBackup
+            | Self::Rescue
+            | Self::Unrescue
+            | Self::Shelve
+            | Self::ShelveOffload
+            | Self::Unshelve
+            | Self::Migrate
+            | Self::LiveMigrate
+            | Self::Evacuate
+            | Self::Restore
             | Self::ChangePassword
             | Self::AttachInterface
             | Self::DetachInterface

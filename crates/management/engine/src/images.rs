@@ -277,6 +277,20 @@ impl Engine {
         Ok(())
     }
 
+    /// Forgets an image that the cloud itself made for a server, in the caller's transaction; its bytes go after the
+    /// commit with [`Engine::image_file_remove`]. Nothing happens if it is gone.
+    pub(crate) async fn image_forget_in(&self, tx: &Tx, id: ImageId) -> Result<(), EngineError> {
+        let Some(image) = tx.image_get(id).await? else { return Ok(()) };
+        if !tx.image_delete(id).await? {
+            return Ok(());
+        }
+        tx.quota_release(image.project_id, QuotaResource::Images, 1).await?;
+        if image.content.is_some() {
+            usage(tx, image.project_id, id, &json!({})).await?;
+        }
+        audit(tx, policy::IMAGE_DELETE, id, image.project_id, &json!({ "name": image.name })).await
+    }
+
     /// Adds a tag.
     ///
     /// # Errors

@@ -90,7 +90,8 @@ impl Engine {
                 (public, Some(private))
             }
             (KeypairKind::X509, None) => {
-                return Err(EngineError::invalid("An x509 key pair is not generated here: send the public_key."));
+                let (public, private) = certificate(user)?;
+                (public, Some(private))
             }
         };
         let fingerprint = match kind {
@@ -239,6 +240,34 @@ fn generate() -> Result<(String, String), EngineError> {
     Ok((format!("ssh-ed25519 {} Generated-by-Arcus", BASE64.encode(&blob)), pem))
 }
 
+/// How long a generated certificate is good for, in days.
+const CERTIFICATE_DAYS: i64 = 3650;
+
+/// A fresh RSA pair as a certificate that signs itself, for logins over WinRM: certificate and private key in PEM.
+///
+/// Source: the compute API's reference implementation names the user in the alternative name with this object identifier
+/// (Microsoft's user principal name) and asks for client authentication.
+fn certificate(user: UserId) -> Result<(String, String), EngineError> {
+    const USER_PRINCIPAL_NAME: [u64; 10] = [1, 3, 6, 1, 4, 1, 311, 20, 2, 3];
+    let made = || -> Result<(String, String), rcgen::Error> {
+        let key = rcgen::KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, rcgen::RsaKeySize::_2048)?;
+        let mut params = rcgen::CertificateParams::default();
+        let name = format!("{user}@localhost");
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(rcgen::DnType::CommonName, user.to_string());
+        params.subject_alt_names = vec![rcgen::SanType::OtherName((USER_PRINCIPAL_NAME.to_vec(), name.into()))];
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = time::OffsetDateTime::now_utc() - time::Duration::hours(1);
+        params.not_after = params.not_before + time::Duration::days(CERTIFICATE_DAYS);
+        let certificate = params.self_signed(&key)?;
+        Ok((certificate.pem(), key.serialize_pem()))
+    };
+    made().map_err(|error| {
+        tracing::error!(%error, "a certificate could not be made");
+        EngineError::Unavailable("A certificate could not be made; try again.".into())
+    })
+}
+
 /// Appends a string with its length before it.
 fn put(out: &mut Vec<u8>, bytes: &[u8]) {
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
@@ -262,6 +291,13 @@ mod tests {
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         let said = String::from_utf8(out.stdout).unwrap();
         assert_eq!(said.split(' ').nth(1).map(str::trim), public.split(' ').nth(1));
+    }
+
+    #[test]
+    fn a_generated_certificate_is_one_and_has_a_fingerprint() {
+        let (public, private) = certificate(UserId::new()).unwrap();
+        assert!(private.starts_with("-----BEGIN PRIVATE KEY-----"));
+        assert_eq!(x509_fingerprint(&public).unwrap().len(), 59);
     }
 
     #[test]

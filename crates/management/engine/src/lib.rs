@@ -1,6 +1,7 @@
 //! What the cloud does: every entry point authorises its context, commits intent and claims in one transaction, and
 //! wakes the nodes concerned. It never calls a node and never waits for one.
 
+pub mod aggregates;
 pub mod authority;
 pub mod error;
 pub mod flavors;

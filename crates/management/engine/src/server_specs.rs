@@ -4,7 +4,8 @@ use crate::servers::SHUTDOWN_GRACE_S;
 use crate::{Engine, EngineError};
 use arcus_store::{Port, Server, ServerSecrets};
 use arcus_types::agent::{
-    AttachmentSpec, GuestData, HardwareSpec, RestartSpec, RootDiskSpec, ServerSpec, SnapshotSpec,
+    AttachmentSpec, GuestData, HardwareSpec, PasswordSpec, RescueSpec, RestartSpec, RootDiskSpec, ServerSpec,
+    SnapshotSpec,
 };
 use arcus_types::servers::ServerTask;
 use arcus_types::{NodeId, PortId, ServerId};
@@ -21,7 +22,7 @@ impl Engine {
     /// [`EngineError::Store`].
     pub async fn server_specs(&self, node: NodeId) -> Result<(Vec<ServerSpec>, Vec<SnapshotSpec>), EngineError> {
         let mut servers = self.store().server_list_by_node(node).await?;
-        servers.retain(|s| s.task != Some(ServerTask::Deleting));
+        servers.retain(|s| !matches!(s.task, Some(ServerTask::Deleting | ServerTask::ShelvingOffloading)));
         let ids: Vec<ServerId> = servers.iter().map(|s| s.id).collect();
         let mut secrets = self.store().server_secrets(&ids).await?;
         let mut ports: HashMap<ServerId, Vec<PortId>> = HashMap::new();
@@ -55,6 +56,13 @@ fn server_spec(
     let order = &server.details.ports;
     ports.sort_by_key(|p| order.iter().position(|o| o == p).unwrap_or(usize::MAX));
     let grace = server.details.image_properties.get("os_shutdown_timeout").and_then(|v| v.parse().ok());
+    let rescue = server.details.rescue.clone();
+    let rescue = rescue.map(|r| RescueSpec { image: r.image, incarnation: r.incarnation });
+    let password = secrets.password_wish.map(|password| PasswordSpec {
+        count: server.details.passwords,
+        user: login_user(&server.details.image_properties),
+        password,
+    });
     ServerSpec {
         id: server.id,
         version: server.version,
@@ -70,7 +78,7 @@ fn server_spec(
             cpu_limit_millicores: cpu_limit(&server),
         },
         root_disk: Some(RootDiskSpec {
-            image: server.image,
+            image: server.details.disk_source.unwrap_or(server.image),
             size_bytes: server.disk_gib.saturating_mul(1 << 30),
             incarnation: server.incarnation,
         }),
@@ -84,12 +92,23 @@ fn server_spec(
             metadata: server.metadata,
             public_keys: secrets.public_keys,
             user_data_base64: secrets.user_data_base64,
-            admin_password: secrets.admin_password,
+            admin_password: if rescue.is_some() { secrets.rescue_password } else { secrets.admin_password },
             config_drive: server.details.config_drive,
             launch_index: server.details.launch_index,
             random_seed_base64: secrets.random_seed_base64,
         },
+        rescue,
+        password,
     }
+}
+
+/// Whose password is meant by that of a server.
+///
+/// Source: the compute API guide, "image properties": `os_admin_user`; else the administrator of the image's system.
+fn login_user(properties: &std::collections::BTreeMap<String, String>) -> String {
+    let windows = properties.get("os_type").is_some_and(|kind| kind.eq_ignore_ascii_case("windows"));
+    let usual = if windows { "Administrator" } else { "root" };
+    properties.get("os_admin_user").map_or_else(|| usual.to_owned(), Clone::clone)
 }
 
 /// The flavor's `quota:cpu_shares`, of which 1,024 are normal.

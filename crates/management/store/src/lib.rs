@@ -5,6 +5,7 @@
 //! does not commit.
 
 mod addresses;
+mod aggregates;
 mod application_credentials;
 mod assignments;
 mod audit;
@@ -26,6 +27,7 @@ mod routers;
 mod security_groups;
 mod server_actions;
 mod server_groups;
+mod server_migrations;
 mod servers;
 mod sql;
 mod subnet_pools;
@@ -39,6 +41,7 @@ mod volume_types;
 mod volumes;
 
 pub use addresses::{SEGMENT_MAX, Stretch};
+pub use aggregates::Aggregate;
 pub use application_credentials::{ApplicationCredential, ApplicationCredentialKey};
 pub use assignments::{Assignment, AssignmentActor, AssignmentFilter, AssignmentTarget, Named, RoleActor, RoleTarget};
 pub use audit::{AuditEntry, UsageEntry};
@@ -65,9 +68,10 @@ pub use security_groups::{
 };
 pub use server_actions::{ServerAction, ServerActionEvent, ServerActionFilter};
 pub use server_groups::{GroupPolicy, ServerGroup};
+pub use server_migrations::{ServerMigration, ServerMigrationFilter};
 pub use servers::{
-    Server, ServerDetails, ServerFault, ServerFilter, ServerFlavor, ServerResize, ServerSecrets, ServerSnapshot,
-    ServerSort, ServerVisibility,
+    Server, ServerDetails, ServerFault, ServerFilter, ServerFlavor, ServerRescue, ServerResize, ServerSecrets,
+    ServerShelve, ServerSnapshot, ServerSort, ServerVisibility,
 };
 pub use subnet_pools::{SUBNET_POOL_FIELDS, SubnetPool};
 pub use subnets::{AllocationPool, HostRoute, Ipv6Mode, SUBNET_FIELDS, Subnet};

@@ -18,6 +18,8 @@ pub struct Node {
     pub enabled: bool,
     /// Why not, in an operator's words.
     pub disabled_reason: Option<String>,
+    /// An administrator's word that it is down, whatever it says itself.
+    pub forced_down: bool,
     /// Rises whenever something that the node must bring about changes.
     pub spec_generation: u64,
     /// What it last said of itself.
@@ -53,7 +55,7 @@ pub struct NodeNew {
     pub availability_zone: String,
 }
 
-const COLUMNS: &str = "id, name, availability_zone, enabled, disabled_reason, spec_generation, facts, seen_at, vcpus_cap, \
+const COLUMNS: &str = "id, name, availability_zone, enabled, disabled_reason, forced_down, spec_generation, facts, seen_at, vcpus_cap, \
      vcpus_used, memory_mib_cap, memory_mib_used, disk_gib_cap, disk_gib_used, created_at, updated_at";
 
 fn node(row: &Row) -> Result<Node, StoreError> {
@@ -63,6 +65,7 @@ fn node(row: &Row) -> Result<Node, StoreError> {
         availability_zone: row.get("availability_zone")?,
         enabled: row.get("enabled")?,
         disabled_reason: row.opt("disabled_reason")?,
+        forced_down: row.get("forced_down")?,
         spec_generation: row.get("spec_generation")?,
         facts: row.json("facts")?,
         seen_at: row.get("seen_at")?,
@@ -218,6 +221,23 @@ impl Tx {
             )
             .await?;
         Ok(changed == 1)
+    }
+
+    /// Declares a node to be down, or takes that back.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn node_force_down(&self, id: NodeId, down: bool) -> Result<bool, StoreError> {
+        let sql = "UPDATE nodes SET forced_down = $2, updated_at = $3 WHERE id = $1";
+        Ok(self.exec(sql, params![id, down, Timestamp::now()]).await? == 1)
+    }
+
+    /// Forgets a node that holds nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], also if something still refers to it.
+    pub async fn node_delete(&self, id: NodeId) -> Result<bool, StoreError> {
+        Ok(self.exec("DELETE FROM nodes WHERE id = $1", params![id]).await? == 1)
     }
 
     /// Records a join token by its hash.

@@ -14,7 +14,7 @@ use crate::{Db, StoreError, Tx};
 use arcus_types::agent::{DeviceModel, ImageSource, Power};
 use arcus_types::flavors::FlavorId;
 use arcus_types::servers::{PowerState, ServerState, ServerTask};
-use arcus_types::{Name, NodeId, PortId, ProjectId, RequestId, ServerGroupId, ServerId, Timestamp, UserId};
+use arcus_types::{ImageId, Name, NodeId, PortId, ProjectId, RequestId, ServerGroupId, ServerId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -168,12 +168,34 @@ pub struct ServerDetails {
     pub step: Option<String>,
     /// A resize that its owner has neither confirmed nor reverted.
     pub resize: Option<ServerResize>,
-    /// The state that it had when the task began that is under way and that leads back there.
-    pub power_after: Option<Power>,
+    /// What its root disk began as, where that is not its image: it was shelved and started again.
+    pub disk_source: Option<ImageSource>,
+    /// Set while it is being shelved and until it has started again.
+    pub shelve: Option<ServerShelve>,
+    /// Set while it is rescued.
+    pub rescue: Option<ServerRescue>,
+    /// How often a new password was asked for.
+    pub passwords: u64,
     /// Properties of the image at the time, as the image API had them.
     pub image_properties: BTreeMap<String, String>,
     /// Placement hints as they were given.
     pub scheduler_hints: serde_json::Value,
+}
+
+/// What a server is shelved as.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerShelve {
+    /// The image of its root disk; a server without one of its own has none.
+    pub image_id: Option<ImageId>,
+}
+
+/// What a server is rescued with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerRescue {
+    /// What the rescue disk begins as.
+    pub image: ImageSource,
+    /// Tells one rescue from the next.
+    pub incarnation: u64,
 }
 
 /// A resize that its owner has neither confirmed nor reverted.

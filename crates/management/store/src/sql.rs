@@ -67,6 +67,8 @@ macro_rules! id_columns { ($($t:ident),* $(,)?) => { column_types! { $(
 id_columns!(
     ServerId,
     NodeId,
+    AggregateId,
+    MigrationId,
     ImageId,
     NetworkId,
     SubnetId,

@@ -308,6 +308,8 @@ mod tests {
                 user_data_base64: Some(STANDARD.encode("#!/bin/sh\ntrue\n")),
                 ..GuestData::default()
             },
+            rescue: None,
+            password: None,
         }
     }
 

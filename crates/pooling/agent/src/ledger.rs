@@ -37,6 +37,15 @@ pub struct Entry {
     /// The interfaces that the guest has, in order.
     #[serde(default)]
     pub ports: Vec<PortId>,
+    /// The incarnation of the rescue disk that the guest was started from last, if it was.
+    #[serde(default)]
+    pub rescue: Option<u64>,
+    /// The last password wish that has been acted on.
+    #[serde(default)]
+    pub passwords: u64,
+    /// Why that password could not be set.
+    #[serde(default)]
+    pub password_fault: Option<String>,
 }
 
 impl Entry {

@@ -13,7 +13,7 @@ use crate::ledger::Entry;
 use crate::node::Shared;
 use arcus_hypervisor::{DiskAttachment, EndReason, GuestState, HypervisorError, Launch, Nic};
 use arcus_storage::{Disk, StorageError};
-use arcus_types::agent::{DiskFormat, Fault, Observed, Power, ServerReport, ServerSpec};
+use arcus_types::agent::{DiskFormat, Fault, Observed, Power, RescueSpec, RootDiskSpec, ServerReport, ServerSpec};
 use arcus_types::{MacAddr, PortId, ServerId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +28,9 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
 /// How long a guest's ports may take to come up.
 const PORTS_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a guest's agent may take to appear before a password counts as not set.
+const PASSWORD_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The file in a server's folder that a suspended guest's memory is saved in.
 const MEMORY_FILE: &str = "memory";
@@ -165,6 +168,9 @@ impl Worker {
                     self.start(wish, &entry).await?;
                 }
                 self.settle(wish).await?;
+                if spec.power == Power::Running {
+                    self.set_password(wish).await?;
+                }
             }
         }
         let running = matches!(spec.power, Power::Running | Power::Paused);
@@ -215,7 +221,8 @@ impl Worker {
         }
         let grown = pair.is_some_and(|(have, wanted)| have.size_bytes < wanted.size_bytes);
         let reshaped = entry.hardware.as_ref().is_some_and(|h| *h != wish.spec.hardware);
-        Ok((grown || reshaped).then_some(true))
+        let elsewhere = entry.rescue != rescue_of(&wish.spec);
+        Ok((grown || reshaped || elsewhere).then_some(true))
     }
 
     /// Stops the guest: asks it first if `gently`, waits its grace, then ends the process.
@@ -281,7 +288,8 @@ impl Worker {
         let folder = storage.server_folder(self.id, uid).await?;
         let disk = storage.root_disk(self.id).await?;
         let same = disk.map(|d| d.incarnation) == spec.root_disk.as_ref().map(|d| d.incarnation)
-            && entry.hardware.as_ref() == Some(&spec.hardware);
+            && entry.hardware.as_ref() == Some(&spec.hardware)
+            && entry.rescue == rescue_of(spec);
         if !same {
             forget_memory(&folder).await;
         }
@@ -291,6 +299,10 @@ impl Worker {
             Some(root) => root_disks(&storage.root_disk_ensure(self.id, root, uid).await?),
             None => Vec::new(),
         };
+        match &spec.rescue {
+            Some(rescue) => disks = self.rescue_disks(wish, rescue, disks, uid).await?,
+            None => storage.rescue_disk_remove(self.id).await?,
+        }
         if let Some(files) = &wish.config_drive {
             let drive = storage.config_drive_ensure(self.id, files, uid).await?;
             disks.push(DiskAttachment {
@@ -327,8 +339,68 @@ impl Worker {
         }
         self.shared.ledger.update(self.id, |e| {
             e.hardware = Some(spec.hardware.clone());
+            e.rescue = rescue_of(spec);
             e.ports = wish.nics.iter().map(|(port, ..)| *port).collect();
             e.started = Some((spec.version, self.shared.boot_id.clone()));
+        })?;
+        Ok(())
+    }
+
+    /// The disks of a rescued guest: one made of the rescue image, then its own, from which it does not boot.
+    async fn rescue_disks(
+        &mut self,
+        wish: &Wish,
+        rescue: &RescueSpec,
+        own: Vec<DiskAttachment>,
+        uid: u32,
+    ) -> Result<Vec<DiskAttachment>, Stop> {
+        let shared = Arc::clone(&self.shared);
+        self.tell(wish, Observed::Preparing, Some("fetching the rescue image"), 65, None).await;
+        let mut newer = self.wish.clone();
+        tokio::select! {
+            done = shared.drivers.storage.image_ensure(&rescue.image, shared.fetch.as_ref(), &|_| ()) => done?,
+            _ = newer.changed() => return Err(Stop::Interrupted),
+        }
+        let spec = RootDiskSpec { image: rescue.image.clone(), size_bytes: 0, incarnation: rescue.incarnation };
+        let disk = shared.drivers.storage.rescue_disk_ensure(self.id, &spec, uid).await?;
+        let mut disks = root_disks(&disk);
+        for disk in &mut disks {
+            disk.serial = if disk.serial == "root" { "rescue".into() } else { "rescue-cd".into() };
+        }
+        disks.extend(own.into_iter().map(|disk| DiskAttachment { boot_index: None, ..disk }));
+        Ok(disks)
+    }
+
+    /// Sets the password that is asked for, once: neither success nor failure is tried again.
+    async fn set_password(&mut self, wish: &Wish) -> Result<(), Stop> {
+        let done = self.shared.ledger.entry(self.id)?.passwords;
+        let Some(asked) = wish.spec.password.as_ref().filter(|asked| asked.count > done) else { return Ok(()) };
+        let hypervisor = Arc::clone(&self.shared.drivers.hypervisor);
+        let deadline = Instant::now() + PASSWORD_PATIENCE;
+        let fault = loop {
+            match hypervisor.set_password(self.id, &asked.user, &asked.password).await {
+                Ok(()) => break None,
+                // The agent starts late in a guest's boot.
+                Err(HypervisorError::NoGuestAgent { .. }) if Instant::now() < deadline => {}
+                Err(error) => {
+                    tracing::warn!(server.id = %self.id, error = chain(&error), "a password could not be set");
+                    break Some(match error {
+                        HypervisorError::NoGuestAgent { reason, .. } => format!(
+                            "The guest agent did not set the password: {}.",
+                            reason.chars().take(200).collect::<String>()
+                        ),
+                        _ => "The password could not be set.".to_owned(),
+                    });
+                }
+            }
+            tokio::select! {
+                _ = self.wish.changed() => return Err(Stop::Interrupted),
+                () = tokio::time::sleep(RETRY_FIRST) => {}
+            }
+        };
+        self.shared.ledger.update(self.id, |e| {
+            e.passwords = asked.count;
+            e.password_fault = fault;
         })?;
         Ok(())
     }
@@ -438,6 +510,8 @@ impl Worker {
             step: step.map(str::to_owned),
             progress_percent,
             fault,
+            passwords: entry.passwords,
+            password_fault: entry.password_fault,
             cpu_ms: 0,
             memory_kib: 0,
         }
@@ -447,6 +521,11 @@ impl Worker {
 /// Saved memory fits only the very guest that was suspended: it goes when that guest's shape or disk does.
 async fn forget_memory(folder: &std::path::Path) {
     drop(tokio::fs::remove_file(folder.join(MEMORY_FILE)).await);
+}
+
+/// The rescue disk that a guest shall run from.
+fn rescue_of(spec: &ServerSpec) -> Option<u64> {
+    spec.rescue.as_ref().map(|rescue| rescue.incarnation)
 }
 
 fn alive(state: &GuestState) -> bool {

@@ -217,7 +217,16 @@ impl Storage for DirStorage {
 
     async fn root_disk_ensure(&self, server: ServerId, spec: &RootDiskSpec, uid: u32) -> Result<Disk, StorageError> {
         let _not_evicting = self.place.cache.read().await;
-        disks::root_ensure(self, server, spec, uid).await
+        disks::ensure(self, disks::Slot::Root, server, spec, uid).await
+    }
+
+    async fn rescue_disk_ensure(&self, server: ServerId, spec: &RootDiskSpec, uid: u32) -> Result<Disk, StorageError> {
+        let _not_evicting = self.place.cache.read().await;
+        disks::ensure(self, disks::Slot::Rescue, server, spec, uid).await
+    }
+
+    async fn rescue_disk_remove(&self, server: ServerId) -> Result<(), StorageError> {
+        self.blocking(move |place| disks::rescue_remove(place, server)).await
     }
 
     async fn root_disk(&self, server: ServerId) -> Result<Option<Disk>, StorageError> {

@@ -140,6 +140,17 @@ pub trait Storage: Send + Sync {
     /// sizes; [`StorageError::Stale`] means that `spec` is older than the disk.
     async fn root_disk_ensure(&self, server: ServerId, spec: &RootDiskSpec, uid: u32) -> Result<Disk, StorageError>;
 
+    /// Makes the disk that a server is rescued from, as [`Storage::root_disk_ensure`] makes its root disk; both may be
+    /// there at once.
+    ///
+    /// # Errors
+    /// As [`Storage::root_disk_ensure`].
+    async fn rescue_disk_ensure(&self, server: ServerId, spec: &RootDiskSpec, uid: u32) -> Result<Disk, StorageError>;
+
+    /// Removes the disk that a server was rescued from; nothing happens if there is none. Call only while no guest runs
+    /// on it.
+    async fn rescue_disk_remove(&self, server: ServerId) -> Result<(), StorageError>;
+
     /// The root disk as it is, or `None`.
     async fn root_disk(&self, server: ServerId) -> Result<Option<Disk>, StorageError>;
 

@@ -75,9 +75,36 @@ struct Image {
     used: u64,
 }
 
+/// Which of a server's disks is meant.
+#[derive(Debug, Clone, Copy)]
+enum Slot {
+    Root,
+    Rescue,
+}
+
+impl Slot {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Rescue => "rescue",
+        }
+    }
+}
+
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Server {
     root: Option<(Disk, String)>,
+    #[serde(default)]
+    rescue: Option<(Disk, String)>,
+}
+
+impl Server {
+    fn slot(&mut self, slot: Slot) -> &mut Option<(Disk, String)> {
+        match slot {
+            Slot::Root => &mut self.root,
+            Slot::Rescue => &mut self.rescue,
+        }
+    }
 }
 
 impl Held {
@@ -91,7 +118,7 @@ impl Held {
     }
 
     fn used_bytes(&self) -> u64 {
-        let disks = self.servers.values().filter(|server| server.root.is_some()).count() as u64;
+        let disks = self.servers.values().flat_map(|server| server.root.iter().chain(&server.rescue)).count() as u64;
         let images: u64 = self.images.values().map(|image| image.stored_bytes).sum();
         images + self.exports.values().sum::<u64>() + disks * LAYER_BYTES
     }
@@ -226,6 +253,41 @@ impl SimStorage {
         }
         Ok(inspector.finish().map_err(refused)?.virtual_size_bytes)
     }
+
+    fn disk_ensure(&self, slot: Slot, server: ServerId, spec: &RootDiskSpec) -> Result<Disk, StorageError> {
+        let mut held = self.held();
+        let wanted = spec.incarnation;
+        if let Some((disk, _)) = held.servers.get_mut(&server).and_then(|server| server.slot(slot).as_mut()) {
+            if disk.incarnation > wanted {
+                return Err(StorageError::Stale { server, have: disk.incarnation, wanted });
+            }
+            if disk.incarnation == wanted {
+                disk.size_bytes = disk.size_bytes.max(whole_sectors(spec.size_bytes));
+                let disk = disk.clone();
+                self.save(&held)?;
+                return Ok(disk);
+            }
+        }
+        let sha256 = spec.image.sha256.clone();
+        let Some(image) = held.images.get(&sha256).cloned() else {
+            return Err(StorageError::ImageAbsent { sha256 });
+        };
+        let size_bytes = if spec.size_bytes == 0 { image.virtual_size_bytes } else { spec.size_bytes };
+        if image.format != DiskFormat::Iso && size_bytes < image.virtual_size_bytes {
+            let (image, image_bytes) = (spec.image.id, image.virtual_size_bytes);
+            return Err(StorageError::DiskTooSmall { image, disk_bytes: size_bytes, image_bytes });
+        }
+        let disk = Disk {
+            path: self.server_path(server).join(format!("{}-{wanted}.qcow2", slot.word())),
+            format: DiskFormat::Qcow2,
+            size_bytes: whole_sectors(size_bytes),
+            incarnation: wanted,
+            cdrom: (image.format == DiskFormat::Iso).then(|| self.folder.join("images").join(&sha256)),
+        };
+        *held.servers.entry(server).or_default().slot(slot) = Some((disk.clone(), sha256));
+        self.save(&held)?;
+        Ok(disk)
+    }
 }
 
 #[async_trait]
@@ -287,7 +349,7 @@ impl Storage for SimStorage {
         self.begin("remove").await?;
         let mut held = self.held();
         let based: BTreeSet<String> =
-            held.servers.values().filter_map(|server| Some(server.root.as_ref()?.1.clone())).collect();
+            held.servers.values().flat_map(|s| s.root.iter().chain(&s.rescue)).map(|(_, sha256)| sha256.clone()).collect();
         let mut idle: Vec<(u64, String)> = held
             .images
             .iter()
@@ -319,38 +381,21 @@ impl Storage for SimStorage {
 
     async fn root_disk_ensure(&self, server: ServerId, spec: &RootDiskSpec, _uid: u32) -> Result<Disk, StorageError> {
         self.begin("create").await?;
+        self.disk_ensure(Slot::Root, server, spec)
+    }
+
+    async fn rescue_disk_ensure(&self, server: ServerId, spec: &RootDiskSpec, _uid: u32) -> Result<Disk, StorageError> {
+        self.begin("create").await?;
+        self.disk_ensure(Slot::Rescue, server, spec)
+    }
+
+    async fn rescue_disk_remove(&self, server: ServerId) -> Result<(), StorageError> {
+        self.begin("remove").await?;
         let mut held = self.held();
-        let wanted = spec.incarnation;
-        if let Some((disk, _)) = held.servers.get_mut(&server).and_then(|server| server.root.as_mut()) {
-            if disk.incarnation > wanted {
-                return Err(StorageError::Stale { server, have: disk.incarnation, wanted });
-            }
-            if disk.incarnation == wanted {
-                disk.size_bytes = disk.size_bytes.max(whole_sectors(spec.size_bytes));
-                let disk = disk.clone();
-                self.save(&held)?;
-                return Ok(disk);
-            }
+        if let Some(server) = held.servers.get_mut(&server) {
+            server.rescue = None;
         }
-        let sha256 = spec.image.sha256.clone();
-        let Some(image) = held.images.get(&sha256).cloned() else {
-            return Err(StorageError::ImageAbsent { sha256 });
-        };
-        let size_bytes = if spec.size_bytes == 0 { image.virtual_size_bytes } else { spec.size_bytes };
-        if image.format != DiskFormat::Iso && size_bytes < image.virtual_size_bytes {
-            let (image, image_bytes) = (spec.image.id, image.virtual_size_bytes);
-            return Err(StorageError::DiskTooSmall { image, disk_bytes: size_bytes, image_bytes });
-        }
-        let disk = Disk {
-            path: self.server_path(server).join(format!("root-{wanted}.qcow2")),
-            format: DiskFormat::Qcow2,
-            size_bytes: whole_sectors(size_bytes),
-            incarnation: wanted,
-            cdrom: (image.format == DiskFormat::Iso).then(|| self.folder.join("images").join(&sha256)),
-        };
-        held.servers.entry(server).or_default().root = Some((disk.clone(), sha256));
-        self.save(&held)?;
-        Ok(disk)
+        self.save(&held)
     }
 
     async fn root_disk(&self, server: ServerId) -> Result<Option<Disk>, StorageError> {

@@ -6,6 +6,7 @@ mod images;
 mod keypairs;
 mod limits;
 mod links;
+pub mod paths;
 mod security_groups;
 mod server_actions;
 mod server_groups;
@@ -49,6 +50,8 @@ pub fn routes() -> Vec<Route> {
     let mut routes = vec![
         Route::get("/compute", policy::VERSIONS, versions::list),
         Route::get("/compute/", policy::VERSIONS, versions::list),
+        Route::get("/compute/v2", policy::VERSIONS, versions::show_old),
+        Route::get("/compute/v2/", policy::VERSIONS, versions::show_old),
         Route::get("/compute/v2.1", policy::VERSIONS, versions::show),
         Route::get("/compute/v2.1/", policy::VERSIONS, versions::show),
         Route::get("/compute/v2.1/extensions", policy::EXTENSIONS, versions::extensions),

@@ -6,7 +6,7 @@
 
 use crate::auth::{self, MaybeCtx};
 use crate::microversion::{self, Microversion};
-use crate::{ApiError, App, volume};
+use crate::{ApiError, App, compute, volume};
 use arcus_types::policy::{Action, Denied};
 use arcus_types::{OpCtx, RequestId};
 use axum::Router;
@@ -65,7 +65,9 @@ pub fn router(app: App, routes: Vec<Route>) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), around))
         .layer(tower_http::catch_panic::CatchPanicLayer::new())
         .with_state(app);
-    Router::new().fallback_service(middleware::map_request(volume::project_word).layer(routed))
+    // Paths are rewritten before any route is looked for, hence the router around the router.
+    let rewritten = middleware::map_request(volume::project_word).layer(routed);
+    Router::new().fallback_service(middleware::map_request(compute::paths::modern).layer(rewritten))
 }
 
 /// Turns a caller away whom the rule refuses whatever the target is, before a byte of the body is read: nobody from what

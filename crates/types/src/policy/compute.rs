@@ -22,6 +22,20 @@ crate::actions! {
     SERVER_SNAPSHOT = "compute:servers:create_image", ProjectMember;
     SERVER_LOCK = "compute:servers:lock", ProjectMember;
     SERVER_PASSWORD = "compute:servers:change_password", ProjectMember;
+    SERVER_RESCUE = "compute:servers:rescue", ProjectMember;
+    SERVER_SHELVE = "compute:servers:shelve", ProjectMember;
+    SERVER_SHELVE_OFFLOAD = "compute:servers:shelve_offload", Admin;
+    SERVER_UNSHELVE_TO_NODE = "compute:servers:unshelve_to_host", Admin;
+    SERVER_BACKUP = "compute:servers:create_backup", ProjectMember;
+    SERVER_RESTORE = "compute:servers:restore", ProjectMember;
+    SERVER_MIGRATE = "compute:servers:migrate", Admin;
+    SERVER_EVACUATE = "compute:servers:evacuate", Admin;
+    SERVER_DIAGNOSTICS = "compute:server_diagnostics:show", Admin;
+    SERVER_MIGRATIONS = "compute:server_migrations:read", Admin;
+    SERVER_PASSWORD_READ = "compute:server_password:read", ProjectReader;
+    SERVER_PASSWORD_CLEAR = "compute:server_password:clear", ProjectMember;
+    SERVER_EVENTS = "compute:server_external_events:create", Admin;
+    SERVER_CONSOLE_TOKEN = "compute:console_auth_tokens:show", Admin;
     SERVER_CONSOLE = "compute:servers:console", ProjectMember;
     SERVER_METADATA_READ = "compute:server_metadata:read", ProjectReader;
     SERVER_METADATA_WRITE = "compute:server_metadata:write", ProjectMember;
@@ -52,6 +66,14 @@ crate::actions! {
     QUOTA_WRITE = "compute:quotas:write", Admin;
     USAGE_SHOW = "compute:usage:show", ProjectReader;
     USAGE_LIST = "compute:usage:list", Admin;
+
+    QUOTA_CLASS = "compute:quota_classes:show", Admin;
+    QUOTA_CLASS_WRITE = "compute:quota_classes:write", Admin;
+    AGGREGATE_READ = "compute:aggregates:read", Admin;
+    AGGREGATE_WRITE = "compute:aggregates:write", Admin;
+    MIGRATION_LIST = "compute:migrations:list", Admin;
+    AUDIT_LOG = "compute:instance_usage_audit_log:list", Admin;
+    NODE_READ = "compute:hosts:read", Admin;
 
     ZONE_LIST = "compute:availability_zones:list", Authenticated;
     ZONE_DETAIL = "compute:availability_zones:detail", Admin;

@@ -210,7 +210,7 @@ impl Engine {
     }
 
     /// Removes the bytes of an image that has no record any more.
-    pub(super) async fn image_file_remove(&self, id: ImageId) {
+    pub(crate) async fn image_file_remove(&self, id: ImageId) {
         let path = final_path(&self.config().images_dir, id);
         drop(tokio::task::spawn_blocking(move || remove(&path)).await);
     }

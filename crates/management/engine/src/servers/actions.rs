@@ -206,6 +206,7 @@ impl Engine {
             server.details.devices = super::create::devices(&image);
             server.details.image_properties = image.properties.clone();
             server.image = source;
+            server.details.disk_source = None;
             server.incarnation += 1;
             let ran = server.power != Power::Stopped || server.state == ServerState::Error;
             server.power = if ran { Power::Running } else { Power::Stopped };
@@ -281,7 +282,14 @@ impl Engine {
             let tx = self.store().begin(ctx).await?;
             let mut server = self.server_held(&tx, ctx, compute::SERVER_RESET_STATE, id).await?;
             let event = if active { ServerEvent::ResetActive } else { ServerEvent::Failed };
+            if active && server.node_id.is_none() {
+                return Err(EngineError::conflict(format!(
+                    "Instance {id} is on no node: unshelve it, or delete it and create it again."
+                )));
+            }
             server.state = server.state.after(event).map_err(|e| EngineError::conflict(e.to_string()))?;
+            server.details.rescue = None;
+            self.server_touch(&tx, &mut server).await?;
             server.task = None;
             server.task_deadline = None;
             server.updated_at = Timestamp::now();
@@ -295,7 +303,9 @@ impl Engine {
             let detail = json!({ "state": server.state.text() });
             self.server_record(&tx, &server, compute::SERVER_RESET_STATE, "reset_state", None, &detail).await?;
             tx.server_update(&mut server).await?;
-            Ok(tx.commit().await?)
+            tx.commit().await?;
+            self.server_wake(&server);
+            Ok(())
         })
     }
 }

@@ -73,9 +73,14 @@ impl Engine {
     ) -> Result<ConsoleTicket, EngineError> {
         let (server, node) = self.console_node(ctx, id).await?;
         match server.state {
-            ServerState::Active | ServerState::Paused | ServerState::Resized => {}
+            ServerState::Active | ServerState::Paused | ServerState::Resized | ServerState::Rescued => {}
             ServerState::Building => return Err(not_ready(&server)),
-            ServerState::Stopped | ServerState::Suspended | ServerState::Error | ServerState::Deleted => {
+            ServerState::Stopped
+            | ServerState::Suspended
+            | ServerState::Shelved
+            | ServerState::ShelvedOffloaded
+            | ServerState::Error
+            | ServerState::Deleted => {
                 return Err(EngineError::Conflict {
                     code: "InstanceInvalidState",
                     message: format!("Cannot 'get_console' instance {id} while it is in vm_state {}", server.state),

@@ -6,12 +6,13 @@ mod ports;
 mod quota;
 
 pub(super) use image::{devices, image_fits};
+pub(super) use node::{NodeChosen, zone_checked};
 pub(super) use ports::as_invalid;
 
 use super::change::{metadata_checked, tags_checked};
 use super::retried;
 use crate::{Engine, EngineError};
-use arcus_placement::{Candidate, Decision};
+use arcus_placement::{Candidate, Decision, Needs};
 use arcus_store::{Flavor, Image, Keypair, Server, ServerDetails, ServerFlavor, ServerGroup, ServerSecrets, Tx};
 use arcus_types::agent::{ImageSource, Power};
 use arcus_types::flavors::FlavorId;
@@ -199,7 +200,7 @@ impl Engine {
             None => None,
         };
         let nodes = self.store().node_list().await?;
-        node::zone_checked(&new.zone, &nodes)?;
+        zone_checked(&new.zone, &nodes)?;
         Ok(Plan {
             new,
             project_id,
@@ -228,12 +229,13 @@ impl Engine {
     async fn servers_claim(&self, ctx: &OpCtx, plan: &Plan<'_>) -> Result<(Vec<Server>, Vec<String>), EngineError> {
         let tx = self.store().begin(ctx).await?;
         let count = self.server_quota_claim(&tx, plan).await?;
-        let mut candidates = self.candidates(&tx, plan).await?;
+        let mut candidates = self.candidates(&tx, plan.group.as_ref(), &plan.source.sha256).await?;
         let (names, groups) = self.security_groups_named(&tx, plan).await?;
         let networks = self.networks_resolved(&tx, ctx, plan).await?;
         let mut servers = Vec::new();
         for index in 0..count {
-            let (decision, node) = self.node_claimed(&tx, plan, &mut candidates).await?;
+            let (decision, node) =
+                self.node_claimed(&tx, needs(plan), plan.group.as_ref(), &mut candidates).await?;
             let mut server = server_record(ctx, plan, index, count, node.as_ref(), &names);
             if let Some(node) = &node {
                 self.ports_claimed(&tx, &mut server, node, &networks, groups.as_deref()).await?;
@@ -263,6 +265,7 @@ impl Engine {
             admin_password: Some(plan.password.clone()),
             public_keys: plan.key.iter().map(|k| (k.name.clone(), k.public_key.clone())).collect(),
             random_seed_base64: Some(base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 32]>())),
+            ..ServerSecrets::default()
         };
         tx.server_secrets_set(server.id, &secrets).await?;
         for tag in &plan.new.tags {
@@ -278,6 +281,18 @@ impl Engine {
             tx.server_action_finish(server.id, tx.ctx().request_id, fault.at, Some(&fault.message)).await?;
         }
         self.server_usage(tx, server, server.node_id.is_some()).await
+    }
+}
+
+/// What a server needs of its node.
+fn needs(plan: &Plan<'_>) -> Needs {
+    Needs {
+        vcpus: u64::from(plan.flavor.vcpus),
+        memory_mib: plan.flavor.memory_mib,
+        disk_gib: plan.disk_gib,
+        zone: plan.new.zone.zone.clone(),
+        node: plan.new.zone.node.clone(),
+        ..Needs::default()
     }
 }
 

@@ -22,6 +22,7 @@ impl Engine {
             let event = Some("compute_terminate_instance");
             self.server_record(&tx, &server, compute::SERVER_DELETE, "delete", event, &json!({})).await?;
             self.snapshots_give_up(&tx, &server).await?;
+            let shelved = server.details.shelve.clone();
             if self.server_node_alive(&tx, &server).await? {
                 if server.task != Some(ServerTask::Deleting) {
                     self.server_wish(&tx, &mut server, Some(ServerTask::Deleting)).await?;
@@ -32,6 +33,9 @@ impl Engine {
                 self.server_remove_in(&tx, &mut server, compute::SERVER_DELETE).await?;
             }
             tx.commit().await?;
+            if server.details.shelve.is_none() {
+                self.shelved_file_remove(shelved).await;
+            }
             self.wake().all();
             Ok(())
         })
@@ -68,6 +72,7 @@ impl Engine {
             tx.node_release(node, server.vcpus, server.memory_mib, server.disk_gib).await?;
             self.server_usage(tx, server, false).await?;
         }
+        self.shelved_image_remove(tx, server).await?;
         tx.server_secrets_delete(server.id).await?;
         if let Some(request) = server.request_id {
             tx.server_action_finish(server.id, request, now, None).await?;
@@ -78,6 +83,7 @@ impl Engine {
         server.power_state = PowerState::NoState;
         server.details.ports.clear();
         server.details.resize = None;
+        server.details.rescue = None;
         server.server_group_id = None;
         server.updated_at = now;
         server.deleted_at = Some(now);

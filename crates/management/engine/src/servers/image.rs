@@ -2,13 +2,17 @@
 
 use super::{admit, retried};
 use crate::{Engine, EngineError};
-use arcus_store::{Server, ServerSnapshot, Tx};
+use arcus_store::{ImageFilter, ImageVisible, Server, ServerSnapshot, Tx};
 use arcus_types::agent::{SnapshotReport, SnapshotState};
+use arcus_types::images::ImageStatus;
 use arcus_types::policy::compute;
 use arcus_types::servers::{ServerRequest, ServerTask};
 use arcus_types::{ImageId, Name, NodeId, OpCtx, ServerId, Timestamp};
 use serde_json::json;
 use std::collections::BTreeMap;
+
+/// Backups of one kind and server that one rotation looks at.
+const BACKUPS_MAX: u64 = 1_000;
 
 /// The image that is asked for.
 #[derive(Debug, Clone)]
@@ -17,6 +21,17 @@ pub struct SnapshotWish {
     pub name: Name,
     /// What its owner says of it.
     pub metadata: BTreeMap<String, String>,
+    /// Set for a backup.
+    pub backup: Option<BackupWish>,
+}
+
+/// What makes an image a backup.
+#[derive(Debug, Clone)]
+pub struct BackupWish {
+    /// Backups of one kind are counted together, such as `daily`.
+    pub kind: String,
+    /// How many of its kind are kept; older ones are deleted. With 0 none is kept.
+    pub rotation: u32,
 }
 
 impl Engine {
@@ -33,19 +48,25 @@ impl Engine {
     ) -> Result<ImageId, EngineError> {
         retried!({
             let tx = self.store().begin(ctx).await?;
-            let mut server = self.server_held(&tx, ctx, compute::SERVER_SNAPSHOT, id).await?;
-            admit(ctx, &server, ServerRequest::CreateImage)?;
-            super::actions::on_a_node(&server, ServerRequest::CreateImage)?;
+            let policy = if wish.backup.is_some() { compute::SERVER_BACKUP } else { compute::SERVER_SNAPSHOT };
+            let mut server = self.server_held(&tx, ctx, policy, id).await?;
+            let (request, action, task) = match &wish.backup {
+                None => (ServerRequest::CreateImage, "createImage", ServerTask::ImageSnapshot),
+                Some(_) => (ServerRequest::CreateBackup, "createBackup", ServerTask::ImageBackup),
+            };
+            admit(ctx, &server, request)?;
+            super::actions::on_a_node(&server, request)?;
             let Some(node_id) = server.node_id else { return Err(super::stale()) };
             let properties = snapshot_properties(&server, wish);
             let name = wish.name.clone();
             let image_id = self.image_snapshot_begin_in(&tx, ctx, server.project_id, node_id, name, properties).await?;
             let request_id = ctx.request_id;
-            tx.server_snapshot_insert(&ServerSnapshot { image_id, server_id: id, node_id, request_id }).await?;
+            let rotation = wish.backup.as_ref().map(|b| b.rotation);
+            tx.server_snapshot_insert(&ServerSnapshot { image_id, server_id: id, node_id, request_id, rotation }).await?;
             let detail = json!({ "image_id": image_id });
-            let event = Some("compute_snapshot_instance");
-            self.server_record(&tx, &server, compute::SERVER_SNAPSHOT, "createImage", event, &detail).await?;
-            self.server_wish(&tx, &mut server, Some(ServerTask::ImageSnapshot)).await?;
+            let event = Some(if rotation.is_some() { "compute_backup_instance" } else { "compute_snapshot_instance" });
+            self.server_record(&tx, &server, policy, action, event, &detail).await?;
+            self.server_wish(&tx, &mut server, Some(task)).await?;
             tx.commit().await?;
             self.server_wake(&server);
             Ok(image_id)
@@ -98,19 +119,62 @@ impl Engine {
             self.image_snapshot_failed_in(&tx, snapshot.image_id).await?;
         }
         let now = Timestamp::now();
+        server.updated_at = now;
+        if server.task == Some(ServerTask::ShelvingSnapshot) {
+            self.shelve_image_over(&tx, &mut server, snapshot.image_id, failure, now).await?;
+            tx.commit().await?;
+            self.server_wake(&server);
+            return Ok(());
+        }
         tx.server_action_finish(server.id, snapshot.request_id, now, failure).await?;
-        if server.task == Some(ServerTask::ImageSnapshot) {
+        if matches!(server.task, Some(ServerTask::ImageSnapshot | ServerTask::ImageBackup)) {
             server.task = None;
             server.task_deadline = None;
         }
-        server.updated_at = now;
+        let outdated = match (failure, snapshot.rotation) {
+            (None, Some(rotation)) => self.backups_rotate(&tx, &server, snapshot.image_id, rotation).await?,
+            (Some(_), _) | (None, None) => Vec::new(),
+        };
         self.server_touch(&tx, &mut server).await?;
         let detail = json!({ "image_id": snapshot.image_id, "failure": failure });
         self.server_audit(&tx, &server, compute::SERVER_OBSERVE, &detail).await?;
         tx.server_update(&mut server).await?;
         tx.commit().await?;
+        for image in outdated {
+            self.image_file_remove(image).await;
+        }
         self.server_wake(&server);
         Ok(())
+    }
+
+    /// Forgets the oldest backups of the new one's kind beyond `keep`; their bytes go after the commit.
+    async fn backups_rotate(
+        &self,
+        tx: &Tx,
+        server: &Server,
+        newest: ImageId,
+        keep: u32,
+    ) -> Result<Vec<ImageId>, EngineError> {
+        let Some(kind) = tx.image_get(newest).await?.and_then(|i| i.properties.get("backup_type").cloned()) else {
+            return Ok(Vec::new());
+        };
+        let mut filter = ImageFilter::new(ImageVisible::ToAll, BACKUPS_MAX);
+        filter.owner = Some(server.project_id);
+        filter.statuses = Some(vec![ImageStatus::Active]);
+        filter.properties = vec![
+            ("image_type".into(), "backup".into()),
+            ("backup_type".into(), kind),
+            ("instance_uuid".into(), server.id.to_string()),
+        ];
+        let mut backups = tx.image_list(&filter).await?;
+        backups.sort_by_key(|b| std::cmp::Reverse((b.created_at, b.id)));
+        let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+        let mut gone = Vec::new();
+        for backup in backups.into_iter().skip(keep).filter(|b| !b.protected) {
+            self.image_forget_in(tx, backup.id).await?;
+            gone.push(backup.id);
+        }
+        Ok(gone)
     }
 
     /// Gives up the images that are being made of a server.
@@ -126,7 +190,7 @@ impl Engine {
 }
 
 /// What clients look for in an image that was made of a server, and what a server made of it must inherit.
-fn snapshot_properties(server: &Server, wish: &SnapshotWish) -> BTreeMap<String, String> {
+pub(super) fn snapshot_properties(server: &Server, wish: &SnapshotWish) -> BTreeMap<String, String> {
     let mut properties: BTreeMap<String, String> = server
         .details
         .image_properties
@@ -134,9 +198,16 @@ fn snapshot_properties(server: &Server, wish: &SnapshotWish) -> BTreeMap<String,
         .filter(|(key, _)| key.starts_with("hw_") || key.starts_with("os_") || key.as_str() == "architecture")
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    properties.extend(wish.metadata.clone());
-    properties.insert("image_type".into(), "snapshot".into());
+    match &wish.backup {
+        None => properties.insert("image_type".into(), "snapshot".into()),
+        Some(backup) => {
+            properties.insert("backup_type".into(), backup.kind.clone());
+            properties.insert("image_type".into(), "backup".into())
+        }
+    };
     properties.insert("instance_uuid".into(), server.id.to_string());
     properties.insert("base_image_ref".into(), server.image.id.to_string());
+    // What the owner says of the image comes last, as it always has.
+    properties.extend(wish.metadata.clone());
     properties
 }

@@ -25,7 +25,7 @@ pub(super) enum Verdict {
     /// Only figures changed.
     Figures { power_state: PowerState, progress: u8, step: Option<String> },
     /// The wish is brought about.
-    Reached { power_state: PowerState },
+    Reached { power_state: PowerState, failure: Option<String> },
     /// The guest ended by itself.
     Ended { power_state: PowerState, why: Option<String> },
     /// The wish cannot be brought about, or not yet.
@@ -36,12 +36,12 @@ pub(super) enum Verdict {
 
 /// What `report` means; `None` for a report that does not name the server.
 pub(super) fn judge(server: &Server, report: Option<&ServerReport>, spec_generation: u64, now: Timestamp) -> Verdict {
-    let deleting = server.task == Some(ServerTask::Deleting);
+    let leaving = matches!(server.task, Some(ServerTask::Deleting | ServerTask::ShelvingOffloading));
     let Some(report) = report else {
         let acted = spec_generation >= server.node_generation;
-        return if deleting && acted { Verdict::Gone } else { Verdict::Same };
+        return if leaving && acted { Verdict::Gone } else { Verdict::Same };
     };
-    if deleting || report.epoch != server.epoch {
+    if leaving || report.epoch != server.epoch {
         return Verdict::Same;
     }
     let acted = report.version >= server.version;
@@ -58,7 +58,9 @@ pub(super) fn judge(server: &Server, report: Option<&ServerReport>, spec_generat
         Observed::Running | Observed::Paused | Observed::Stopped | Observed::Suspended | Observed::Ended => {
             let power_state = power_state(report.observed);
             if acted && reached(server, report) && awaited(server) {
-                Verdict::Reached { power_state }
+                let asked = server.task == Some(ServerTask::UpdatingPassword);
+                let failure = report.password_fault.clone().filter(|_| asked);
+                Verdict::Reached { power_state, failure }
             } else {
                 figures(server, report, power_state)
             }
@@ -83,6 +85,7 @@ fn reached(server: &Server, report: &ServerReport) -> bool {
             report.observed == Observed::Running
                 && report.restarts >= server.restarts
                 && report.incarnation == server.incarnation
+                && report.passwords >= server.details.passwords
         }
         Power::Paused => report.observed == Observed::Paused,
         Power::Stopped => matches!(report.observed, Observed::Stopped | Observed::Ended),
@@ -93,7 +96,7 @@ fn reached(server: &Server, report: &ServerReport) -> bool {
 /// Whether somebody waits for the wish: a task, or an error that the node goes on working at.
 fn awaited(server: &Server) -> bool {
     match server.task {
-        Some(ServerTask::ImageSnapshot) => false,
+        Some(ServerTask::ImageSnapshot | ServerTask::ImageBackup | ServerTask::ShelvingSnapshot) => false,
         Some(_) => true,
         None => {
             server.state == ServerState::Building
@@ -170,19 +173,26 @@ impl Engine {
             return Ok(());
         }
         let verdict = judge(&server, report, spec_generation, now);
+        let shelved = server.details.shelve.clone();
         match verdict {
             Verdict::Same => return Ok(()),
             Verdict::Figures { power_state, progress, step } => {
                 drop(tx);
                 return self.server_figures(id, server.generation, power_state, progress, step).await;
             }
+            Verdict::Gone if server.task == Some(ServerTask::ShelvingOffloading) => {
+                self.server_offloaded(&tx, &mut server, now).await?;
+            }
             Verdict::Gone => {
                 self.server_remove_in(&tx, &mut server, compute::SERVER_OBSERVE).await?;
                 tx.commit().await?;
+                self.shelved_file_remove(shelved).await;
                 self.wake().all();
                 return Ok(());
             }
-            Verdict::Reached { power_state } => self.server_reached(&tx, &mut server, power_state, now).await?,
+            Verdict::Reached { power_state, failure } => {
+                self.server_reached(&tx, &mut server, power_state, failure, now).await?;
+            }
             Verdict::Ended { power_state, why } => {
                 self.server_ended(&tx, &mut server, power_state, why, now).await?;
             }
@@ -191,7 +201,13 @@ impl Engine {
         let detail = json!({ "state": server.state.text(), "task": server.task.map(ServerTask::text) });
         self.server_audit(&tx, &server, compute::SERVER_OBSERVE, &detail).await?;
         tx.commit().await?;
-        self.server_wake(&server);
+        if server.details.shelve.is_none() {
+            self.shelved_file_remove(shelved).await;
+        }
+        match server.node_id {
+            Some(_) => self.server_wake(&server),
+            None => self.wake().all(),
+        }
         tracing::info!(server.id = %id, state = %server.state, "a server changed");
         Ok(())
     }
@@ -221,12 +237,19 @@ impl Engine {
         tx: &Tx,
         server: &mut Server,
         power_state: PowerState,
+        failure: Option<String>,
         now: Timestamp,
     ) -> Result<(), EngineError> {
         server.power_state = power_state;
         server.progress = 0;
         server.details.step = None;
         server.updated_at = now;
+        if server.task == Some(ServerTask::Shelving) {
+            return self.shelve_snapshot(tx, server, now).await;
+        }
+        if server.task == Some(ServerTask::UpdatingPassword) {
+            self.password_done(tx, server, failure.is_none()).await?;
+        }
         let next = match server.task {
             Some(ServerTask::ResizeStopping) => Some(ServerTask::ResizeFinishing),
             Some(ServerTask::RevertStopping) => Some(ServerTask::RevertFinishing),
@@ -238,25 +261,32 @@ impl Engine {
         }
         let event = match (server.task, server.power) {
             (Some(ServerTask::ResizeFinishing), _) => ServerEvent::Resized,
+            (_, Power::Running) if server.details.rescue.is_some() => ServerEvent::RescueSeen,
             (_, Power::Running) => ServerEvent::Started,
             (_, Power::Stopped) => ServerEvent::StopSeen,
             (_, Power::Paused) => ServerEvent::PauseSeen,
             (_, Power::Suspended) => ServerEvent::SuspendSeen,
         };
-        let Ok(state) = server.state.after(event) else { return self.server_settled(tx, server, None, now).await };
+        let Ok(state) = server.state.after(event) else {
+            return self.server_settled(tx, server, failure.as_deref(), now).await;
+        };
         if server.details.resize.is_some() && state != ServerState::Resized {
             self.resize_settle(tx, server).await?;
         }
+        if event == ServerEvent::Started {
+            self.shelved_image_remove(tx, server).await?;
+        }
+        self.migration_moved(tx, server, event).await?;
         server.state = state;
         server.fault = None;
         if event == ServerEvent::Started && server.launched_at.is_none() {
             server.launched_at = Some(now);
         }
-        self.server_settled(tx, server, None, now).await
+        self.server_settled(tx, server, failure.as_deref(), now).await
     }
 
     /// The next step of a task: it keeps the request that it began with.
-    async fn server_wish_on(
+    pub(super) async fn server_wish_on(
         &self,
         tx: &Tx,
         server: &mut Server,
@@ -289,6 +319,7 @@ impl Engine {
         server.power = Power::Stopped;
         server.version += 1;
         server.updated_at = now;
+        server.details.rescue = None;
         if never_ran {
             server.launched_at = Some(now);
         }
@@ -315,6 +346,13 @@ impl Engine {
         if let Ok(state) = server.state.after(ServerEvent::Failed) {
             server.state = state;
         }
+        if matches!(server.task, Some(ServerTask::Shelving | ServerTask::ShelvingSnapshot)) {
+            self.shelve_give_up(tx, server).await?;
+        }
+        if server.task == Some(ServerTask::UpdatingPassword) {
+            self.password_done(tx, server, false).await?;
+        }
+        self.migration_moved(tx, server, ServerEvent::Failed).await?;
         server.fault = Some(fault);
         server.updated_at = now;
         server.details.step = None;
@@ -322,14 +360,18 @@ impl Engine {
     }
 
     /// Ends the task that is under way, writes the row and closes the entry in the history.
-    async fn server_settled(
+    pub(super) async fn server_settled(
         &self,
         tx: &Tx,
         server: &mut Server,
         failure: Option<&str>,
         now: Timestamp,
     ) -> Result<(), EngineError> {
-        let snapshot = server.task == Some(ServerTask::ImageSnapshot) && failure.is_none();
+        let copying = matches!(
+            server.task,
+            Some(ServerTask::ImageSnapshot | ServerTask::ImageBackup | ServerTask::ShelvingSnapshot)
+        );
+        let snapshot = copying && failure.is_none();
         if !snapshot {
             if let Some(request) = server.request_id.take() {
                 tx.server_action_finish(server.id, request, now, failure).await?;

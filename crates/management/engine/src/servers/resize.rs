@@ -39,6 +39,7 @@ impl Engine {
             let event = Some("compute_resize_instance");
             self.server_record(&tx, &server, compute::SERVER_RESIZE, "resize", event, &detail).await?;
             self.server_usage(&tx, &server, true).await?;
+            self.migration_begun(&tx, &server, "resize").await?;
             let task = if ran {
                 server.power = Power::Stopped;
                 ServerTask::ResizeStopping
@@ -68,6 +69,7 @@ impl Engine {
             server.updated_at = Timestamp::now();
             let detail = json!({ "flavor": server.flavor.id });
             self.server_record(&tx, &server, compute::SERVER_RESIZE, "confirmResize", None, &detail).await?;
+            tx.server_migration_moved(id, "confirmed", server.updated_at).await?;
             tx.server_update(&mut server).await?;
             Ok(tx.commit().await?)
         })
@@ -84,6 +86,7 @@ impl Engine {
             admit(ctx, &server, ServerRequest::RevertResize)?;
             let event = Some("compute_revert_resize");
             self.server_record(&tx, &server, compute::SERVER_RESIZE, "revertResize", event, &json!({})).await?;
+            tx.server_migration_moved(id, "reverting", Timestamp::now()).await?;
             let task = if server.power == Power::Stopped {
                 flavors_swap(&mut server);
                 ServerTask::RevertFinishing

@@ -47,13 +47,23 @@ impl Engine {
                 self.server_touch(&tx, &mut server).await?;
                 self.server_remove_in(&tx, &mut server, compute::SERVER_DELETE).await?;
             }
-            ServerTask::ImageSnapshot => {
+            ServerTask::ImageSnapshot | ServerTask::ImageBackup | ServerTask::ShelvingSnapshot => {
                 self.snapshots_give_up(&tx, &server).await?;
+                if task == ServerTask::ShelvingSnapshot {
+                    server.details.shelve = None;
+                }
                 server.task = None;
                 server.task_deadline = None;
                 server.updated_at = now;
                 self.server_touch(&tx, &mut server).await?;
                 self.server_audit(&tx, &server, compute::SERVER_SNAPSHOT, &json!({ "overdue": true })).await?;
+                tx.server_update(&mut server).await?;
+            }
+            // Its node does not answer: the image is complete, and it can be let go of later.
+            ServerTask::ShelvingOffloading => {
+                server.task = None;
+                server.task_deadline = None;
+                self.server_audit(&tx, &server, compute::SERVER_SHELVE, &json!({ "overdue": true })).await?;
                 tx.server_update(&mut server).await?;
             }
             ServerTask::Spawning
@@ -70,6 +80,10 @@ impl Engine {
             | ServerTask::ResizeFinishing
             | ServerTask::RevertStopping
             | ServerTask::RevertFinishing
+            | ServerTask::Rescuing
+            | ServerTask::Unrescuing
+            | ServerTask::Shelving
+            | ServerTask::Unshelving
             | ServerTask::UpdatingPassword => {
                 let fault = ServerFault {
                     code: 500,

@@ -201,6 +201,8 @@ fn as_wished(spec: &ServerSpec) -> ServerReport {
         step: None,
         progress_percent: 0,
         fault: None,
+        passwords: 0,
+        password_fault: None,
         cpu_ms: 0,
         memory_kib: 0,
     }
@@ -426,7 +428,7 @@ async fn a_rebuild_keeps_ports_and_waits_for_the_new_disk() {
 async fn a_snapshot_ends_with_the_nodes_word() {
     let cloud = Cloud::start().await;
     let id = cloud.running().await;
-    let wish = SnapshotWish { name: "copy".parse().unwrap(), metadata: BTreeMap::new() };
+    let wish = SnapshotWish { name: "copy".parse().unwrap(), metadata: BTreeMap::new(), backup: None };
     let image = cloud.engine.server_image_create(&again(&cloud.member), id, &wish).await.unwrap();
     cloud.play().await;
     assert_eq!(cloud.server(id).await.task, Some(ServerTask::ImageSnapshot), "running is not enough");

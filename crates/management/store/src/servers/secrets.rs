@@ -17,6 +17,10 @@ pub struct ServerSecrets {
     pub public_keys: Vec<(String, String)>,
     /// Seeds the guest's entropy.
     pub random_seed_base64: Option<String>,
+    /// A password that the guest's agent is to set, until it has.
+    pub password_wish: Option<String>,
+    /// The password of the rescue system, while it is rescued.
+    pub rescue_password: Option<String>,
 }
 
 impl std::fmt::Debug for ServerSecrets {
@@ -37,6 +41,8 @@ pub struct ServerSnapshot {
     pub node_id: NodeId,
     /// The request that asked for it.
     pub request_id: RequestId,
+    /// For a backup: how many of its kind are kept.
+    pub rotation: Option<u32>,
 }
 
 impl Db {
@@ -76,7 +82,7 @@ impl Db {
 
     async fn snapshots(&self, condition: &str, params: Vec<sea_orm::Value>) -> Result<Vec<ServerSnapshot>, StoreError> {
         let sql = format!(
-            "SELECT image_id, server_id, node_id, request_id FROM server_snapshots WHERE {condition} ORDER BY created_at"
+            "SELECT image_id, server_id, node_id, request_id, rotation FROM server_snapshots WHERE {condition} ORDER BY created_at"
         );
         let rows = self.all(sql, params).await?;
         rows.iter()
@@ -86,6 +92,7 @@ impl Db {
                     server_id: r.get("server_id")?,
                     node_id: r.get("node_id")?,
                     request_id: r.get("request_id")?,
+                    rotation: r.opt("rotation")?,
                 })
             })
             .collect()
@@ -122,9 +129,9 @@ impl Tx {
     /// [`StoreError::Duplicate`].
     pub async fn server_snapshot_insert(&self, new: &ServerSnapshot) -> Result<(), StoreError> {
         self.exec(
-            "INSERT INTO server_snapshots (image_id, server_id, node_id, request_id, created_at)
-             VALUES ($1, $2, $3, $4, $5)",
-            params![new.image_id, new.server_id, new.node_id, new.request_id, Timestamp::now()],
+            "INSERT INTO server_snapshots (image_id, server_id, node_id, request_id, created_at, rotation)
+             VALUES ($1, $2, $3, $4, $5, $6)",
+            params![new.image_id, new.server_id, new.node_id, new.request_id, Timestamp::now(), new.rotation],
         )
         .await?;
         Ok(())

@@ -13,13 +13,36 @@ use std::path::{Path, PathBuf};
 
 /// A new layer's own tables: at most 16 TiB in 64 KiB clusters need 256 KiB; growing moves them.
 const LAYER_BYTES_MAX: u64 = 64 << 20;
-const RECORD: &str = "root.json";
 const CONFIG_DRIVE: &str = "config.img";
 
-/// What `root.json` says.
+/// Which of a server's disks is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// The one that it boots from.
+    Root,
+    /// The one that it boots from while it is rescued.
+    Rescue,
+}
+
+impl Slot {
+    const ALL: [Self; 2] = [Self::Root, Self::Rescue];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Rescue => "rescue",
+        }
+    }
+
+    fn record_name(self) -> String {
+        format!("{}.json", self.word())
+    }
+}
+
+/// What `root.json` or `rescue.json` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
-    /// The incarnation that counts: the disk is `root-<incarnation>.qcow2`.
+    /// The incarnation that counts: the disk is `<slot>-<incarnation>.qcow2`.
     incarnation: u64,
     /// The image that it lies on, or that is its CD.
     image_sha256: String,
@@ -28,8 +51,8 @@ struct Record {
 }
 
 impl Record {
-    fn disk_name(&self) -> String {
-        format!("root-{}.qcow2", self.incarnation)
+    fn disk_name(&self, slot: Slot) -> String {
+        format!("{}-{}.qcow2", slot.word(), self.incarnation)
     }
 
     fn cdrom(&self, place: &Place) -> Option<PathBuf> {
@@ -51,8 +74,8 @@ fn folder(place: &Place, server: ServerId) -> PathBuf {
     place.disks().join(server.to_string())
 }
 
-fn record(folder: &Path) -> Result<Option<Record>, StorageError> {
-    let path = folder.join(RECORD);
+fn record(folder: &Path, slot: Slot) -> Result<Option<Record>, StorageError> {
+    let path = folder.join(slot.record_name());
     let Some(text) = read(&path)? else { return Ok(None) };
     let found = serde_json::from_slice(&text);
     found.map(Some).map_err(|error| StorageError::DiskDamaged { path, what: format!("its record: {error}") })
@@ -62,20 +85,27 @@ fn record(folder: &Path) -> Result<Option<Record>, StorageError> {
 pub(super) fn images_in_use(place: &Place) -> Result<BTreeSet<String>, StorageError> {
     let mut used = BTreeSet::new();
     for server in names(&place.disks())? {
-        used.extend(record(&place.disks().join(server))?.map(|record| record.image_sha256));
+        let folder = place.disks().join(server);
+        for slot in Slot::ALL {
+            used.extend(record(&folder, slot)?.map(|record| record.image_sha256));
+        }
     }
     Ok(used)
 }
 
 /// The root disk as it is.
 pub(super) fn root(place: &Place, server: ServerId) -> Result<Option<Disk>, StorageError> {
+    disk_at(place, Slot::Root, server)
+}
+
+fn disk_at(place: &Place, slot: Slot, server: ServerId) -> Result<Option<Disk>, StorageError> {
     let folder = folder(place, server);
-    record(&folder)?.map(|record| look(place, &folder, &record)).transpose()
+    record(&folder, slot)?.map(|record| look(place, slot, &folder, &record)).transpose()
 }
 
 /// Reads the disk's header, which its guest's emulator may have rewritten, and compares it to what was made.
-fn look(place: &Place, folder: &Path, record: &Record) -> Result<Disk, StorageError> {
-    let path = folder.join(record.disk_name());
+fn look(place: &Place, slot: Slot, folder: &Path, record: &Record) -> Result<Disk, StorageError> {
+    let path = folder.join(record.disk_name(slot));
     let damaged = |what: String| StorageError::DiskDamaged { path: path.clone(), what };
     let mut file = match open(&path) {
         Ok(file) => file,
@@ -109,14 +139,15 @@ enum Step {
     Create { record: Record, part: Part, size_bytes: u64 },
 }
 
-pub(super) async fn root_ensure(
+pub(super) async fn ensure(
     storage: &DirStorage,
+    slot: Slot,
     server: ServerId,
     spec: &RootDiskSpec,
     uid: u32,
 ) -> Result<Disk, StorageError> {
     let wanted = spec.clone();
-    let step = storage.blocking(move |place| step(place, server, &wanted, uid)).await?;
+    let step = storage.blocking(move |place| step(place, slot, server, &wanted, uid)).await?;
     let allowance = Allowance { uid, file_bytes_max: LAYER_BYTES_MAX, data_bytes: 0, hostile: false };
     match step {
         Step::Nothing(disk) => Ok(disk),
@@ -128,7 +159,7 @@ pub(super) async fn root_ensure(
             qemu_img(words, allowance).await?;
             let done = storage.blocking(move |place| {
                 File::open(&disk.path).and_then(|file| file.sync_all()).map_err(failed("sync", &disk.path))?;
-                root(place, server)
+                disk_at(place, slot, server)
             });
             done.await?.ok_or(StorageError::ImageAbsent { sha256: spec.image.sha256.clone() })
         }
@@ -140,15 +171,15 @@ pub(super) async fn root_ensure(
             }
             words.extend([part.path().as_os_str().to_owned(), size_bytes.to_string().into()]);
             qemu_img(words, allowance).await?;
-            storage.blocking(move |place| put(place, server, &record, part)).await
+            storage.blocking(move |place| put(place, slot, server, &record, part)).await
         }
     }
 }
 
 /// Looks at what is there and prepares what has to be done.
-fn step(place: &Place, server: ServerId, spec: &RootDiskSpec, uid: u32) -> Result<Step, StorageError> {
+fn step(place: &Place, slot: Slot, server: ServerId, spec: &RootDiskSpec, uid: u32) -> Result<Step, StorageError> {
     let folder = folder(place, server);
-    let have = record(&folder)?;
+    let have = record(&folder, slot)?;
     let wanted = spec.incarnation;
     if let Some(have) = have {
         if have.incarnation > wanted {
@@ -156,10 +187,10 @@ fn step(place: &Place, server: ServerId, spec: &RootDiskSpec, uid: u32) -> Resul
         }
         if have.incarnation == wanted {
             folder_open(place, server, uid)?;
-            let disk = look(place, &folder, &have)?;
+            let disk = look(place, slot, &folder, &have)?;
             let file = open(&disk.path).map_err(failed("open", &disk.path))?;
             give(&file, &disk.path, Access { owner: uid, mode: 0o600 })?;
-            strays_remove(&folder, &have)?;
+            strays_remove(&folder, slot, &have)?;
             let size_bytes = whole_sectors(spec.size_bytes);
             return Ok(if size_bytes > disk.size_bytes { Step::Grow(disk, size_bytes) } else { Step::Nothing(disk) });
         }
@@ -176,7 +207,7 @@ fn step(place: &Place, server: ServerId, spec: &RootDiskSpec, uid: u32) -> Resul
     }
     let record = Record { incarnation: wanted, image_sha256: sha256, image_format: image.format };
     folder_open(place, server, uid)?;
-    let part = Part::create(&folder.join(record.disk_name()), Access { owner: uid, mode: 0o600 })?;
+    let part = Part::create(&folder.join(record.disk_name(slot)), Access { owner: uid, mode: 0o600 })?;
     Ok(Step::Create { record, part, size_bytes })
 }
 
@@ -191,27 +222,46 @@ fn folder_open(place: &Place, server: ServerId, uid: u32) -> Result<PathBuf, Sto
 
 /// Puts a new disk in its place: first the disk, then the record that makes it count, then the old one goes. A disk that
 /// came into its place meanwhile and is as new stays.
-fn put(place: &Place, server: ServerId, record: &Record, part: Part) -> Result<Disk, StorageError> {
+fn put(place: &Place, slot: Slot, server: ServerId, record: &Record, part: Part) -> Result<Disk, StorageError> {
     let folder = folder(place, server);
     let _alone = place.record_lock(server);
-    if let Some(have) = self::record(&folder)?.filter(|have| have.incarnation >= record.incarnation) {
-        return look(place, &folder, &have);
+    if let Some(have) = self::record(&folder, slot)?.filter(|have| have.incarnation >= record.incarnation) {
+        return look(place, slot, &folder, &have);
     }
     part.commit()?;
-    let path = folder.join(RECORD);
+    let path = folder.join(slot.record_name());
     let text = serde_json::to_vec(record).map_err(|error| failed("describe", &path)(error.into()))?;
     write(&path, &text, Access { owner: nix::unistd::geteuid().as_raw(), mode: 0o600 })?;
     folder_sync(&folder)?;
-    strays_remove(&folder, record)?;
-    look(place, &folder, record)
+    strays_remove(&folder, slot, record)?;
+    look(place, slot, &folder, record)
 }
 
 /// Removes disks that do not count: an earlier incarnation's, or one whose record was never written.
-fn strays_remove(folder: &Path, record: &Record) -> Result<(), StorageError> {
+fn strays_remove(folder: &Path, slot: Slot, record: &Record) -> Result<(), StorageError> {
+    let prefix = format!("{}-", slot.word());
     for name in names(folder)? {
-        if name.starts_with("root-") && name.ends_with(".qcow2") && name != record.disk_name() {
+        if name.starts_with(&prefix) && name.ends_with(".qcow2") && name != record.disk_name(slot) {
             remove(&folder.join(name))?;
         }
+    }
+    Ok(())
+}
+
+/// Removes the rescue disk: first its record, so that a disk without one is a stray.
+pub(super) fn rescue_remove(place: &Place, server: ServerId) -> Result<(), StorageError> {
+    let folder = folder(place, server);
+    if !folder.exists() {
+        return Ok(());
+    }
+    let mut removed = remove(&folder.join(Slot::Rescue.record_name()))?;
+    for name in names(&folder)? {
+        if name.starts_with("rescue-") && name.ends_with(".qcow2") {
+            removed |= remove(&folder.join(name))?;
+        }
+    }
+    if removed {
+        folder_sync(&folder)?;
     }
     Ok(())
 }

@@ -70,10 +70,10 @@ pub async fn show(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, 
 
 fn name_and_description(body: &Value) -> Result<(String, String), ApiError> {
     let mut fields = Fields::of(body, "security_group", &[])?;
-    let name = fields.text_required("name", 1, 255)?.trim().to_owned();
-    let description = fields.text("description", 0, 255)?.unwrap_or_default().trim().to_owned();
+    let name = fields.text_required("name", 1, 255)?.to_owned();
+    let description = fields.text("description", 0, 255)?.unwrap_or_default().to_owned();
     fields.end()?;
-    if name.is_empty() {
+    if name.trim().is_empty() {
         return Err(ApiError::bad_request("Security group name cannot be empty."));
     }
     Ok((name, description))

@@ -21,9 +21,29 @@ fn version(app: &App) -> Value {
     })
 }
 
+/// The API before it had microversions: the same calls under another path, always as the oldest microversion.
+fn version_old(app: &App) -> Value {
+    json!({
+        "id": "v2.0",
+        "status": "SUPPORTED",
+        "version": "",
+        "min_version": "",
+        "updated": "2011-01-21T11:33:21Z",
+        "links": [{ "rel": "self", "href": format!("{}/compute/v2/", app.endpoint.url) }],
+    })
+}
+
 /// `GET /compute`
 pub async fn list(State(app): State<App>) -> Json<Value> {
-    Json(json!({ "versions": [version(&app)] }))
+    Json(json!({ "versions": [version_old(&app), version(&app)] }))
+}
+
+/// `GET /compute/v2`
+pub async fn show_old(State(app): State<App>) -> Json<Value> {
+    let mut version = version_old(&app);
+    version["media-types"] =
+        json!([{ "base": "application/json", "type": "application/vnd.openstack.compute+json;version=2" }]);
+    Json(json!({ "version": version }))
 }
 
 /// `GET /compute/v2.1`

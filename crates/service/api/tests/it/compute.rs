@@ -103,6 +103,8 @@ impl Nova {
                 step: None,
                 progress_percent: 0,
                 fault: None,
+                passwords: 0,
+                password_fault: None,
                 cpu_ms: 0,
                 memory_kib: 0,
             })
@@ -555,7 +557,7 @@ async fn server_groups_keep_servers_apart() {
 async fn versions_and_old_image_calls_are_served() {
     let nova = Nova::start().await;
     let list = nova.cloud.get("/compute/", "").await.expect(200);
-    assert_eq!(list["versions"][0]["version"], "2.96");
+    assert_eq!(list["versions"][1]["version"], "2.96");
     let one = nova.cloud.get("/compute/v2.1/", "").await.expect(200);
     assert_eq!(one["version"]["id"], "v2.1");
     let image = nova.demo("2.1", "GET", &format!("/images/{}", nova.image), Value::Null).await.expect(200);

@@ -1,18 +1,31 @@
 //! The node of a new server: placement proposes, a conditional write decides.
 
-use super::{Plan, ZoneWish};
+use super::ZoneWish;
 use crate::{Engine, EngineError};
 use arcus_placement::{Amounts, Candidate, Decision, GroupRule, Needs, decide};
 use arcus_store::{GroupPolicy, Node, Server, ServerFault, ServerGroup, Tx};
-use arcus_types::Timestamp;
+use arcus_types::{NodeId, Timestamp};
 use arcus_types::servers::ServerState;
 use std::collections::HashMap;
 
+/// The node that a server goes to.
+pub(in crate::servers) struct NodeChosen {
+    /// The node.
+    pub node_id: NodeId,
+    /// Its zone.
+    pub zone: String,
+}
+
 impl Engine {
     /// The nodes as placement sees them.
-    pub(super) async fn candidates(&self, tx: &Tx, plan: &Plan<'_>) -> Result<Vec<Candidate>, EngineError> {
+    pub(in crate::servers) async fn candidates(
+        &self,
+        tx: &Tx,
+        group: Option<&ServerGroup>,
+        image_sha256: &str,
+    ) -> Result<Vec<Candidate>, EngineError> {
         let mut members: HashMap<_, u64> = HashMap::new();
-        if let Some(group) = &plan.group {
+        if let Some(group) = group {
             for (_, _, node) in tx.server_group_members(&[group.id]).await? {
                 if let Some(node) = node {
                     *members.entry(node).or_default() += 1;
@@ -26,7 +39,7 @@ impl Engine {
             .map(|node| Candidate {
                 node_id: node.id,
                 alive: self.node_alive(&node, now),
-                has_image: node.facts.cached_images.contains(&plan.source.sha256),
+                has_image: node.facts.cached_images.iter().any(|cached| cached == image_sha256),
                 group_members: members.get(&node.id).copied().unwrap_or(0),
                 name: node.name.to_string(),
                 zone: node.availability_zone,
@@ -44,25 +57,45 @@ impl Engine {
     /// Whether a node was heard of lately.
     pub(crate) fn node_alive(&self, node: &Node, now: Timestamp) -> bool {
         let limit = i64::try_from(self.config().node_down_after_s).unwrap_or(i64::MAX);
-        node.seen_at.plus_seconds(limit) >= now
+        !node.forced_down && node.seen_at.plus_seconds(limit) >= now
+    }
+
+    /// A node for a server that exists and has none, with its room claimed.
+    ///
+    /// # Errors
+    /// [`EngineError::Conflict`] if no node can take it.
+    pub(in crate::servers) async fn node_for(
+        &self,
+        tx: &Tx,
+        server: &Server,
+        needs: Needs,
+    ) -> Result<NodeChosen, EngineError> {
+        let group = match server.server_group_id {
+            Some(id) => tx.server_group_get(id).await?,
+            None => None,
+        };
+        let sha256 = server.details.disk_source.as_ref().map_or(&server.image.sha256, |s| &s.sha256);
+        let mut candidates = self.candidates(tx, group.as_ref(), sha256).await?;
+        let (decision, chosen) = self.node_claimed(tx, needs, group.as_ref(), &mut candidates).await?;
+        match chosen {
+            Some(chosen) => Ok(NodeChosen { node_id: chosen.node_id, zone: chosen.zone }),
+            None => Err(EngineError::Conflict {
+                code: "NoValidHost",
+                message: format!("No valid host was found. {}", decision.summary()),
+            }),
+        }
     }
 
     /// The best node that still has room, with that room claimed.
-    pub(super) async fn node_claimed(
+    pub(in crate::servers) async fn node_claimed(
         &self,
         tx: &Tx,
-        plan: &Plan<'_>,
+        needs: Needs,
+        group: Option<&ServerGroup>,
         candidates: &mut [Candidate],
     ) -> Result<(Decision, Option<Candidate>), EngineError> {
         let placed = candidates.iter().map(|c| c.group_members).sum::<u64>();
-        let needs = Needs {
-            vcpus: u64::from(plan.flavor.vcpus),
-            memory_mib: plan.flavor.memory_mib,
-            disk_gib: plan.disk_gib,
-            zone: plan.new.zone.zone.clone(),
-            node: plan.new.zone.node.clone(),
-            group: plan.group.as_ref().map_or(GroupRule::None, |g| group_rule(g, placed)),
-        };
+        let needs = Needs { group: group.map_or(GroupRule::None, |g| group_rule(g, placed)), ..needs };
         let mut decision = decide(&needs, candidates);
         let ranked: Vec<_> = decision.ranked().collect();
         for node_id in ranked {
@@ -72,7 +105,7 @@ impl Engine {
                 chosen.used.vcpus += needs.vcpus;
                 chosen.used.memory_mib += needs.memory_mib;
                 chosen.used.disk_gib += needs.disk_gib;
-                if plan.group.is_some() {
+                if group.is_some() {
                     chosen.group_members += 1;
                 }
                 let chosen = chosen.clone();
@@ -95,7 +128,7 @@ fn group_rule(group: &ServerGroup, placed: u64) -> GroupRule {
 }
 
 /// Refuses a zone or node that is not there.
-pub(super) fn zone_checked(wish: &ZoneWish, nodes: &[Node]) -> Result<(), EngineError> {
+pub(in crate::servers) fn zone_checked(wish: &ZoneWish, nodes: &[Node]) -> Result<(), EngineError> {
     if let Some(zone) = &wish.zone
         && !nodes.iter().any(|n| n.availability_zone == *zone)
     {

@@ -1,5 +1,8 @@
 //! `POST /servers/{id}/action`: one body, one action.
 
+mod disk;
+mod network;
+
 use super::{create, secrets, view};
 use crate::auth::Ctx;
 use crate::body::{Id, Json};
@@ -7,7 +10,7 @@ use crate::compute::fields::{Fields, refused, required};
 use crate::compute::server_id;
 use crate::microversion::Microversion;
 use crate::{ApiError, App};
-use arcus_engine::servers::{ConsoleKind, RebuildWish, SnapshotWish};
+use arcus_engine::servers::{ConsoleKind, RebuildWish};
 use arcus_types::{OpCtx, ServerId};
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -56,6 +59,22 @@ pub async fn action(
         "resize" => call.resize().await,
         "rebuild" => call.rebuild().await,
         "createImage" => call.create_image().await,
+        "createBackup" => call.create_backup().await,
+        "changePassword" => call.change_password().await,
+        "rescue" => call.rescue().await,
+        "unrescue" => done(engine.server_unrescue(&ctx, id).await),
+        "shelve" => done(engine.server_shelve(&ctx, id).await),
+        "shelveOffload" => done(engine.server_shelve_offload(&ctx, id).await),
+        "unshelve" => call.unshelve().await,
+        "restore" => done(engine.server_restore(&ctx, id).await),
+        "migrate" => done(engine.server_migrate(&ctx, id, false).await),
+        "os-migrateLive" => done(engine.server_migrate(&ctx, id, true).await),
+        "evacuate" => done(engine.server_evacuate(&ctx, id).await),
+        "addFixedIp" if !version.at_least(44) => call.fixed_ip_add().await,
+        "removeFixedIp" if !version.at_least(44) => call.fixed_ip_remove().await,
+        "addFloatingIp" if !version.at_least(44) => call.floating_ip_add().await,
+        "removeFloatingIp" if !version.at_least(44) => call.floating_ip_remove().await,
+        "resetNetwork" | "injectNetworkInfo" => Err(ApiError::new(StatusCode::GONE, "This action is gone.")),
         "addSecurityGroup" => call.security_group("addSecurityGroup", true).await,
         "removeSecurityGroup" => call.security_group("removeSecurityGroup", false).await,
         "os-resetState" => call.reset_state().await,
@@ -73,25 +92,7 @@ fn done(result: Result<(), arcus_engine::EngineError>) -> Result<Response, ApiEr
 
 /// What the compute API knows and this cloud does not do yet is told apart from what nobody knows.
 fn unknown(name: &str) -> ApiError {
-    const NOT_HERE: [&str; 17] = [
-        "changePassword",
-        "rescue",
-        "unrescue",
-        "shelve",
-        "unshelve",
-        "shelveOffload",
-        "migrate",
-        "os-migrateLive",
-        "evacuate",
-        "createBackup",
-        "restore",
-        "trigger_crash_dump",
-        "addFixedIp",
-        "removeFixedIp",
-        "addFloatingIp",
-        "removeFloatingIp",
-        "resetNetwork",
-    ];
+    const NOT_HERE: [&str; 1] = ["trigger_crash_dump"];
     if NOT_HERE.contains(&name) {
         return ApiError::new(StatusCode::CONFLICT, format!("The action '{name}' is not available in this cloud."));
     }
@@ -184,22 +185,6 @@ impl Call<'_> {
         if let Ok(value) = HeaderValue::from_str(&format!("{}{path}", self.app.endpoint.url)) {
             response.headers_mut().insert(header::LOCATION, value);
         }
-    }
-
-    async fn create_image(&self) -> Result<Response, ApiError> {
-        let mut fields = Fields::of(self.body, "createImage", &[])?;
-        let name = fields.parsed("name")?.ok_or_else(|| required("createImage", "name"))?;
-        let metadata = fields.texts("metadata")?.unwrap_or_default();
-        fields.end()?;
-        let wish = SnapshotWish { name, metadata };
-        let image = self.app.engine.server_image_create(&self.ctx, self.id, &wish).await?;
-        // From 2.45 on the image's id is in the body instead of a header.
-        if self.version.at_least(45) {
-            return Ok((StatusCode::ACCEPTED, axum::Json(json!({ "image_id": image }))).into_response());
-        }
-        let mut response = StatusCode::ACCEPTED.into_response();
-        self.locate(&mut response, &format!("/compute/v2.1/images/{image}"));
-        Ok(response)
     }
 
     async fn security_group(&self, key: &'static str, add: bool) -> Result<Response, ApiError> {

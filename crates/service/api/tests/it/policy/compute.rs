@@ -18,6 +18,8 @@ pub fn cases() -> Vec<Case> {
     let mut cases = vec![
         case("GET /compute", Nothing, 200),
         case("GET /compute/", Nothing, 200),
+        case("GET /compute/v2", Nothing, 200),
+        case("GET /compute/v2/", Nothing, 200),
         case("GET /compute/v2.1", Nothing, 200),
         case("GET /compute/v2.1/", Nothing, 200),
         case("GET /compute/v2.1/extensions", Nothing, 200),
@@ -75,6 +77,28 @@ fn actions() -> Vec<Case> {
         act(RESIZED, 202, r#"{"revertResize":null}"#).rule(policy::SERVER_RESIZE.rule),
         act(Server, 202, r#"{"rebuild":{"imageRef":"{image}"}}"#).rule(policy::SERVER_REBUILD.rule),
         act(Server, 202, r#"{"createImage":{"name":"{fresh}"}}"#).rule(policy::SERVER_SNAPSHOT.rule),
+        act(Server, 202, r#"{"createBackup":{"name":"{fresh}","backup_type":"daily","rotation":1}}"#)
+            .rule(policy::SERVER_BACKUP.rule),
+        act(Server, 202, r#"{"changePassword":{"adminPass":"x"}}"#).rule(policy::SERVER_PASSWORD.rule),
+        act(Server, 200, r#"{"rescue":null}"#).rule(policy::SERVER_RESCUE.rule),
+        act(ServerAfter(&["rescue"]), 202, r#"{"unrescue":null}"#).rule(policy::SERVER_RESCUE.rule),
+        act(Server, 202, r#"{"shelve":null}"#).rule(policy::SERVER_SHELVE.rule),
+        act(Server, 409, r#"{"unshelve":null}"#).rule(policy::SERVER_SHELVE.rule).because("it is not shelved"),
+        act(Server, 409, r#"{"shelveOffload":null}"#)
+            .rule(policy::SERVER_SHELVE_OFFLOAD.rule)
+            .because("it is not shelved"),
+        act(Server, 409, r#"{"restore":null}"#)
+            .rule(policy::SERVER_RESTORE.rule)
+            .because("what is deleted is gone at once"),
+        act(Server, 400, r#"{"migrate":null}"#).rule(policy::SERVER_MIGRATE.rule).because("there is one node"),
+        act(Server, 400, r#"{"os-migrateLive":{"host":null,"block_migration":false,"disk_over_commit":false}}"#)
+            .rule(policy::SERVER_MIGRATE.rule)
+            .because("there is one node"),
+        act(Server, 400, r#"{"evacuate":{"onSharedStorage":false}}"#)
+            .rule(policy::SERVER_EVACUATE.rule)
+            .because("the node is not down"),
+        act(Server, 202, r#"{"addFixedIp":{"networkId":"{lan}"}}"#)
+            .rule(policy::SERVER_INTERFACES_WRITE.rule),
         act(ServerAfter(&["group"]), 202, r#"{"removeSecurityGroup":{"name":"wide"}}"#)
             .rule(policy::SERVER_SECURITY_GROUPS_WRITE.rule),
         act(ServerAfter(&["group"]), 202, r#"{"addSecurityGroup":{"name":"default"}}"#)
