@@ -313,20 +313,16 @@ impl ServerState {
             (Self::Resized, E::Started | E::ResetActive) => Ok(Self::Active),
             (Self::Resized, E::StopSeen) => Ok(Self::Stopped),
             (Self::Resized, E::Resized) => Ok(Self::Resized),
-            (
-                Self::Resized,
-                E::PauseSeen | E::SuspendSeen | E::RescueSeen | E::ShelveSeen | E::OffloadSeen,
-            ) => impossible,
+            (Self::Resized, E::PauseSeen | E::SuspendSeen | E::RescueSeen | E::ShelveSeen | E::OffloadSeen) => {
+                impossible
+            }
             (Self::Resized, E::Failed) => Ok(Self::Error),
 
             (Self::Rescued, E::Started | E::ResetActive) => Ok(Self::Active),
             // A rescue system that ended by itself: the next start is from the server's own disk.
             (Self::Rescued, E::StopSeen) => Ok(Self::Stopped),
             (Self::Rescued, E::RescueSeen) => Ok(Self::Rescued),
-            (
-                Self::Rescued,
-                E::PauseSeen | E::SuspendSeen | E::Resized | E::ShelveSeen | E::OffloadSeen,
-            ) => impossible,
+            (Self::Rescued, E::PauseSeen | E::SuspendSeen | E::Resized | E::ShelveSeen | E::OffloadSeen) => impossible,
             (Self::Rescued, E::Failed) => Ok(Self::Error),
 
             (Self::Shelved, E::Started | E::ResetActive) => Ok(Self::Active),
@@ -338,10 +334,9 @@ impl ServerState {
             (Self::ShelvedOffloaded, E::Started | E::ResetActive) => Ok(Self::Active),
             (Self::ShelvedOffloaded, E::StopSeen) => Ok(Self::Stopped),
             (Self::ShelvedOffloaded, E::OffloadSeen) => Ok(Self::ShelvedOffloaded),
-            (
-                Self::ShelvedOffloaded,
-                E::PauseSeen | E::SuspendSeen | E::Resized | E::RescueSeen | E::ShelveSeen,
-            ) => impossible,
+            (Self::ShelvedOffloaded, E::PauseSeen | E::SuspendSeen | E::Resized | E::RescueSeen | E::ShelveSeen) => {
+                impossible
+            }
             (Self::ShelvedOffloaded, E::Failed) => Ok(Self::Error),
 
             (Self::Error, E::Started | E::ResetActive) => Ok(Self::Active),

@@ -18,10 +18,9 @@ fn not_found(number: u64) -> EngineError {
 
 fn named(error: StoreError, name: &str) -> EngineError {
     match error {
-        StoreError::Duplicate(_) => EngineError::Conflict {
-            code: "AggregateNameExists",
-            message: format!("Aggregate {name} already exists."),
-        },
+        StoreError::Duplicate(_) => {
+            EngineError::Conflict { code: "AggregateNameExists", message: format!("Aggregate {name} already exists.") }
+        }
         other => other.into(),
     }
 }
@@ -195,9 +194,11 @@ impl Engine {
         let no_node = || EngineError::not_found("ComputeHostNotFound", "Compute host", &shown);
         let node = tx.node_by_name(name).await?.ok_or_else(no_node)?;
         if add {
-            let other = tx.aggregate_zones_of(node.id).await?.into_iter().find(|(_, zone)| {
-                aggregate.availability_zone.as_ref().is_some_and(|own| own != zone)
-            });
+            let other = tx
+                .aggregate_zones_of(node.id)
+                .await?
+                .into_iter()
+                .find(|(_, zone)| aggregate.availability_zone.as_ref().is_some_and(|own| own != zone));
             if let Some((_, zone)) = other {
                 return Err(EngineError::conflict(format!(
                     "Cannot add host {shown} to aggregate {number}: it is in availability zone {zone}."

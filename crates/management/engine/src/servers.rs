@@ -29,8 +29,8 @@ pub use console::ConsoleKind;
 pub use create::{NetworkOrPort, NetworkWish, Networks, ServerNew, ServersCreated, ZoneWish};
 pub use image::{BackupWish, SnapshotWish};
 pub use interfaces::{Interface, InterfaceWish};
-pub use shelve::UnshelveWish;
 pub use list::{ServerQuery, at_statuses};
+pub use shelve::UnshelveWish;
 pub use view::{AddressView, NodeStanding, ServerView};
 pub use volumes::AttachWish;
 

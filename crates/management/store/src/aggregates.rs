@@ -84,7 +84,8 @@ impl Db {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn aggregate_zones_of(&self, node: NodeId) -> Result<Vec<(u64, String)>, StoreError> {
-        let sql = "SELECT g.number, g.availability_zone FROM aggregates g JOIN aggregate_nodes a ON a.aggregate_id = g.id
+        let sql =
+            "SELECT g.number, g.availability_zone FROM aggregates g JOIN aggregate_nodes a ON a.aggregate_id = g.id
                    WHERE a.node_id = $1 AND g.availability_zone IS NOT NULL ORDER BY g.number";
         let rows = self.all(sql, params![node]).await?;
         rows.iter().map(|r| Ok((r.get("number")?, r.get("availability_zone")?))).collect()

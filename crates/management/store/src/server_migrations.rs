@@ -155,8 +155,17 @@ impl Tx {
              VALUES ($1, (SELECT COALESCE(MAX(number), 0) + 1 FROM server_migrations), $2, $3, $4, $5, $6, $7, $8, $9,
              $10, $11, $11)",
             params![
-                new.id, new.server_id, new.project_id, new.user_id, &new.kind, &new.status, &new.source_node,
-                &new.dest_node, &new.old_flavor, &new.new_flavor, new.created_at
+                new.id,
+                new.server_id,
+                new.project_id,
+                new.user_id,
+                &new.kind,
+                &new.status,
+                &new.source_node,
+                &new.dest_node,
+                &new.old_flavor,
+                &new.new_flavor,
+                new.created_at
             ],
         )
         .await?;

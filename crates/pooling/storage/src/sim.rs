@@ -348,8 +348,12 @@ impl Storage for SimStorage {
     async fn image_evict(&self, keep: &BTreeSet<String>, bytes_max: u64) -> Result<Vec<String>, StorageError> {
         self.begin("remove").await?;
         let mut held = self.held();
-        let based: BTreeSet<String> =
-            held.servers.values().flat_map(|s| s.root.iter().chain(&s.rescue)).map(|(_, sha256)| sha256.clone()).collect();
+        let based: BTreeSet<String> = held
+            .servers
+            .values()
+            .flat_map(|s| s.root.iter().chain(&s.rescue))
+            .map(|(_, sha256)| sha256.clone())
+            .collect();
         let mut idle: Vec<(u64, String)> = held
             .images
             .iter()

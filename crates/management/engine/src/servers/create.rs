@@ -234,8 +234,7 @@ impl Engine {
         let networks = self.networks_resolved(&tx, ctx, plan).await?;
         let mut servers = Vec::new();
         for index in 0..count {
-            let (decision, node) =
-                self.node_claimed(&tx, needs(plan), plan.group.as_ref(), &mut candidates).await?;
+            let (decision, node) = self.node_claimed(&tx, needs(plan), plan.group.as_ref(), &mut candidates).await?;
             let mut server = server_record(ctx, plan, index, count, node.as_ref(), &names);
             if let Some(node) = &node {
                 self.ports_claimed(&tx, &mut server, node, &networks, groups.as_deref()).await?;

@@ -62,7 +62,8 @@ impl Engine {
             let image_id = self.image_snapshot_begin_in(&tx, ctx, server.project_id, node_id, name, properties).await?;
             let request_id = ctx.request_id;
             let rotation = wish.backup.as_ref().map(|b| b.rotation);
-            tx.server_snapshot_insert(&ServerSnapshot { image_id, server_id: id, node_id, request_id, rotation }).await?;
+            tx.server_snapshot_insert(&ServerSnapshot { image_id, server_id: id, node_id, request_id, rotation })
+                .await?;
             let detail = json!({ "image_id": image_id });
             let event = Some(if rotation.is_some() { "compute_backup_instance" } else { "compute_snapshot_instance" });
             self.server_record(&tx, &server, policy, action, event, &detail).await?;

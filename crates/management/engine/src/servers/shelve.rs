@@ -198,7 +198,8 @@ impl Engine {
             tx.node_release(node, server.vcpus, server.memory_mib, server.disk_gib).await?;
             self.server_usage(tx, server, false).await?;
         }
-        server.state = server.state.after(ServerEvent::OffloadSeen).map_err(|e| EngineError::conflict(e.to_string()))?;
+        server.state =
+            server.state.after(ServerEvent::OffloadSeen).map_err(|e| EngineError::conflict(e.to_string()))?;
         server.power_state = PowerState::Shutdown;
         server.epoch += 1;
         server.updated_at = now;

@@ -4,8 +4,8 @@ use super::ZoneWish;
 use crate::{Engine, EngineError};
 use arcus_placement::{Amounts, Candidate, Decision, GroupRule, Needs, decide};
 use arcus_store::{GroupPolicy, Node, Server, ServerFault, ServerGroup, Tx};
-use arcus_types::{NodeId, Timestamp};
 use arcus_types::servers::ServerState;
+use arcus_types::{NodeId, Timestamp};
 use std::collections::HashMap;
 
 /// The node that a server goes to.

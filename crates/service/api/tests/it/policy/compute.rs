@@ -97,8 +97,7 @@ fn actions() -> Vec<Case> {
         act(Server, 400, r#"{"evacuate":{"onSharedStorage":false}}"#)
             .rule(policy::SERVER_EVACUATE.rule)
             .because("the node is not down"),
-        act(Server, 202, r#"{"addFixedIp":{"networkId":"{lan}"}}"#)
-            .rule(policy::SERVER_INTERFACES_WRITE.rule),
+        act(Server, 202, r#"{"addFixedIp":{"networkId":"{lan}"}}"#).rule(policy::SERVER_INTERFACES_WRITE.rule),
         act(ServerAfter(&["group"]), 202, r#"{"removeSecurityGroup":{"name":"wide"}}"#)
             .rule(policy::SERVER_SECURITY_GROUPS_WRITE.rule),
         act(ServerAfter(&["group"]), 202, r#"{"addSecurityGroup":{"name":"default"}}"#)
