@@ -162,8 +162,13 @@ async fn what_belongs_to_a_server_is_kept_apart() {
         s.node_id = Some(node.id);
         s.server_group_id = Some(group.id);
         let request = RequestId::new();
-        let snapshot =
-            ServerSnapshot { image_id: ImageId::new(), server_id: s.id, node_id: node.id, request_id: request };
+        let snapshot = ServerSnapshot {
+            image_id: ImageId::new(),
+            server_id: s.id,
+            node_id: node.id,
+            request_id: request,
+            rotation: None,
+        };
         let secrets = ServerSecrets { admin_password: Some("pw".into()), ..ServerSecrets::default() };
         let t = tx(&store).await;
         t.node_insert(&node).await.unwrap();
