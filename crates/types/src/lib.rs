@@ -12,6 +12,7 @@ pub mod policy;
 pub mod servers;
 pub mod text;
 pub mod time;
+pub mod volume_qos;
 pub mod volumes;
 
 pub use ctx::{Actor, OpCtx, Role, RoleSet, Scope};

@@ -26,8 +26,14 @@ pub mod servers;
 pub mod subnet_pools;
 pub mod subnets;
 pub mod volume_attachments;
+pub mod volume_messages;
+pub mod volume_pools;
+pub mod volume_qos;
+pub mod volume_quotas;
 pub mod volume_snapshots;
 pub mod volume_specs;
+pub mod volume_transfers;
+pub mod volume_types;
 pub mod volumes;
 pub mod wake;
 

@@ -36,7 +36,9 @@ mod subnets;
 pub mod testing;
 mod users;
 mod volume_attachments;
+mod volume_qos;
 mod volume_snapshots;
+mod volume_transfers;
 mod volume_types;
 mod volumes;
 
@@ -77,10 +79,12 @@ pub use subnet_pools::{SUBNET_POOL_FIELDS, SubnetPool};
 pub use subnets::{AllocationPool, HostRoute, Ipv6Mode, SUBNET_FIELDS, Subnet};
 pub use users::{Login, User, UserChange, UserFilter, UserKey};
 pub use volume_attachments::{VolumeAttachment, VolumeAttachmentFilter, VolumeAttachmentSort};
+pub use volume_qos::QosSpecs;
 pub use volume_snapshots::{VolumeSnapshot, VolumeSnapshotFilter, VolumeSnapshotSort};
-pub use volume_types::{VOLUME_TYPE_DEFAULT, VolumeType};
+pub use volume_transfers::{VolumeTransfer, VolumeTransferFilter, VolumeTransferSort};
+pub use volume_types::{VOLUME_TYPE_DEFAULT, VolumeType, VolumeTypeFilter, VolumeTypeSort};
 pub use volumes::{
-    Volume, VolumeCounts, VolumeDetails, VolumeFault, VolumeFilter, VolumeOrigin, VolumeSort, VolumeUpload,
+    FaultyVolume, PoolShare, Volume, VolumeCounts, VolumeDetails, VolumeFault, VolumeFilter, VolumeOrigin, VolumeSort, VolumeUpload,
 };
 
 use arcus_types::{NodeId, OpCtx};

@@ -75,6 +75,9 @@ pub struct Quota {
     pub used: i64,
 }
 
+/// Whose quotas are what a project may have unless its own quota says otherwise: no project has this id.
+const EVERYBODY: ProjectId = ProjectId(uuid::Uuid::nil());
+
 impl Db {
     /// A project's quotas of these resources, in their order.
     ///
@@ -86,19 +89,30 @@ impl Db {
         resources: &[QuotaResource],
     ) -> Result<Vec<Quota>, StoreError> {
         let mut filter = Where::default();
-        filter.and("project_id = ?", params![project_id]);
+        filter.and_in("project_id", vec![EVERYBODY, project_id]);
         filter.and_in("resource", resources.iter().map(|r| r.name()).collect());
-        let sql = format!("SELECT resource, cap, used FROM quotas{}", filter.sql());
+        // The nil id comes first in every order of ids, so that a project's own quota is read after everybody's.
+        let sql = format!("SELECT project_id, resource, cap, used FROM quotas{} ORDER BY project_id", filter.sql());
         let mut quotas: Vec<Quota> =
             resources.iter().map(|&resource| Quota { resource, cap: resource.default_cap(), used: 0 }).collect();
         for row in self.all(sql, filter.params).await? {
             let name: String = row.get("resource")?;
             if let Some(quota) = quotas.iter_mut().find(|q| q.resource.name() == name) {
                 quota.cap = row.opt("cap")?.unwrap_or(quota.cap);
-                quota.used = row.get("used")?;
+                if row.get::<ProjectId>("project_id")? == project_id {
+                    quota.used = row.get("used")?;
+                }
             }
         }
         Ok(quotas)
+    }
+
+    /// What a project may have of these resources unless its own quota says otherwise.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn quota_defaults(&self, resources: &[QuotaResource]) -> Result<Vec<Quota>, StoreError> {
+        self.quota_list(EVERYBODY, resources).await
     }
 
     /// The projects with a quota of their own of one of these resources, with their quotas of all of them.
@@ -111,6 +125,7 @@ impl Db {
     ) -> Result<Vec<(ProjectId, Vec<Quota>)>, StoreError> {
         let mut filter = Where::default();
         filter.and("cap IS NOT NULL", vec![]);
+        filter.and("project_id <> ?", params![EVERYBODY]);
         filter.and_in("resource", resources.iter().map(|r| r.name()).collect());
         let sql = format!("SELECT project_id, resource, cap, used FROM quotas{} ORDER BY project_id", filter.sql());
         let mut all: Vec<(ProjectId, Vec<Quota>)> = Vec::new();
@@ -143,8 +158,9 @@ impl Tx {
         amount: u64,
     ) -> Result<bool, StoreError> {
         const CLAIM: &str = "UPDATE quotas SET used = used + $3 WHERE project_id = $1 AND resource = $2
-             AND (COALESCE(cap, $4) < 0 OR used + $3 <= COALESCE(cap, $4))";
-        let values = || params![project_id, resource.name(), amount, resource.default_cap()];
+             AND (COALESCE(cap, (SELECT d.cap FROM quotas d WHERE d.project_id = $5 AND d.resource = $2), $4) < 0
+             OR used + $3 <= COALESCE(cap, (SELECT d.cap FROM quotas d WHERE d.project_id = $5 AND d.resource = $2), $4))";
+        let values = || params![project_id, resource.name(), amount, resource.default_cap(), EVERYBODY];
         if self.exec(CLAIM, values()).await? == 1 {
             return Ok(true);
         }
@@ -173,6 +189,14 @@ impl Tx {
         )
         .await?;
         Ok(())
+    }
+
+    /// Sets what a project may have unless its own quota says otherwise; `None` is what the cloud began with.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn quota_default_set(&self, resource: QuotaResource, cap: Option<i64>) -> Result<(), StoreError> {
+        self.quota_set(EVERYBODY, resource, cap).await
     }
 
     /// Sets a project's quota; `None` is the cloud's default, -1 no limit.

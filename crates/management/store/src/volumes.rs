@@ -4,8 +4,10 @@
 //! [`Tx::volume_update`]; the generation in the row catches whoever does otherwise.
 
 mod list;
+mod usage;
 
 pub use list::{VolumeCounts, VolumeFilter, VolumeSort};
+pub use usage::{FaultyVolume, PoolShare};
 pub(crate) use list::{contains, ordered, pairs, times};
 
 use crate::sql::{Json, Row, Where, params};

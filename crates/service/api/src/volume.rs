@@ -4,6 +4,12 @@
 //! request is routed ([`project_word`]), so that routes are declared once, without it.
 
 pub mod links;
+mod messages;
+mod page;
+mod pools;
+mod qos;
+mod quotas;
+mod types;
 mod versions;
 
 use crate::auth::MaybeCtx;
@@ -19,7 +25,7 @@ use serde_json::Value;
 type Answer = Result<axum::Json<Value>, ApiError>;
 
 /// Refuses a call that came with `3.minor` when the request speaks an older microversion.
-pub fn since(version: Microversion, minor: u16) -> Result<(), ApiError> {
+fn since(version: Microversion, minor: u16) -> Result<(), ApiError> {
     if version.at_least(minor) {
         return Ok(());
     }
@@ -29,12 +35,82 @@ pub fn since(version: Microversion, minor: u16) -> Result<(), ApiError> {
 
 /// Every route of the volume API.
 pub fn routes() -> Vec<Route> {
-    vec![
+    let mut routes = vec![
         Route::get("/volume", policy::VERSIONS, versions::list),
         Route::get("/volume/", policy::VERSIONS, versions::list),
         Route::get("/volume/v3", policy::VERSIONS, versions::show),
         Route::get("/volume/v3/", policy::VERSIONS, versions::show),
         Route::get("/volume/v3/extensions", policy::EXTENSIONS, versions::extensions),
+    ];
+    routes.extend(type_routes());
+    routes.extend(quota_routes());
+    routes.extend(pool_routes());
+    routes
+}
+
+fn type_routes() -> Vec<Route> {
+    use policy::{QOS_READ, QOS_WRITE, TYPE_ACCESS, TYPE_DEFAULT, TYPE_READ, TYPE_WRITE};
+    const TYPE: &str = "/volume/v3/types/{id}";
+    const SPECS: &str = "/volume/v3/types/{id}/extra_specs";
+    const SPEC: &str = "/volume/v3/types/{id}/extra_specs/{key}";
+    const DEFAULT: &str = "/volume/v3/default-types/{project_id}";
+    const QOS: &str = "/volume/v3/qos-specs/{id}";
+    vec![
+        Route::get("/volume/v3/types", TYPE_READ, types::list),
+        Route::post("/volume/v3/types", TYPE_WRITE, types::create),
+        Route::get(TYPE, TYPE_READ, types::show),
+        Route::put(TYPE, TYPE_WRITE, types::update),
+        Route::delete(TYPE, TYPE_WRITE, types::delete),
+        Route::get(SPECS, TYPE_READ, types::extra_specs),
+        Route::post(SPECS, TYPE_WRITE, types::extra_specs_set),
+        Route::get(SPEC, TYPE_READ, types::extra_spec),
+        Route::put(SPEC, TYPE_WRITE, types::extra_spec_set),
+        Route::delete(SPEC, TYPE_WRITE, types::extra_spec_delete),
+        Route::get("/volume/v3/types/{id}/os-volume-type-access", TYPE_ACCESS, types::access_list),
+        Route::post("/volume/v3/types/{id}/action", TYPE_ACCESS, types::action),
+        Route::get("/volume/v3/default-types", TYPE_DEFAULT, types::defaults),
+        Route::get(DEFAULT, TYPE_DEFAULT, types::default_show),
+        Route::put(DEFAULT, TYPE_DEFAULT, types::default_set),
+        Route::delete(DEFAULT, TYPE_DEFAULT, types::default_unset),
+        Route::get("/volume/v3/qos-specs", QOS_READ, qos::list),
+        Route::post("/volume/v3/qos-specs", QOS_WRITE, qos::create),
+        Route::get(QOS, QOS_READ, qos::show),
+        Route::put(QOS, QOS_WRITE, qos::update),
+        Route::delete(QOS, QOS_WRITE, qos::delete),
+        Route::put("/volume/v3/qos-specs/{id}/delete_keys", QOS_WRITE, qos::keys_delete),
+        Route::get("/volume/v3/qos-specs/{id}/associations", QOS_READ, qos::associations),
+        Route::get("/volume/v3/qos-specs/{id}/associate", QOS_WRITE, qos::associate),
+        Route::get("/volume/v3/qos-specs/{id}/disassociate", QOS_WRITE, qos::disassociate),
+        Route::get("/volume/v3/qos-specs/{id}/disassociate_all", QOS_WRITE, qos::disassociate_all),
+    ]
+}
+
+fn quota_routes() -> Vec<Route> {
+    const QUOTA: &str = "/volume/v3/os-quota-sets/{project_id}";
+    const CLASS: &str = "/volume/v3/os-quota-class-sets/{class}";
+    vec![
+        Route::get("/volume/v3/limits", policy::LIMITS, quotas::limits),
+        Route::get(QUOTA, policy::QUOTA_SHOW, quotas::show),
+        Route::put(QUOTA, policy::QUOTA_WRITE, quotas::update),
+        Route::delete(QUOTA, policy::QUOTA_WRITE, quotas::reset),
+        Route::get("/volume/v3/os-quota-sets/{project_id}/defaults", policy::QUOTA_SHOW, quotas::defaults),
+        Route::get(CLASS, policy::QUOTA_CLASS_SHOW, quotas::class_show),
+        Route::put(CLASS, policy::QUOTA_CLASS_WRITE, quotas::class_update),
+        Route::get("/volume/v3/messages", policy::MESSAGE_READ, messages::list),
+        Route::get("/volume/v3/messages/{id}", policy::MESSAGE_READ, messages::show),
+        Route::delete("/volume/v3/messages/{id}", policy::MESSAGE_DELETE, messages::delete),
+    ]
+}
+
+fn pool_routes() -> Vec<Route> {
+    vec![
+        Route::get("/volume/v3/os-availability-zone", policy::ZONE_LIST, pools::zones),
+        Route::get("/volume/v3/os-services", policy::SERVICE_READ, pools::services),
+        Route::put("/volume/v3/os-services/{verb}", policy::SERVICE_WRITE, pools::service_update),
+        Route::get("/volume/v3/scheduler-stats/get_pools", policy::POOL_READ, pools::pools),
+        Route::get("/volume/v3/capabilities/{host}", policy::POOL_READ, pools::capabilities_show),
+        Route::get("/volume/v3/os-hosts", policy::HOST_READ, pools::hosts),
+        Route::get("/volume/v3/os-hosts/{host}", policy::HOST_READ, pools::host_show),
     ]
 }
 

@@ -3,6 +3,7 @@
 crate::actions! {
     VERSIONS = "volume:versions:list", Public;
     EXTENSIONS = "volume:extensions:list", Authenticated;
+    RESOURCE_FILTERS = "volume:resource_filters:list", Authenticated;
     LIMITS = "volume:limits:show", ProjectReader;
 
     VOLUME_LIST = "volume:volumes:list", ProjectReader;
@@ -30,4 +31,30 @@ crate::actions! {
     ATTACHMENT_LIST = "volume:attachments:list", ProjectReader;
     ATTACHMENT_SHOW = "volume:attachments:show", ProjectReader;
     ATTACHMENT_WRITE = "volume:attachments:write", ProjectMember;
+
+    TYPE_READ = "volume:types:read", Authenticated;
+    TYPE_WRITE = "volume:types:write", Admin;
+    TYPE_ACCESS = "volume:types:access", Admin;
+    TYPE_DEFAULT = "volume:types:project_default", Admin;
+    QOS_READ = "volume:qos_specs:read", Admin;
+    QOS_WRITE = "volume:qos_specs:write", Admin;
+
+    QUOTA_SHOW = "volume:quotas:show", ProjectReader;
+    QUOTA_WRITE = "volume:quotas:write", Admin;
+    QUOTA_CLASS_SHOW = "volume:quota_classes:show", Admin;
+    QUOTA_CLASS_WRITE = "volume:quota_classes:write", Admin;
+
+    ZONE_LIST = "volume:availability_zones:list", Authenticated;
+    POOL_READ = "volume:pools:read", Admin;
+    SERVICE_READ = "volume:services:read", Admin;
+    SERVICE_WRITE = "volume:services:write", Admin;
+    HOST_READ = "volume:hosts:read", Admin;
+
+    TRANSFER_READ = "volume:transfers:read", ProjectReader;
+    TRANSFER_CREATE = "volume:transfers:create", ProjectMember;
+    TRANSFER_DELETE = "volume:transfers:delete", ProjectMember;
+    TRANSFER_ACCEPT = "volume:transfers:accept", ProjectMember;
+
+    MESSAGE_READ = "volume:messages:read", ProjectReader;
+    MESSAGE_DELETE = "volume:messages:delete", ProjectMember;
 }

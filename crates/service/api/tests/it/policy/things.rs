@@ -1,5 +1,7 @@
 //! What must be there before a route can be called: made through the API, by those who may.
 
+mod volume;
+
 use super::Who;
 use crate::compute::Nova;
 use arcus_types::agent::NodeFacts;
@@ -44,6 +46,12 @@ pub enum Thing {
     Flavor,
     /// A flavor of the project `demo` alone.
     FlavorPrivate,
+    /// A volume type with the extra spec `multiattach`.
+    VolumeType,
+    /// A volume type of the project `demo` alone, with the same extra spec.
+    VolumeTypePrivate,
+    /// QoS specs with the key `total_iops_sec`, and apart from them `{volume_type}`.
+    QosSpecs,
     Domain,
     DomainDisabled,
     Project,
@@ -319,6 +327,9 @@ impl World {
             | Thing::SecurityGroupRule => self.network_thing(thing, &mut vars).await,
             Thing::ImageQueued | Thing::Image | Thing::ImageDeactivated | Thing::ImageShared | Thing::ImageOffered => {
                 self.image_thing(thing, &mut vars).await;
+            }
+            Thing::VolumeType | Thing::VolumeTypePrivate | Thing::QosSpecs => {
+                self.volume_thing(thing, &mut vars).await;
             }
             Thing::Snapshot => self.snapshot(&mut vars).await,
             Thing::Server => self.server(&mut vars).await,

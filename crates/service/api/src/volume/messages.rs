@@ -1,0 +1,61 @@
+//! Messages: what went wrong with volumes, in words; from 3.3 on.
+
+use super::links::{links, next};
+use super::{Answer, since};
+use crate::auth::Ctx;
+use crate::body::{Id, Pairs};
+use crate::microversion::Microversion;
+use crate::query::{limit, parsed};
+use crate::{ApiError, App};
+use arcus_store::FaultyVolume;
+use arcus_types::{OpCtx, VolumeId};
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+/// The event that all messages are of: something that was asked of a volume failed.
+const EVENT: &str = "VOLUME_VOLUME_001_001";
+
+fn view(app: &App, ctx: &OpCtx, volume: &FaultyVolume) -> Value {
+    json!({
+        "id": volume.id,
+        "event_id": EVENT,
+        "user_message": volume.fault.message,
+        "message_level": "ERROR",
+        "resource_type": "VOLUME",
+        "resource_uuid": volume.id,
+        "request_id": volume.request_id.map(|id| id.header()).unwrap_or_default(),
+        "created_at": volume.fault.at.iso_naive(),
+        "links": links(app, ctx, "messages", volume.id),
+    })
+}
+
+/// `GET /messages`
+pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
+    since(version, 3)?;
+    let (found, more) = app.engine.volume_message_list(&ctx, parsed(&query, "marker")?, limit(&query)?).await?;
+    let mut out = json!({ "messages": found.iter().map(|v| view(&app, &ctx, v)).collect::<Vec<_>>() });
+    if let (true, Some(last)) = (more, found.last()) {
+        out["messages_links"] = next(&app, &ctx, "/messages", &query, last.id);
+    }
+    Ok(axum::Json(out))
+}
+
+/// `GET /messages/{id}`
+pub async fn show(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Id(id): Id<VolumeId>) -> Answer {
+    since(version, 3)?;
+    let found = app.engine.volume_message_get(&ctx, id).await?;
+    Ok(axum::Json(json!({ "message": view(&app, &ctx, &found) })))
+}
+
+/// `DELETE /messages/{id}`
+pub async fn delete(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    version: Microversion,
+    Id(id): Id<VolumeId>,
+) -> Result<StatusCode, ApiError> {
+    since(version, 3)?;
+    app.engine.volume_message_delete(&ctx, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
