@@ -1,9 +1,10 @@
 //! What a node must bring about of volumes: a fixed number of queries for the whole node.
 
 use crate::{Engine, EngineError};
-use arcus_store::{Volume, VolumeAttachment, VolumeOrigin};
+use arcus_store::{QosSpecs, Volume, VolumeAttachment, VolumeOrigin};
 use arcus_types::agent::{AttachmentSpec, DiskFormat, DiskQos, SnapshotSpec, VolumeSource, VolumeSpec};
 use arcus_types::images::disk_format_from_name;
+use arcus_types::volume_qos::disk_qos;
 use arcus_types::volumes::{AttachmentStatus, VolumeSnapshotStatus, VolumeStatus};
 use arcus_types::{NodeId, ServerId, VolumeId, VolumeSnapshotId};
 use std::collections::HashMap;
@@ -58,11 +59,24 @@ impl Engine {
         node: NodeId,
     ) -> Result<HashMap<ServerId, Vec<AttachmentSpec>>, EngineError> {
         let mut out: HashMap<ServerId, Vec<AttachmentSpec>> = HashMap::new();
-        for attachment in self.store().volume_attachments_by_node(node).await? {
+        let attachments = self.store().volume_attachments_by_node(node).await?;
+        let limits = if attachments.is_empty() { HashMap::new() } else { self.volume_limits_on(node).await? };
+        for attachment in attachments {
             let (Some(server), true) = (attachment.server_id, wished(attachment.status)) else { continue };
-            out.entry(server).or_default().push(attachment_spec(&attachment));
+            let qos = limits.get(&attachment.volume_id).copied().unwrap_or_default();
+            out.entry(server).or_default().push(attachment_spec(&attachment, qos));
         }
         Ok(out)
+    }
+
+    /// How fast the volumes of a node may be used, where their types limit that.
+    async fn volume_limits_on(&self, node: NodeId) -> Result<HashMap<VolumeId, DiskQos>, EngineError> {
+        let limited = self.store().qos_specs_by_node(node).await?;
+        // What was once accepted and is no limit to this version limits nothing.
+        let read = |(volume, specs): (VolumeId, QosSpecs)| {
+            (volume, disk_qos(specs.consumer, &specs.specs).unwrap_or_default())
+        };
+        Ok(limited.into_iter().map(read).collect())
     }
 }
 
@@ -93,7 +107,7 @@ fn volume_spec(volume: Volume, snapshots: Vec<VolumeSnapshotId>) -> VolumeSpec {
     }
 }
 
-fn attachment_spec(attachment: &VolumeAttachment) -> AttachmentSpec {
+fn attachment_spec(attachment: &VolumeAttachment, qos: DiskQos) -> AttachmentSpec {
     let device = attachment.device.as_deref().unwrap_or_default();
     AttachmentSpec {
         attachment_id: attachment.id,
@@ -101,6 +115,6 @@ fn attachment_spec(attachment: &VolumeAttachment) -> AttachmentSpec {
         read_only: attachment.read_only.unwrap_or(false),
         boot_index: attachment.boot_index,
         device: device.strip_prefix("/dev/").unwrap_or(device).to_owned(),
-        qos: DiskQos::default(),
+        qos,
     }
 }

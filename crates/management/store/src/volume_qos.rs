@@ -4,7 +4,7 @@ use crate::sql::{Json, Row, Where, params};
 use crate::volumes::ordered;
 use crate::{Db, StoreError, Tx};
 use arcus_types::volume_qos::QosConsumer;
-use arcus_types::{QosSpecsId, Timestamp, VolumeTypeId};
+use arcus_types::{NodeId, QosSpecsId, Timestamp, VolumeId};
 use std::collections::BTreeMap;
 
 /// Limits of volumes.
@@ -58,23 +58,17 @@ impl Db {
         self.all(sql, filter.params).await?.iter().map(qos).collect()
     }
 
-    /// The specs of these types, where they have some.
+    /// The specs of a node's volumes, where the volume's type has some.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn qos_specs_by_types(&self, types: &[VolumeTypeId]) -> Result<Vec<(VolumeTypeId, QosSpecs)>, StoreError> {
-        if types.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut filter = Where::default();
-        filter.and_in("t.id", types.to_vec());
-        let sql = format!(
-            "SELECT t.id AS type_id, q.id AS id, q.name AS name, q.consumer AS consumer, q.specs AS specs,
+    pub async fn qos_specs_by_node(&self, node: NodeId) -> Result<Vec<(VolumeId, QosSpecs)>, StoreError> {
+        let sql = "SELECT v.id AS volume_id, q.id AS id, q.name AS name, q.consumer AS consumer, q.specs AS specs,
              q.created_at AS created_at, q.updated_at AS updated_at
-             FROM volume_types t JOIN volume_qos_specs q ON q.id = t.qos_specs_id{}",
-            filter.sql()
-        );
-        self.all(sql, filter.params).await?.iter().map(|row| Ok((row.get("type_id")?, qos(row)?))).collect()
+             FROM volumes v JOIN volume_types t ON t.id = v.volume_type_id
+             JOIN volume_qos_specs q ON q.id = t.qos_specs_id WHERE v.node_id = $1";
+        let rows = self.all(sql, params![node]).await?;
+        rows.iter().map(|row| Ok((row.get("volume_id")?, qos(row)?))).collect()
     }
 }
 

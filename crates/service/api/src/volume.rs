@@ -9,6 +9,7 @@ mod page;
 mod pools;
 mod qos;
 mod quotas;
+mod transfers;
 mod types;
 mod versions;
 
@@ -45,6 +46,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(type_routes());
     routes.extend(quota_routes());
     routes.extend(pool_routes());
+    routes.extend(transfer_routes());
     routes
 }
 
@@ -111,6 +113,26 @@ fn pool_routes() -> Vec<Route> {
         Route::get("/volume/v3/capabilities/{host}", policy::POOL_READ, pools::capabilities_show),
         Route::get("/volume/v3/os-hosts", policy::HOST_READ, pools::hosts),
         Route::get("/volume/v3/os-hosts/{host}", policy::HOST_READ, pools::host_show),
+    ]
+}
+
+fn transfer_routes() -> Vec<Route> {
+    use policy::{TRANSFER_ACCEPT, TRANSFER_CREATE, TRANSFER_DELETE, TRANSFER_READ};
+    const OLD: &str = "/volume/v3/os-volume-transfer/{id}";
+    const NEW: &str = "/volume/v3/volume-transfers/{id}";
+    vec![
+        Route::get("/volume/v3/os-volume-transfer", TRANSFER_READ, transfers::list),
+        Route::post("/volume/v3/os-volume-transfer", TRANSFER_CREATE, transfers::create),
+        Route::get("/volume/v3/os-volume-transfer/detail", TRANSFER_READ, transfers::detail),
+        Route::get(OLD, TRANSFER_READ, transfers::show),
+        Route::delete(OLD, TRANSFER_DELETE, transfers::delete),
+        Route::post("/volume/v3/os-volume-transfer/{id}/accept", TRANSFER_ACCEPT, transfers::accept),
+        Route::get("/volume/v3/volume-transfers", TRANSFER_READ, transfers::new_list),
+        Route::post("/volume/v3/volume-transfers", TRANSFER_CREATE, transfers::new_create),
+        Route::get("/volume/v3/volume-transfers/detail", TRANSFER_READ, transfers::new_detail),
+        Route::get(NEW, TRANSFER_READ, transfers::new_show),
+        Route::delete(NEW, TRANSFER_DELETE, transfers::delete),
+        Route::post("/volume/v3/volume-transfers/{id}/accept", TRANSFER_ACCEPT, transfers::new_accept),
     ]
 }
 

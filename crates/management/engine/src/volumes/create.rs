@@ -2,6 +2,7 @@
 
 use super::{fault, invalid_input, invalid_volume, metadata_checked, no_volume};
 use crate::servers::retried;
+use crate::volume_pools::unmet;
 use crate::volume_snapshots::no_snapshot;
 use crate::{Engine, EngineError};
 use arcus_placement::{Amounts, Candidate, GroupRule, Needs, decide};
@@ -56,6 +57,8 @@ pub(crate) struct VolumePlan {
     pub description: Option<String>,
     pub size_gib: u64,
     pub volume_type_id: VolumeTypeId,
+    /// What its type asks for and no pool has.
+    pub unmet: Option<String>,
     pub zone: Option<String>,
     pub metadata: BTreeMap<String, String>,
     pub source: VolumeOrigin,
@@ -96,10 +99,7 @@ impl Engine {
         retried!({
             let tx = self.store().begin(ctx).await?;
             let plan = self.volume_plan(&tx, ctx, new, image.as_ref()).await?;
-            let place = match plan.node_id {
-                Some(node) => self.volume_place_on(&tx, node, plan.size_gib).await?,
-                None => self.volume_place(&tx, plan.zone.as_deref(), plan.size_gib, &plan.source).await?,
-            };
+            let place = self.volume_place_for(&tx, &plan).await?;
             let volume = self.volume_insert_in(&tx, plan, place).await?;
             self.commit(tx).await?;
             tracing::info!(volume.id = %volume.id, status = %volume.status, "a volume was asked for");
@@ -127,6 +127,7 @@ impl Engine {
             description: new.description.clone(),
             size_gib: 0,
             volume_type_id: VolumeTypeId::default(),
+            unmet: None,
             zone: new.zone.clone(),
             metadata: new.metadata.clone(),
             source: VolumeOrigin::Blank,
@@ -169,7 +170,9 @@ impl Engine {
         size_checked(size, least, new.from)?;
         plan.size_gib = size;
         self.volume_size_admitted(tx, project_id, size).await?;
-        plan.volume_type_id = self.volume_type_for(tx, ctx, new.volume_type.as_deref(), type_of_source).await?.id;
+        let kind = self.volume_type_for(tx, ctx, new.volume_type.as_deref(), type_of_source).await?;
+        plan.volume_type_id = kind.id;
+        plan.unmet = unmet(&kind.extra_specs);
         Ok(plan)
     }
 
@@ -268,6 +271,18 @@ impl Engine {
             None => false,
         };
         if found.is_public || given || ctx.is_admin() { Ok(found) } else { Err(missing()) }
+    }
+
+    /// Claims room for a volume: where its source is, or on the best node.
+    pub(crate) async fn volume_place_for(&self, tx: &Tx, plan: &VolumePlan) -> Result<Place, EngineError> {
+        if let Some(unmet) = &plan.unmet {
+            let summary = format!("No pool has what the volume type asks for: {unmet}.");
+            return Ok(Place::Nowhere { summary, details: String::new() });
+        }
+        match plan.node_id {
+            Some(node) => self.volume_place_on(tx, node, plan.size_gib).await,
+            None => self.volume_place(tx, plan.zone.as_deref(), plan.size_gib, &plan.source).await,
+        }
     }
 
     /// Claims room for a volume on the best node.

@@ -2,7 +2,10 @@
 
 use crate::harness::{Answer, Cloud};
 use arcus_store::NodeNew;
-use arcus_types::agent::{NodeFacts, NodeReport, Observed, Power, ServerReport};
+use arcus_types::agent::{
+    NodeFacts, NodeReport, Observed, Power, ServerReport, VolumeReport, VolumeSnapshotReport, VolumeSnapshotState,
+    VolumeState,
+};
 use arcus_types::{NodeId, ServerId};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -109,7 +112,20 @@ impl Nova {
                 memory_kib: 0,
             })
             .collect();
-        let report = NodeReport { spec_generation, servers, ..NodeReport::default() };
+        let (volumes, _) = engine.volume_specs(self.node).await.unwrap();
+        let volumes = volumes.into_iter().map(|spec| VolumeReport {
+            id: spec.id,
+            version: spec.version,
+            state: VolumeState::Ready,
+            size_bytes: spec.size_bytes,
+            snapshots: spec
+                .snapshots
+                .into_iter()
+                .map(|id| VolumeSnapshotReport { id, state: VolumeSnapshotState::Ready })
+                .collect(),
+        });
+        let report = NodeReport { spec_generation, servers, volumes: volumes.collect(), ..NodeReport::default() };
+        engine.volumes_observed(self.node, &report).await.unwrap();
         engine.servers_observed(self.node, &report).await.unwrap();
     }
 }

@@ -50,6 +50,12 @@ pub enum Thing {
     VolumeType,
     /// A volume type of the project `demo` alone, with the same extra spec.
     VolumeTypePrivate,
+    /// A volume that is available.
+    Volume,
+    /// A volume that no pool could take, with a message about that.
+    VolumeRefused,
+    /// An offer of a volume, with `{key}`.
+    VolumeTransfer,
     /// QoS specs with the key `total_iops_sec`, and apart from them `{volume_type}`.
     QosSpecs,
     Domain,
@@ -274,6 +280,8 @@ impl World {
         let project = self.base.get("project").unwrap();
         let quota = json!({ "quota_set": { "instances": -1, "cores": -1, "ram": -1, "server_groups": -1 } });
         self.admin("PUT", &format!("/compute/v2.1/os-quota-sets/{project}"), quota).await;
+        let quota = json!({ "quota_set": { "volumes": -1, "snapshots": -1, "gigabytes": -1 } });
+        self.admin("PUT", &format!("/volume/v3/os-quota-sets/{project}"), quota).await;
         let all = ["network", "subnet", "port", "router", "floatingip", "security_group", "security_group_rule"];
         let quota: serde_json::Map<String, Value> = all.iter().map(|name| ((*name).to_owned(), json!(-1))).collect();
         self.admin("PUT", &format!("/network/v2.0/quotas/{project}"), json!({ "quota": quota })).await;
@@ -328,7 +336,12 @@ impl World {
             Thing::ImageQueued | Thing::Image | Thing::ImageDeactivated | Thing::ImageShared | Thing::ImageOffered => {
                 self.image_thing(thing, &mut vars).await;
             }
-            Thing::VolumeType | Thing::VolumeTypePrivate | Thing::QosSpecs => {
+            Thing::VolumeType
+            | Thing::VolumeTypePrivate
+            | Thing::QosSpecs
+            | Thing::Volume
+            | Thing::VolumeRefused
+            | Thing::VolumeTransfer => {
                 self.volume_thing(thing, &mut vars).await;
             }
             Thing::Snapshot => self.snapshot(&mut vars).await,

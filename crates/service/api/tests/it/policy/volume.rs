@@ -1,7 +1,7 @@
 //! The volume API.
 
-use super::things::Thing::{Nothing, QosSpecs, VolumeType, VolumeTypePrivate};
-use super::{Case, case, walk};
+use super::things::Thing::{Nothing, QosSpecs, Volume, VolumeRefused, VolumeTransfer, VolumeType, VolumeTypePrivate};
+use super::{Case, Who, case, walk};
 use arcus_types::policy::Rule;
 
 pub fn cases() -> Vec<Case> {
@@ -10,6 +10,8 @@ pub fn cases() -> Vec<Case> {
     cases.extend(limits());
     cases.extend(quotas());
     cases.extend(pools());
+    cases.extend(transfers());
+    cases.extend(messages());
     cases
 }
 
@@ -54,7 +56,7 @@ fn types() -> Vec<Case> {
         case("GET /volume/v3/qos-specs", QosSpecs, 200),
         case("POST /volume/v3/qos-specs", Nothing, 200).body(r#"{"qos_specs":{"name":"{fresh}"}}"#),
         case("GET /volume/v3/qos-specs/{id}", QosSpecs, 200),
-        case("PUT /volume/v3/qos-specs/{id}", QosSpecs, 200).body(r#"{"qos_specs":{"read_iops_sec":"5"}}"#),
+        case("PUT /volume/v3/qos-specs/{id}", QosSpecs, 200).body(r#"{"qos_specs":{"total_iops_sec":"5"}}"#),
         case("DELETE /volume/v3/qos-specs/{id}", QosSpecs, 202),
         case("PUT /volume/v3/qos-specs/{id}/delete_keys", QosSpecs, 202).body(r#"{"keys":["total_iops_sec"]}"#),
         case("GET /volume/v3/qos-specs/{id}/associations", QosSpecs, 200),
@@ -95,6 +97,38 @@ fn pools() -> Vec<Case> {
         case("GET /volume/v3/capabilities/{host}", Nothing, 200).with("host", "node-1@dir"),
         case("GET /volume/v3/os-hosts", Nothing, 200),
         case("GET /volume/v3/os-hosts/{host}", Nothing, 200).with("host", "node-1@dir"),
+    ]
+}
+
+fn transfers() -> Vec<Case> {
+    // Whoever knows the key may accept: that is what it is for.
+    const KEY: &str = r#"{"accept":{"auth_key":"{key}"}}"#;
+    const OFFER: &str = r#"{"transfer":{"volume_id":"{id}"}}"#;
+    vec![
+        case("GET /volume/v3/os-volume-transfer", VolumeTransfer, 200),
+        case("GET /volume/v3/os-volume-transfer", VolumeTransfer, 200).query("all_tenants=1").rule(Rule::ProjectReader),
+        case("GET /volume/v3/os-volume-transfer/detail", VolumeTransfer, 200),
+        case("GET /volume/v3/os-volume-transfer/{id}", VolumeTransfer, 200),
+        case("POST /volume/v3/os-volume-transfer", Volume, 202).body(OFFER),
+        case("DELETE /volume/v3/os-volume-transfer/{id}", VolumeTransfer, 202),
+        case("POST /volume/v3/os-volume-transfer/{id}/accept", VolumeTransfer, 202).body(KEY).also(&[Who::Stranger]),
+        case("GET /volume/v3/volume-transfers", VolumeTransfer, 200).at("3.55"),
+        case("GET /volume/v3/volume-transfers/detail", VolumeTransfer, 200).at("3.57"),
+        case("GET /volume/v3/volume-transfers/{id}", VolumeTransfer, 200).at("3.57"),
+        case("POST /volume/v3/volume-transfers", Volume, 202).at("3.55").body(OFFER),
+        case("DELETE /volume/v3/volume-transfers/{id}", VolumeTransfer, 202).at("3.55"),
+        case("POST /volume/v3/volume-transfers/{id}/accept", VolumeTransfer, 202)
+            .at("3.55")
+            .body(KEY)
+            .also(&[Who::Stranger]),
+    ]
+}
+
+fn messages() -> Vec<Case> {
+    vec![
+        case("GET /volume/v3/messages", VolumeRefused, 200).at("3.3"),
+        case("GET /volume/v3/messages/{id}", VolumeRefused, 200).at("3.3"),
+        case("DELETE /volume/v3/messages/{id}", VolumeRefused, 204).at("3.3"),
     ]
 }
 
