@@ -168,7 +168,8 @@ impl Engine {
             Ok(true) => {}
             Ok(false) => return Err(not_found(id)),
             Err(StoreError::Referenced(_)) => {
-                let message = format!("QoS specs {id} are tied to volume types: disassociate them first, or use force.");
+                let message =
+                    format!("QoS specs {id} are tied to volume types: disassociate them first, or use force.");
                 return Err(EngineError::invalid(message));
             }
             Err(other) => return Err(other.into()),

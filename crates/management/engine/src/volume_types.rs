@@ -241,7 +241,8 @@ impl Engine {
     /// [`EngineError::NotFound`], [`EngineError::Invalid`] if a volume is of it or it is the cloud's default, or a refusal.
     pub async fn volume_type_delete(&self, ctx: &OpCtx, id: VolumeTypeId) -> Result<(), EngineError> {
         authorize(ctx, policy::TYPE_WRITE, &Target::own(ctx))?;
-        let in_use = || EngineError::invalid(format!("Volume type {id} is used by volumes: delete or retype them first."));
+        let in_use =
+            || EngineError::invalid(format!("Volume type {id} is used by volumes: delete or retype them first."));
         let tx = self.store().begin(ctx).await?;
         let found = tx.volume_type_get(id).await?.ok_or_else(|| not_found(id))?;
         if found.name == VOLUME_TYPE_DEFAULT {
@@ -263,11 +264,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::NotFound`] if there is no such type or it is public, or a refusal.
-    pub async fn volume_type_access_list(
-        &self,
-        ctx: &OpCtx,
-        id: VolumeTypeId,
-    ) -> Result<Vec<ProjectId>, EngineError> {
+    pub async fn volume_type_access_list(&self, ctx: &OpCtx, id: VolumeTypeId) -> Result<Vec<ProjectId>, EngineError> {
         authorize(ctx, policy::TYPE_ACCESS, &Target::own(ctx))?;
         let found = self.store().volume_type_get(id).await?.ok_or_else(|| not_found(id))?;
         if found.is_public {

@@ -84,7 +84,8 @@ pub use volume_snapshots::{VolumeSnapshot, VolumeSnapshotFilter, VolumeSnapshotS
 pub use volume_transfers::{VolumeTransfer, VolumeTransferFilter, VolumeTransferSort};
 pub use volume_types::{VOLUME_TYPE_DEFAULT, VolumeType, VolumeTypeFilter, VolumeTypeSort};
 pub use volumes::{
-    FaultyVolume, PoolShare, Volume, VolumeCounts, VolumeDetails, VolumeFault, VolumeFilter, VolumeOrigin, VolumeSort, VolumeUpload,
+    FaultyVolume, PoolShare, Volume, VolumeCounts, VolumeDetails, VolumeFault, VolumeFilter, VolumeOrigin, VolumeSort,
+    VolumeUpload,
 };
 
 use arcus_types::{NodeId, OpCtx};

@@ -118,7 +118,9 @@ impl Tx {
     /// [`StoreError::Duplicate`] if the volume is offered already.
     pub async fn volume_transfer_insert(&self, new: &VolumeTransfer) -> Result<(), StoreError> {
         self.exec(
-            format!("INSERT INTO volume_transfers ({COLUMNS}, accepted) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, FALSE)"),
+            format!(
+                "INSERT INTO volume_transfers ({COLUMNS}, accepted) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, FALSE)"
+            ),
             params![
                 new.id,
                 new.volume_id,

@@ -7,8 +7,8 @@ mod list;
 mod usage;
 
 pub use list::{VolumeCounts, VolumeFilter, VolumeSort};
-pub use usage::{FaultyVolume, PoolShare};
 pub(crate) use list::{contains, ordered, pairs, times};
+pub use usage::{FaultyVolume, PoolShare};
 
 use crate::sql::{Json, Row, Where, params};
 use crate::{Db, StoreError, Tx};

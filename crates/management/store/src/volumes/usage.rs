@@ -105,8 +105,7 @@ impl Db {
             filter.and("id < ?", params![marker]);
         }
         let limit = limit.saturating_add(1).min(2_000);
-        let sql =
-            format!("SELECT id, project_id, fault FROM volumes{} ORDER BY id DESC LIMIT {limit}", filter.sql());
+        let sql = format!("SELECT id, project_id, fault FROM volumes{} ORDER BY id DESC LIMIT {limit}", filter.sql());
         let mut found = self.all(sql, filter.params).await?.iter().map(faulty).collect::<Result<Vec<_>, _>>()?;
         let requests = self.first_requests(&found).await?;
         for volume in &mut found {

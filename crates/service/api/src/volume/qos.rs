@@ -24,9 +24,7 @@ fn split(map: &Map<String, Value>) -> Result<(Option<QosConsumer>, BTreeMap<Stri
     let mut rest = map.clone();
     let consumer = match rest.remove("consumer") {
         None | Some(Value::Null) => None,
-        Some(Value::String(text)) => {
-            Some(text.parse().map_err(|e: arcus_types::Rejected| ApiError::bad_request(e.0))?)
-        }
+        Some(Value::String(text)) => Some(text.parse().map_err(|e: arcus_types::Rejected| ApiError::bad_request(e.0))?),
         Some(other) => return Err(refused("consumer", &other, "It is not a string.")),
     };
     Ok((consumer, texts("qos_specs", &Value::Object(rest))?))
@@ -67,12 +65,7 @@ pub async fn create(Ctx(ctx): Ctx, State(app): State<App>, Json(body): Json<Valu
 }
 
 /// `PUT /qos-specs/{id}`: adds or replaces keys
-pub async fn update(
-    Ctx(ctx): Ctx,
-    State(app): State<App>,
-    Id(id): Id<QosSpecsId>,
-    Json(body): Json<Value>,
-) -> Answer {
+pub async fn update(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<QosSpecsId>, Json(body): Json<Value>) -> Answer {
     let map = specs_of(&body)?;
     let (consumer, specs) = split(map)?;
     app.engine.qos_specs_set(&ctx, id, consumer, specs).await?;
@@ -89,9 +82,9 @@ pub async fn keys_delete(
     let mut fields = Fields::object(&body, "body")?;
     let keys = fields.list("keys", QOS_KEYS_MAX)?.ok_or_else(|| required("body", "keys"))?;
     fields.end()?;
-    let keys = keys.iter().map(|key| {
-        key.as_str().map(str::to_owned).ok_or_else(|| refused("keys", key, "It is not a string."))
-    });
+    let keys = keys
+        .iter()
+        .map(|key| key.as_str().map(str::to_owned).ok_or_else(|| refused("keys", key, "It is not a string.")));
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
     app.engine.qos_specs_unset(&ctx, id, &keys).await?;
     Ok(StatusCode::ACCEPTED)

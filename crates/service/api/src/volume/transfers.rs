@@ -179,12 +179,7 @@ pub async fn new_show(Ctx(ctx): Ctx, State(app): State<App>, version: Microversi
 }
 
 /// `POST /volume-transfers`, from 3.55 on
-pub async fn new_create(
-    Ctx(ctx): Ctx,
-    State(app): State<App>,
-    version: Microversion,
-    Json(body): Json<Value>,
-) -> Made {
+pub async fn new_create(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Json(body): Json<Value>) -> Made {
     since(version, 55)?;
     created(&app, &ctx, version, Spelling::New, &body).await
 }
