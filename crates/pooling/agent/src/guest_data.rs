@@ -3,7 +3,7 @@
 
 use arcus_network::GuestDirectory;
 use arcus_types::PortId;
-use arcus_types::agent::{GuestData, NetworkSpec, NodeSpec, PortSpec, ServerSpec};
+use arcus_types::agent::{GuestData, NetworkSpec, NodeSpec, PortSpec, ServerSpec, SubnetSpec};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -130,43 +130,49 @@ fn meta_data(server: &ServerSpec) -> Value {
 
 fn network_data(interfaces: &[(&NetworkSpec, &PortSpec)]) -> Value {
     let (mut links, mut networks, mut services) = (Vec::new(), Vec::new(), Vec::<Value>::new());
-    for (index, (network, port)) in interfaces.iter().enumerate() {
+    for (network, port) in interfaces {
         let link = format!("tap{}", &port.id.to_string()[..11]);
         links.push(json!({
             "id": link, "vif_id": port.id, "type": "bridge", "mtu": network.mtu, "ethernet_mac_address": port.mac,
         }));
-        for (number, address) in port.addresses.iter().enumerate() {
+        for address in &port.addresses {
             let Some(subnet) = network.subnets.iter().find(|s| s.id == address.subnet_id) else { continue };
-            let version = if address.address.is_ipv4() { "ipv4" } else { "ipv6" };
-            for server in &subnet.dns_servers {
-                let entry = json!({ "type": "dns", "address": server });
-                if !services.contains(&entry) {
-                    services.push(entry);
+            for service in dns_services(subnet) {
+                if !services.contains(&service) {
+                    services.push(service);
                 }
             }
-            let mut entry = json!({
-                "id": format!("network{index}.{number}"), "link": link, "network_id": network.id, "services": [],
-            });
+            let mut entry = network_entry(subnet, address.address);
             if let Some(object) = entry.as_object_mut() {
-                if subnet.dhcp {
-                    object.insert("type".into(), json!(format!("{version}_dhcp")));
-                } else {
-                    let mut routes: Vec<Value> = subnet.gateway.iter().map(default_route).collect();
-                    routes.extend(
-                        subnet.host_routes.iter().map(
-                            |(to, via)| json!({ "network": to.network(), "netmask": to.netmask(), "gateway": via }),
-                        ),
-                    );
-                    object.insert("type".into(), json!(version));
-                    object.insert("ip_address".into(), json!(address.address));
-                    object.insert("netmask".into(), json!(subnet.cidr.netmask()));
-                    object.insert("routes".into(), json!(routes));
-                }
+                object.insert("id".into(), json!(format!("network{}", networks.len())));
+                object.insert("link".into(), json!(link));
+                object.insert("network_id".into(), json!(network.id));
             }
             networks.push(entry);
         }
     }
     json!({ "links": links, "networks": networks, "services": services })
+}
+
+fn dns_services(subnet: &SubnetSpec) -> Vec<Value> {
+    subnet.dns_servers.iter().map(|server| json!({ "type": "dns", "address": server })).collect()
+}
+
+/// How an interface comes by one address, as nova words it: by DHCP, by the range's IPv6 mode, or as written here.
+fn network_entry(subnet: &SubnetSpec, address: IpAddr) -> Value {
+    let kind = match (address, subnet.ipv6_address_mode) {
+        (IpAddr::V4(_), _) if subnet.dhcp => return json!({ "type": "ipv4_dhcp" }),
+        (IpAddr::V4(_), _) => "ipv4".to_owned(),
+        (IpAddr::V6(_), Some(mode)) => format!("ipv6_{}", mode.as_str()),
+        (IpAddr::V6(_), None) => "ipv6".to_owned(),
+    };
+    let mut routes: Vec<Value> = subnet.gateway.iter().map(default_route).collect();
+    let further = subnet.host_routes.iter();
+    routes.extend(further.map(|(to, via)| json!({ "network": to.network(), "netmask": to.netmask(), "gateway": via })));
+    json!({
+        "type": kind, "ip_address": address, "netmask": subnet.cidr.netmask(), "routes": routes,
+        "services": dns_services(subnet),
+    })
 }
 
 fn default_route(gateway: &IpAddr) -> Value {
@@ -272,7 +278,7 @@ impl Documents {
 mod tests {
     use super::*;
     use arcus_types::agent::*;
-    use arcus_types::{ImageId, ServerId};
+    use arcus_types::{ImageId, MacAddr, NetworkId, ServerId, SubnetId};
 
     fn server() -> ServerSpec {
         ServerSpec {
@@ -311,6 +317,59 @@ mod tests {
             rescue: None,
             password: None,
         }
+    }
+
+    #[test]
+    fn each_address_says_how_a_guest_comes_by_it() {
+        let subnet = |cidr: &str, gateway: &str, mode: Option<Ipv6Mode>| SubnetSpec {
+            id: SubnetId::new(),
+            cidr: cidr.parse().unwrap(),
+            gateway: gateway.parse().ok(),
+            dhcp: true,
+            dns_servers: vec!["fd00::53".parse().unwrap()],
+            host_routes: vec![],
+            ipv6_address_mode: mode,
+            ipv6_ra_mode: mode,
+        };
+        let subnets = vec![
+            subnet("10.0.0.0/24", "10.0.0.1", None),
+            subnet("fd00:a::/64", "fd00:a::1", Some(Ipv6Mode::Slaac)),
+            subnet("fd00:b::/64", "fd00:b::1", Some(Ipv6Mode::DhcpStateful)),
+            subnet("fd00:c::/64", "fd00:c::1", None),
+        ];
+        let addresses = ["10.0.0.5", "fd00:a::5", "fd00:b::5", "fd00:c::5"].iter().zip(&subnets);
+        let port = PortSpec {
+            id: PortId::new(),
+            server_id: None,
+            mac: MacAddr::for_port([0, 0, 1]),
+            addresses: addresses.map(|(ip, s)| FixedIp { subnet_id: s.id, address: ip.parse().unwrap() }).collect(),
+            security_groups: vec![],
+            port_security: true,
+            allowed_pairs: vec![],
+            admin_up: true,
+            hostname: String::new(),
+            dns_domain: String::new(),
+            dhcp_options: vec![],
+            qos: QosSpec::default(),
+        };
+        let network = NetworkSpec {
+            id: NetworkId::new(),
+            segment: 1,
+            mtu: 1450,
+            external: None,
+            subnets,
+            ports: vec![],
+            peers: vec![],
+        };
+        let document = network_data(&[(&network, &port)]);
+        let networks = document["networks"].as_array().unwrap();
+        let of = |key: &str| networks.iter().map(|n| n[key].as_str().unwrap_or_default()).collect::<Vec<_>>();
+        assert_eq!(of("type"), ["ipv4_dhcp", "ipv6_slaac", "ipv6_dhcpv6-stateful", "ipv6"]);
+        assert_eq!(of("id"), ["network0", "network1", "network2", "network3"]);
+        assert_eq!(of("ip_address"), ["", "fd00:a::5", "fd00:b::5", "fd00:c::5"]);
+        assert_eq!(networks[3]["netmask"], "ffff:ffff:ffff:ffff::");
+        assert_eq!(networks[3]["routes"][0]["gateway"], "fd00:c::1");
+        assert_eq!(document["services"].as_array().unwrap().len(), 1);
     }
 
     #[test]

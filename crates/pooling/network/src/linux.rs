@@ -5,7 +5,7 @@
 //! arcus-TAG-r-… (a router)                             g… ──────┘ i… ┐   nft: inet arcus (translation)
 //! arcus-TAG-n-… (a segment)  br ─┬─ p… tap ══ QEMU's fd         r… ──┘   nft: bridge arcus, inet arcus (filters)
 //!                                ├─ vx tunnel to other nodes
-//!                                └─ 169.254.169.254, fe80::a9fe:a9fe: DHCP, router advertisements, metadata
+//!                                └─ 169.254.169.254, fe80::a9fe:a9fe: DHCP, router advertisements, DNS, metadata
 //! ```
 //! What is in the kernel survives the agent. A new agent finds it by its names, repairs what drifted and removes what
 //! nobody names. While nothing changes, a pass compares specifications and starts no process; once
@@ -14,6 +14,7 @@
 mod advertise;
 mod dhcp;
 mod dhcp6;
+mod dns;
 mod external;
 mod filter;
 mod flows;

@@ -3,7 +3,7 @@
 //! ```text
 //! bridge prerouting   who sent it: number of the port -> upper half of the packet's mark; forged sources are dropped;
 //!                     packets to the metadata address are turned to this node
-//! bridge input        only DHCP, router solicitations and metadata, only from guests of this node, at a bounded rate
+//! bridge input        only DHCP, router solicitations, DNS and metadata, only from guests of this node, at a bounded rate
 //! bridge forward      whom it reaches: number of the port -> lower half of the mark; routers' legs speak on this node
 //!                     only, each node has its own with the same addresses
 //! bridge output       our services speak to this node's guests only
@@ -309,6 +309,9 @@ fn service_rules(mac: MacAddr, out: &mut String) {
     let _ = writeln!(out, "ether saddr != {mac} drop");
     let _ = writeln!(out, "arp daddr ip {SERVICE_ADDRESS} limit rate 100/second burst 100 packets accept");
     out.push_str("udp dport { 67, 547 } limit rate 50/second burst 50 packets accept\n");
+    for to in [format!("ip daddr {SERVICE_ADDRESS}"), format!("ip6 daddr {SERVICE_ADDRESS6}")] {
+        let _ = writeln!(out, "{to} udp dport 53 limit rate 200/second burst 100 packets accept");
+    }
     out.push_str("icmpv6 type nd-router-solicit limit rate 20/second burst 20 packets accept\n");
     let _ = writeln!(
         out,

@@ -20,7 +20,7 @@ use super::plan::{Plan, State};
 use super::programs::{self, Program};
 use super::router::{self, Router, Translations};
 use super::segment::{self, Leg, Numbers, Segment};
-use super::services::Services;
+use super::services::{Known, Services};
 use super::{LinuxConfig, external, names};
 use crate::{NetworkError, NetworkOutcome};
 use arcus_types::agent::{NetworkSpec, RouterSpec, SecurityGroupSpec};
@@ -420,15 +420,15 @@ impl SegmentPlace {
             end_flows(&self.place, |flow| segment.filter.allows(flow))?;
         }
         self.filter = Some(segment.filter);
+        let known = Known { guests: segment.guests, told: segment.told, names: segment.names };
         match &self.services {
-            Some(services) if services.are_alive() => services.tell(segment.guests, segment.told),
+            Some(services) if services.are_alive() => services.tell(known),
             Some(_) | None => {
                 if let Some(ended) = self.services.take() {
                     ended.stop(runtime);
                 }
                 let directory = Arc::clone(&config.directory);
-                let (guests, told) = (segment.guests, segment.told);
-                self.services = Some(Services::start(&self.place.namespace, guests, told, directory, runtime)?);
+                self.services = Some(Services::start(&self.place.namespace, known, directory, runtime)?);
             }
         }
         Ok(limited)

@@ -1,6 +1,7 @@
 //! A segment's namespace: bridge, taps, tunnel, and what DHCP and metadata must know of its guests.
 
 use super::advertise::{self, Advertisement};
+use super::dns::Names;
 use super::filter::{PortFilter, SERVICE_ADDRESS, SERVICE_ADDRESS6, SERVICE_MAC, SegmentFilter};
 use super::names::{self, BRIDGE, TUNNEL};
 use super::plan::{Forward, Link, LinkKind, MAC_ANY, Neighbour, Plan, Route, State, Tunnel};
@@ -26,6 +27,8 @@ pub struct Segment {
     pub guests: Guests,
     /// What routers tell guests.
     pub told: Vec<Advertisement>,
+    /// The names of its ports.
+    pub names: Names,
     /// What of the specification cannot be done.
     pub faults: Vec<String>,
 }
@@ -179,6 +182,7 @@ pub fn plan(
         out.filter.legs.push(name);
     }
     out.told = advertise::plan(&spec.subnets, legs, mtu);
+    out.names = Names::of(spec);
     out.plan.neighbours =
         neighbours.into_iter().map(|(address, mac)| Neighbour { address, mac, device: BRIDGE.to_owned() }).collect();
     match (spec.peers.is_empty(), underlay) {
@@ -298,7 +302,7 @@ fn lease(spec: &NetworkSpec, port: &PortSpec, mtu: u32) -> Option<Lease> {
             address,
             range,
             gateway: subnet.gateway.and_then(v4),
-            dns_servers: subnet.dns_servers.iter().copied().filter_map(v4).collect(),
+            dns_servers: name_servers(&subnet.dns_servers),
             routes: subnet
                 .host_routes
                 .iter()
@@ -361,6 +365,11 @@ fn v6(address: IpAddr) -> Option<Ipv6Addr> {
         IpAddr::V4(_) => None,
         IpAddr::V6(address) => Some(address),
     }
+}
+
+/// The subnet's name servers; where none are named, ours, which knows the ports of the network.
+fn name_servers(named: &[IpAddr]) -> Vec<Ipv4Addr> {
+    if named.is_empty() { vec![SERVICE_ADDRESS] } else { named.iter().copied().filter_map(v4).collect() }
 }
 
 fn v4(address: IpAddr) -> Option<Ipv4Addr> {

@@ -1,11 +1,11 @@
-//! DHCP, router advertisements and metadata of one segment: tasks on sockets that were opened inside the segment's
+//! DHCP, router advertisements, DNS and metadata of one segment: tasks on sockets that were opened inside the segment's
 //! namespace.
 
 use super::advertise::Advertisement;
 use super::namespace::Namespace;
 use super::packet::{self, Wanted};
 use super::segment::Guests;
-use super::{dhcp, metadata, names, router6};
+use super::{dhcp, dns, metadata, names, router6};
 use crate::{GuestDirectory, NetworkError};
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,48 +17,60 @@ use tokio::task::JoinHandle;
 pub struct Services {
     guests: Arc<RwLock<Arc<Guests>>>,
     told: watch::Sender<router6::Told>,
-    tasks: [JoinHandle<io::Result<()>>; 4],
+    names: Arc<RwLock<Arc<dns::Names>>>,
+    tasks: [JoinHandle<io::Result<()>>; 5],
+}
+
+/// What they know of a segment.
+pub struct Known {
+    /// The guests of this node.
+    pub guests: Guests,
+    /// What routers tell guests.
+    pub told: Vec<Advertisement>,
+    /// The names of the ports of all nodes.
+    pub names: dns::Names,
 }
 
 impl Services {
     /// Opens the sockets and starts answering.
     pub fn start(
         namespace: &Namespace,
-        guests: Guests,
-        told: Vec<Advertisement>,
+        known: Known,
         directory: Arc<dyn GuestDirectory>,
         runtime: &Handle,
     ) -> Result<Self, NetworkError> {
         let failed =
             |service| move |source| NetworkError::Service { place: namespace.name().to_owned(), service, source };
-        let (requests, questions, listener, listener6) = namespace.inside(|| {
+        let (requests, questions, names_asked, listener, listener6) = namespace.inside(|| {
             let requests = packet::open(names::BRIDGE, Wanted::UdpPort(67)).map_err(failed("DHCP"))?;
             let questions = packet::open(names::BRIDGE, Wanted::Ipv6Questions).map_err(failed("DHCPv6"))?;
+            let names_asked = dns::listen().map_err(failed("DNS"))?;
             let listener = metadata::listen().map_err(failed("metadata"))?;
             let listener6 = metadata::listen6().map_err(failed("metadata over IPv6"))?;
-            Ok::<_, NetworkError>((requests, questions, listener, listener6))
+            Ok::<_, NetworkError>((requests, questions, names_asked, listener, listener6))
         })??;
-        let guests = Arc::new(RwLock::new(Arc::new(guests)));
-        let (sender, receiver) = watch::channel(Arc::new(told));
+        let guests = Arc::new(RwLock::new(Arc::new(known.guests)));
+        let names = Arc::new(RwLock::new(Arc::new(known.names)));
+        let (sender, receiver) = watch::channel(Arc::new(known.told));
         let open = metadata::Open::default();
         let answer = |listener| {
             runtime.spawn(metadata::serve(listener, Arc::clone(&guests), Arc::clone(&directory), Arc::clone(&open)))
         };
         let tasks = [
             runtime.spawn(dhcp::serve(requests, Arc::clone(&guests))),
+            runtime.spawn(dns::serve(names_asked, Arc::clone(&names))),
             runtime.spawn(router6::serve(questions, Arc::clone(&guests), receiver)),
             answer(listener),
             answer(listener6),
         ];
-        Ok(Self { guests, told: sender, tasks })
+        Ok(Self { guests, told: sender, names, tasks })
     }
 
-    /// Tells them of changed guests and routers.
-    pub fn tell(&self, guests: Guests, told: Vec<Advertisement>) {
-        let mut current = self.guests.write().unwrap_or_else(PoisonError::into_inner);
-        if **current != guests {
-            *current = Arc::new(guests);
-        }
+    /// Tells them of changes.
+    pub fn tell(&self, known: Known) {
+        let Known { guests, told, names } = known;
+        replace(&self.guests, guests);
+        replace(&self.names, names);
         self.told.send_if_modified(|current| {
             let changed = **current != told;
             if changed {
@@ -81,6 +93,14 @@ impl Services {
                 tracing::warn!(%error, "a service for guests had ended early");
             }
         }
+    }
+}
+
+/// Puts the new one in place unless it is the same.
+fn replace<T: PartialEq>(current: &RwLock<Arc<T>>, new: T) {
+    let mut current = current.write().unwrap_or_else(PoisonError::into_inner);
+    if **current != new {
+        *current = Arc::new(new);
     }
 }
 

@@ -64,9 +64,11 @@ fn an_external_range_that_the_machine_uses_is_refused() {
     lab(async |lab| {
         let red = lab.network("10.0.0.0/24");
         router(lab, &[red]);
-        lab.own.cable("real0", "203.0.0.7/16", &Ns::new(), "");
+        let world = Ns::new();
+        lab.own.cable("real0", "203.0.0.7/16", &world, "");
         let outcome = lab.reconcile().await;
         assert!(outcome.faults[0].contains("203.0.0.7/16 on real0 already"), "{:?}", outcome.faults);
+        drop(world);
     });
 }
 

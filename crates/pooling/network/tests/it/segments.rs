@@ -52,6 +52,35 @@ fn a_guest_gets_its_address_by_dhcp_and_its_own_metadata() {
 }
 
 #[test]
+fn names_of_a_networks_ports_are_answered_and_no_others() {
+    lab(async |lab| {
+        let net = lab.network("10.0.0.0/24");
+        lab.networks[net].subnets[0].dns_servers.clear();
+        let (a, b) = (lab.port(net, "10.0.0.5", &[]), lab.port(net, "10.0.0.6", &[]));
+        lab.port_mut(b).dns_domain = "example.org".into();
+        lab.settle().await;
+        let guest = lab.guest(a).await;
+        guest.run("ip route add 169.254.169.254/32 dev eth0");
+        let plugged = lab.plug(b).await;
+        let script = dhcp_script();
+        let told = plugged.run(&format!("busybox udhcpc -i eth0 -f -q -n -t 20 -T 1 -s {script}"));
+        std::fs::remove_file(&script).unwrap();
+        assert!(told.contains("dns='169.254.169.254'"), "{told}");
+        let ask = |name: &str| {
+            let answer = guest.try_run(&format!("busybox nslookup -type=a {name} 169.254.169.254"));
+            String::from_utf8_lossy(&answer.stdout).into_owned() + &String::from_utf8_lossy(&answer.stderr)
+        };
+        assert!(eventually(|| ask("guest-1.example.org").contains("Address: 10.0.0.6")));
+        assert!(ask("nobody.example.org").contains("NXDOMAIN"));
+        assert!(ask("www.example.com").contains("REFUSED"), "{}", ask("www.example.com"));
+        lab.port_mut(b).hostname = "renamed".into();
+        lab.settle().await;
+        assert!(eventually(|| ask("renamed.example.org").contains("Address: 10.0.0.6")));
+        assert!(ask("guest-1.example.org").contains("NXDOMAIN"));
+    });
+}
+
+#[test]
 fn a_subnet_without_dhcp_is_silent() {
     lab(async |lab| {
         let net = lab.network("10.0.0.0/24");
