@@ -113,6 +113,12 @@ ids! {
     QosSpecsId, "QoS specs", dashed;
     /// An offer to take over a volume.
     TransferId, "volume transfer", dashed;
+    /// Something that has resources: a node, or what an administrator registers.
+    ProviderId, "resource provider", dashed;
+    /// A set of resource providers.
+    ProviderAggregateId, "aggregate", dashed;
+    /// Who claims resources of providers.
+    ConsumerId, "consumer", dashed;
     /// A group of servers with a placement rule.
     ServerGroupId, "server group", dashed;
     /// One relayed byte stream between a client and a guest's device.
@@ -144,6 +150,13 @@ ids! {
 impl DomainId {
     /// The domain that bootstrap makes, written `default`.
     pub const DEFAULT: DomainId = DomainId(Uuid::nil());
+}
+
+impl From<NodeId> for ProviderId {
+    /// A node is a provider under its own id.
+    fn from(id: NodeId) -> Self {
+        Self(id.0)
+    }
 }
 
 impl RequestId {

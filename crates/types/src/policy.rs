@@ -8,6 +8,7 @@ pub mod compute;
 pub mod identity;
 pub mod image;
 pub mod network;
+pub mod placement;
 pub mod volume;
 
 use crate::ctx::{Actor, OpCtx, Role, Scope};

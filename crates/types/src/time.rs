@@ -39,6 +39,11 @@ impl Timestamp {
         format!("{}.{:06}", self.civil().strftime("%Y-%m-%dT%H:%M:%S"), self.0.rem_euclid(1_000_000))
     }
 
+    /// `Mon, 23 Nov 2026 09:26:54 GMT`: the form of HTTP's headers.
+    pub fn http_date(self) -> String {
+        self.civil().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    }
+
     /// Reads an ISO 8601 instant, with or without a zone (UTC is assumed) and fraction; `None` if it is not one.
     pub fn parse_iso(text: &str) -> Option<Self> {
         if let Ok(instant) = text.parse::<jiff::Timestamp>() {

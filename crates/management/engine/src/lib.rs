@@ -5,6 +5,7 @@ pub mod aggregates;
 pub mod authority;
 pub mod error;
 pub mod flavors;
+pub mod fleet;
 pub mod floating_ips;
 pub mod hypervisors;
 pub mod images;
@@ -17,6 +18,7 @@ pub mod networks;
 pub mod nodes;
 pub mod port_addresses;
 pub mod ports;
+pub mod providers;
 pub mod relays;
 pub mod routers;
 pub mod security_groups;
@@ -90,6 +92,7 @@ struct Inner {
     wake: wake::Wakeups,
     relays: relays::Relays,
     node_memory: nodes::NodeMemory,
+    fleet: fleet::Fleet,
     authority: OnceLock<authority::Authority>,
 }
 
@@ -102,6 +105,7 @@ impl Engine {
             wake: wake::Wakeups::default(),
             relays: relays::Relays::default(),
             node_memory: nodes::NodeMemory::default(),
+            fleet: fleet::Fleet::default(),
             authority: OnceLock::new(),
         }))
     }
@@ -142,6 +146,11 @@ impl Engine {
     /// What nodes last said.
     pub(crate) fn node_memory(&self) -> &nodes::NodeMemory {
         &self.0.node_memory
+    }
+
+    /// The inventory in memory.
+    pub(crate) fn fleet(&self) -> &fleet::Fleet {
+        &self.0.fleet
     }
 
     /// The certificate authority; opened, or made, on first use.

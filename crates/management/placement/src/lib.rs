@@ -3,6 +3,8 @@
 //! The decision only proposes: what it read may be old by now. The caller claims the first proposed node that still has
 //! room, by a conditional write, and takes the next one if it has not. No I/O, clock or randomness in here.
 
+pub mod candidates;
+
 use arcus_types::NodeId;
 use std::fmt;
 

@@ -168,6 +168,7 @@ impl Tx {
     pub async fn node_zone_set(&self, node: NodeId, zone: &str) -> Result<(), StoreError> {
         let sql = "UPDATE nodes SET availability_zone = $2, updated_at = $3 WHERE id = $1";
         self.exec(sql, params![node, zone, Timestamp::now()]).await?;
+        self.provider_changed(node.into());
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod aggregates;
 mod application_credentials;
 mod assignments;
 mod audit;
+mod consumers;
 mod domains;
 mod flavors;
 mod floating_ips;
@@ -20,6 +21,7 @@ mod networks;
 mod nodes;
 mod ports;
 mod projects;
+mod providers;
 mod quotas;
 mod revocations;
 mod roles;
@@ -47,6 +49,7 @@ pub use aggregates::Aggregate;
 pub use application_credentials::{ApplicationCredential, ApplicationCredentialKey};
 pub use assignments::{Assignment, AssignmentActor, AssignmentFilter, AssignmentTarget, Named, RoleActor, RoleTarget};
 pub use audit::{AuditEntry, UsageEntry};
+pub use consumers::{AllocationRow, Consumer, ConsumerUsage};
 pub use domains::{Domain, DomainChange, DomainFilter, DomainKey};
 pub use flavors::{Flavor, FlavorFilter, FlavorSort};
 pub use floating_ips::{FLOATING_IP_FIELDS, FloatingIp};
@@ -61,6 +64,7 @@ pub use ports::{
     PortStatus,
 };
 pub use projects::{Project, ProjectChange, ProjectFilter, ProjectInDomain, ProjectKey};
+pub use providers::{Inventory, Provider, ProviderChanges, ProviderWord};
 pub use quotas::{Quota, QuotaResource};
 pub use revocations::{Revocation, RevocationKind, Revoked};
 pub use roles::{RoleEntry, RoleFilter};
@@ -88,7 +92,7 @@ pub use volumes::{
     VolumeUpload,
 };
 
-use arcus_types::{NodeId, OpCtx};
+use arcus_types::{NodeId, OpCtx, ProviderId};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
     SqliteTransactionMode, TransactionOptions, TransactionTrait,
@@ -184,12 +188,18 @@ enum Link {
 pub struct Db {
     link: Link,
     queries: Arc<AtomicU64>,
+    changes: Arc<ProviderChanges>,
 }
 
 impl Db {
     /// How many statements have been run through this store since it was opened: tests hold requests to a number.
     pub fn queries(&self) -> u64 {
         self.queries.load(Ordering::Relaxed)
+    }
+
+    /// Which providers' figures committed transactions of this process have changed.
+    pub fn provider_changes(&self) -> &ProviderChanges {
+        &self.changes
     }
 
     /// Which engine this is.
@@ -246,7 +256,7 @@ impl Store {
             DbBackend::Postgres => MIGRATIONS.run(db.get_postgres_connection_pool()).await?,
             _ => MIGRATIONS.run(db.get_sqlite_connection_pool()).await?,
         }
-        Ok(Self(Arc::new(Db { link: Link::Pool(db), queries: Arc::default() })))
+        Ok(Self(Arc::new(Db { link: Link::Pool(db), queries: Arc::default(), changes: Arc::default() })))
     }
 
     /// Begins a transaction on behalf of `ctx`. Dropped without [`Tx::commit`], it leaves nothing behind.
@@ -260,13 +270,18 @@ impl Store {
             ..TransactionOptions::default()
         };
         let transaction = db.begin_with_options(options).await?;
-        let db = Db { link: Link::Transaction(transaction), queries: Arc::clone(&self.0.queries) };
+        let db = Db {
+            link: Link::Transaction(transaction),
+            queries: Arc::clone(&self.0.queries),
+            changes: Arc::clone(&self.0.changes),
+        };
         Ok(Tx {
             db,
             ctx: *ctx,
             wrote: AtomicBool::new(false),
             audited: AtomicBool::new(false),
             touched: Mutex::default(),
+            providers: Mutex::default(),
         })
     }
 
@@ -297,6 +312,8 @@ pub struct Tx {
     audited: AtomicBool,
     /// Nodes whose generation this transaction has raised.
     touched: Mutex<BTreeSet<NodeId>>,
+    /// Providers whose figures this transaction has changed.
+    providers: Mutex<BTreeSet<ProviderId>>,
 }
 
 impl Deref for Tx {
@@ -317,6 +334,10 @@ impl Tx {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
+    pub(crate) fn provider_changed(&self, id: ProviderId) {
+        self.providers.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    }
+
     pub(crate) fn touched_add(&self, nodes: &[NodeId]) {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner).extend(nodes);
     }
@@ -330,9 +351,10 @@ impl Tx {
             debug_assert!(false, "a transaction wrote without an audit record");
             return Err(StoreError::Unaudited);
         }
-        match self.db.link {
-            Link::Transaction(tx) => Ok(tx.commit().await?),
-            Link::Pool(_) => Ok(()),
+        if let Link::Transaction(tx) = self.db.link {
+            tx.commit().await?;
         }
+        self.db.changes.add(self.providers.into_inner().unwrap_or_else(PoisonError::into_inner));
+        Ok(())
     }
 }

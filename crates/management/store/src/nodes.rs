@@ -55,10 +55,10 @@ pub struct NodeNew {
     pub availability_zone: String,
 }
 
-const COLUMNS: &str = "id, name, availability_zone, enabled, disabled_reason, forced_down, spec_generation, facts, seen_at, vcpus_cap, \
+pub(crate) const COLUMNS: &str = "id, name, availability_zone, enabled, disabled_reason, forced_down, spec_generation, facts, seen_at, vcpus_cap, \
      vcpus_used, memory_mib_cap, memory_mib_used, disk_gib_cap, disk_gib_used, created_at, updated_at";
 
-fn node(row: &Row) -> Result<Node, StoreError> {
+pub(crate) fn node(row: &Row) -> Result<Node, StoreError> {
     Ok(Node {
         id: row.get("id")?,
         name: row.get("name")?,
@@ -132,6 +132,13 @@ impl Tx {
             params![new.id, &new.name, &new.availability_zone, Json(&NodeFacts::default()), Timestamp(0), now],
         )
         .await?;
+        self.exec(
+            "INSERT INTO providers (id, name, parent_id, root_id, generation, created_at, updated_at)
+             VALUES ($1, $2, NULL, $1, 0, $3, $3)",
+            params![new.id, &new.name, now],
+        )
+        .await?;
+        self.provider_changed(new.id.into());
         Ok(())
     }
 
@@ -166,6 +173,7 @@ impl Tx {
             params![id, Json(facts), vcpus, memory_mib, disk_gib, Timestamp::now()],
         )
         .await?;
+        self.provider_changed(id.into());
         Ok(())
     }
 
@@ -175,6 +183,7 @@ impl Tx {
     /// [`StoreError::Database`].
     pub async fn node_seen(&self, id: NodeId, at: Timestamp) -> Result<(), StoreError> {
         self.exec("UPDATE nodes SET seen_at = $2 WHERE id = $1", params![id, at]).await?;
+        self.provider_changed(id.into());
         Ok(())
     }
 
@@ -192,6 +201,7 @@ impl Tx {
                 params![id, vcpus, memory_mib, disk_gib],
             )
             .await?;
+        self.provider_changed(id.into());
         Ok(changed == 1)
     }
 
@@ -206,6 +216,7 @@ impl Tx {
             params![id, vcpus, memory_mib, disk_gib],
         )
         .await?;
+        self.provider_changed(id.into());
         Ok(())
     }
 
@@ -220,6 +231,7 @@ impl Tx {
                 params![id, enabled, reason, Timestamp::now()],
             )
             .await?;
+        self.provider_changed(id.into());
         Ok(changed == 1)
     }
 
@@ -229,6 +241,7 @@ impl Tx {
     /// [`StoreError::Database`].
     pub async fn node_force_down(&self, id: NodeId, down: bool) -> Result<bool, StoreError> {
         let sql = "UPDATE nodes SET forced_down = $2, updated_at = $3 WHERE id = $1";
+        self.provider_changed(id.into());
         Ok(self.exec(sql, params![id, down, Timestamp::now()]).await? == 1)
     }
 
@@ -237,6 +250,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Database`], also if something still refers to it.
     pub async fn node_delete(&self, id: NodeId) -> Result<bool, StoreError> {
+        self.provider_delete(id.into()).await?;
         Ok(self.exec("DELETE FROM nodes WHERE id = $1", params![id]).await? == 1)
     }
 

@@ -73,9 +73,6 @@ impl ApiError {
             Some("network") => {
                 json!({ "NeutronError": { "type": self.code, "message": self.message, "detail": "" } })
             }
-            Some("placement") => {
-                json!({ "errors": [{ "status": code, "title": title, "detail": self.message, "code": self.code }] })
-            }
             _ => json!({ "error": { "code": code, "title": title, "message": self.message } }),
         }
     }

@@ -11,6 +11,7 @@ pub mod identity;
 pub mod image;
 pub mod microversion;
 pub mod network;
+pub mod placement;
 pub mod query;
 pub mod root;
 pub mod route;
@@ -44,6 +45,7 @@ pub fn routes() -> Vec<Route> {
     routes.extend(identity::routes());
     routes.extend(compute::routes());
     routes.extend(network::routes());
+    routes.extend(placement::routes());
     routes.extend(volume::routes());
     routes
 }

@@ -15,6 +15,11 @@ pub const VOLUME_MIN: Microversion = Microversion(3, 0);
 /// The newest volume microversion served: every step below it is honoured.
 pub const VOLUME_MAX: Microversion = Microversion(3, 70);
 
+/// The oldest placement microversion served.
+pub const PLACEMENT_MIN: Microversion = Microversion(1, 0);
+/// The newest placement microversion served: every step below it is honoured.
+pub const PLACEMENT_MAX: Microversion = Microversion(1, 39);
+
 /// A version such as 2.96. An extractor: the one that this request speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Microversion(pub u16, pub u16);
@@ -26,6 +31,8 @@ pub enum Versioned {
     Compute,
     /// Block storage.
     Volume,
+    /// Placement.
+    Placement,
     /// The service has none.
     No,
 }
@@ -36,6 +43,7 @@ impl Versioned {
         match self {
             Self::Compute => &["compute"],
             Self::Volume => &["volume", "block-storage", "volumev3"],
+            Self::Placement => &["placement"],
             Self::No => &[],
         }
     }
@@ -44,7 +52,7 @@ impl Versioned {
     const fn header_of_old(self) -> Option<&'static str> {
         match self {
             Self::Compute => Some("x-openstack-nova-api-version"),
-            Self::Volume | Self::No => None,
+            Self::Volume | Self::Placement | Self::No => None,
         }
     }
 
@@ -53,6 +61,7 @@ impl Versioned {
         match self {
             Self::Compute => Some((COMPUTE_MIN, COMPUTE_MAX)),
             Self::Volume => Some((VOLUME_MIN, VOLUME_MAX)),
+            Self::Placement => Some((PLACEMENT_MIN, PLACEMENT_MAX)),
             Self::No => None,
         }
     }
@@ -64,6 +73,8 @@ pub fn service(path: &str) -> Versioned {
         Versioned::Compute
     } else if path.starts_with("/volume/v3/") {
         Versioned::Volume
+    } else if path == "/placement" || path.starts_with("/placement/") {
+        Versioned::Placement
     } else {
         Versioned::No
     }

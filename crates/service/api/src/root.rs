@@ -13,6 +13,7 @@ const SERVICES: &[(&str, &str)] = &[
     ("compute", "/compute/v2.1"),
     ("image", "/image/v2"),
     ("network", "/network/v2.0"),
+    ("placement", "/placement"),
     ("block-storage", "/volume/v3"),
 ];
 

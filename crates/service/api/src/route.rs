@@ -5,7 +5,7 @@
 //! ```
 
 use crate::auth::{self, MaybeCtx};
-use crate::microversion::{self, Microversion};
+use crate::microversion::{self, Microversion, Versioned};
 use crate::{ApiError, App, compute, volume};
 use arcus_types::policy::{Action, Denied};
 use arcus_types::{OpCtx, RequestId};
@@ -113,7 +113,10 @@ async fn around(State(app): State<App>, mut request: Request, next: Next) -> Res
 pub fn finish(mut response: Response, path: &str, request_id: RequestId, version: Option<Microversion>) -> Response {
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         let (parts, _) = response.into_parts();
-        response = error.render(path);
+        response = match microversion::service(path) {
+            Versioned::Placement => crate::placement::render(&error, request_id, version),
+            Versioned::Compute | Versioned::Volume | Versioned::No => error.render(path),
+        };
         for (name, value) in parts.headers {
             if let Some(name) = name {
                 response.headers_mut().insert(name, value);

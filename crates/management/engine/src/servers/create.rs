@@ -199,8 +199,8 @@ impl Engine {
             Some(id) => Some(self.server_group_for_boot(ctx, id).await?),
             None => None,
         };
-        let nodes = self.store().node_list().await?;
-        zone_checked(&new.zone, &nodes)?;
+        self.fleet_refresh().await?;
+        zone_checked(self, &new.zone)?;
         Ok(Plan {
             new,
             project_id,
@@ -227,6 +227,7 @@ impl Engine {
 
     /// The transaction: quota, then for each server a node, its ports and its record.
     async fn servers_claim(&self, ctx: &OpCtx, plan: &Plan<'_>) -> Result<(Vec<Server>, Vec<String>), EngineError> {
+        self.fleet_refresh().await?;
         let tx = self.store().begin(ctx).await?;
         let count = self.server_quota_claim(&tx, plan).await?;
         let mut candidates = self.candidates(&tx, plan.group.as_ref(), &plan.source.sha256).await?;

@@ -86,6 +86,7 @@ impl Engine {
             authorize(ctx, compute::SERVER_UNSHELVE_TO_NODE, &Target::own(ctx))?;
         }
         retried!({
+            self.fleet_refresh().await?;
             let tx = self.store().begin(ctx).await?;
             let mut server = self.server_held(&tx, ctx, compute::SERVER_SHELVE, id).await?;
             admit(ctx, &server, ServerRequest::Unshelve)?;
@@ -115,7 +116,7 @@ impl Engine {
             server.details.zone_asked.clone_from(zone);
         }
         let zone = ZoneWish { zone: server.details.zone_asked.clone(), node: wish.node.clone() };
-        super::create::zone_checked(&zone, &tx.node_list().await?)?;
+        super::create::zone_checked(self, &zone)?;
         if let Some(image) = server.details.shelve.as_ref().and_then(|s| s.image_id) {
             let image = tx.image_get(image).await?;
             let source = image.and_then(|i| i.source()).ok_or_else(|| {

@@ -2,7 +2,7 @@
 
 use crate::{Engine, EngineError};
 use arcus_store::{Server, ServerSecrets};
-use arcus_types::{MacAddr, NetworkId, OpCtx, PortId, SecurityGroupId, ServerId, Timestamp};
+use arcus_types::{MacAddr, NetworkId, OpCtx, PortId, ProviderId, SecurityGroupId, ServerId, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
@@ -61,13 +61,17 @@ impl Engine {
             tags.entry(id).or_default().push(tag);
         }
         let mut secrets = if secrets { self.store().server_secrets(&ids).await? } else { HashMap::new() };
-        let nodes = if servers.iter().any(|s| s.node_id.is_some()) { self.store().node_list().await? } else { vec![] };
+        let mut on: Vec<ProviderId> = servers.iter().filter_map(|s| s.node_id.map(ProviderId::from)).collect();
+        on.sort_unstable();
+        on.dedup();
+        let nodes = self.fleet_get(&on).await?;
         let mut around = self.server_networks(&servers).await?;
         let now = Timestamp::now();
         Ok(servers
             .into_iter()
             .map(|server| {
-                let node = nodes.iter().find(|n| Some(n.id) == server.node_id).map(|n| NodeStanding {
+                let node = nodes.iter().filter_map(|m| m.node.as_ref()).find(|n| Some(n.id) == server.node_id);
+                let node = node.map(|n| NodeStanding {
                     name: n.name.to_string(),
                     alive: self.node_alive(n, now),
                     enabled: n.enabled,

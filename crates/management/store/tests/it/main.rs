@@ -4,5 +4,6 @@
 mod identity;
 mod images;
 mod networks;
+mod providers;
 mod servers;
 mod volumes;

@@ -1,6 +1,6 @@
 //! `docs/COMPATIBILITY.md` says what is served: its tables are made from the route table.
 
-use arcus_api::microversion::{COMPUTE_MAX, COMPUTE_MIN, VOLUME_MAX, VOLUME_MIN};
+use arcus_api::microversion::{COMPUTE_MAX, COMPUTE_MIN, PLACEMENT_MAX, PLACEMENT_MIN, VOLUME_MAX, VOLUME_MIN};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -12,6 +12,7 @@ const SERVICES: &[(&str, &str, &str)] = &[
     ("compute", "Compute (Nova v2.1)", include_str!("compatibility/compute.md")),
     ("network", "Network (Neutron v2.0)", include_str!("compatibility/network.md")),
     ("volume", "Block storage (Cinder v3)", include_str!("compatibility/volume.md")),
+    ("placement", "Placement", include_str!("compatibility/placement.md")),
     ("arcus", "Native API", ""),
 ];
 
@@ -30,6 +31,8 @@ fn document() -> String {
         let notes = notes.replace("{COMPUTE_MAX}", &COMPUTE_MAX.to_string());
         let notes = notes.replace("{VOLUME_MIN}", &VOLUME_MIN.to_string());
         let notes = notes.replace("{VOLUME_MAX}", &VOLUME_MAX.to_string());
+        let notes = notes.replace("{PLACEMENT_MIN}", &PLACEMENT_MIN.to_string());
+        let notes = notes.replace("{PLACEMENT_MAX}", &PLACEMENT_MAX.to_string());
         write!(text, "\n## {title}\n\n{notes}").unwrap();
         if !notes.is_empty() {
             text.push('\n');

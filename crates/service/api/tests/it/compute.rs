@@ -67,7 +67,7 @@ impl Nova {
     }
 
     /// A server that runs.
-    async fn running(&self) -> String {
+    pub async fn running(&self) -> String {
         let made = self.demo("2.1", "POST", "/servers", self.body()).await.expect(202);
         self.play().await;
         made["server"]["id"].as_str().unwrap().to_owned()

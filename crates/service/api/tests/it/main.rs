@@ -7,4 +7,5 @@ mod harness;
 mod identity;
 mod image;
 mod network;
+mod placement;
 mod policy;

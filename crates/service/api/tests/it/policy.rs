@@ -10,6 +10,7 @@ mod identity;
 mod image;
 mod naming;
 mod network;
+mod placement;
 mod root;
 mod things;
 mod volume;
@@ -110,8 +111,17 @@ pub struct Case {
 pub fn case(route: &'static str, thing: Thing, success: u16) -> Case {
     let (query, body, because) = ("", "", "");
     let (header, rule, by, also) = (None, None, None, &[][..]);
-    let version = if route.contains(" /volume/") { "3.0" } else { "2.1" };
+    let version = match service(route) {
+        "volume" => "3.0",
+        "placement" => "1.39",
+        _ => "2.1",
+    };
     Case { route, thing, success, query, body, header, version, rule, by, also, with: Vec::new(), because }
+}
+
+/// The service of a route as the version header names it.
+fn service(route: &str) -> &'static str {
+    ["volume", "placement"].into_iter().find(|name| route.contains(&format!(" /{name}"))).unwrap_or("compute")
 }
 
 impl Case {
@@ -247,6 +257,7 @@ fn cases() -> Vec<Case> {
     cases.extend(compute::cases());
     cases.extend(network::cases());
     cases.extend(volume::cases());
+    cases.extend(placement::cases());
     cases
 }
 
@@ -366,8 +377,7 @@ fn problem(case: &Case, last: bool, wanted: Wanted, vars: &Vars, told: &Told<'_>
 async fn call(world: &World, case: &Case, who: Who, vars: &Vars) -> (Answer, bool) {
     let vars = vars.with_fresh(world.word());
     let mut request = Request::builder().method(case.method()).uri(vars.fill(&case.uri()));
-    let service = if case.route.contains(" /volume/") { "volume" } else { "compute" };
-    let version = format!("{service} {}", case.version);
+    let version = format!("{} {}", service(case.route), case.version);
     request = request.header("openstack-api-version", version);
     match case.header {
         Some((name, value)) => request = request.header(name, vars.fill(value)),

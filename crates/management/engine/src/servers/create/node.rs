@@ -17,7 +17,7 @@ pub(in crate::servers) struct NodeChosen {
 }
 
 impl Engine {
-    /// The nodes as placement sees them.
+    /// The nodes as placement sees them: from the inventory in memory, refreshed before the transaction began.
     pub(in crate::servers) async fn candidates(
         &self,
         tx: &Tx,
@@ -33,17 +33,16 @@ impl Engine {
             }
         }
         let now = Timestamp::now();
-        let nodes = tx.node_list().await?;
-        Ok(nodes
-            .into_iter()
-            .map(|node| Candidate {
+        Ok(self.fleet_known(usize::MAX, |member| {
+            let node = member.node.as_ref()?;
+            Some(Candidate {
                 node_id: node.id,
-                alive: self.node_alive(&node, now),
+                alive: self.node_alive(node, now),
                 has_image: node.facts.cached_images.iter().any(|cached| cached == image_sha256),
                 group_members: members.get(&node.id).copied().unwrap_or(0),
                 name: node.name.to_string(),
-                zone: node.availability_zone,
-                disabled: (!node.enabled).then(|| node.disabled_reason.unwrap_or_default()),
+                zone: node.availability_zone.clone(),
+                disabled: (!node.enabled).then(|| node.disabled_reason.clone().unwrap_or_default()),
                 cap: Amounts { vcpus: node.vcpus_cap, memory_mib: node.memory_mib_cap, disk_gib: node.disk_gib_cap },
                 used: Amounts {
                     vcpus: node.vcpus_used,
@@ -51,7 +50,7 @@ impl Engine {
                     disk_gib: node.disk_gib_used,
                 },
             })
-            .collect())
+        }))
     }
 
     /// Whether a node was heard of lately.
@@ -127,15 +126,18 @@ fn group_rule(group: &ServerGroup, placed: u64) -> GroupRule {
     }
 }
 
-/// Refuses a zone or node that is not there.
-pub(in crate::servers) fn zone_checked(wish: &ZoneWish, nodes: &[Node]) -> Result<(), EngineError> {
+/// Refuses a zone or node that is not there, as far as the inventory in memory knows: refresh it before.
+pub(in crate::servers) fn zone_checked(engine: &Engine, wish: &ZoneWish) -> Result<(), EngineError> {
+    let any = |fits: &dyn Fn(&Node) -> bool| {
+        !engine.fleet_known(1, |m| m.node.as_ref().is_some_and(fits).then_some(())).is_empty()
+    };
     if let Some(zone) = &wish.zone
-        && !nodes.iter().any(|n| n.availability_zone == *zone)
+        && !any(&|n| n.availability_zone == *zone)
     {
         return Err(EngineError::invalid("The requested availability zone is not available"));
     }
     if let Some(name) = &wish.node
-        && !nodes.iter().any(|n| n.name.as_str() == name)
+        && !any(&|n| n.name.as_str() == name)
     {
         return Err(EngineError::invalid(format!("Compute host {name} could not be found.")));
     }

@@ -75,6 +75,12 @@ pub enum Thing {
     Token,
     /// `{join_token}`.
     JoinToken,
+    /// A resource provider with VGPUs, in its generation 1.
+    Provider,
+    /// The same, and `{consumer}` which claims one of them.
+    Consumer,
+    /// A trait and a class of resource, both called `{word}`.
+    ProviderWord,
 }
 
 /// What stands for the `{words}` of a case.
@@ -372,8 +378,37 @@ impl World {
                 let token = self.nova.cloud.app.engine.join_token_create(&OpCtx::system(), 1, 60).await;
                 vars.set("join_token", Kind::Common, token.unwrap());
             }
+            Thing::Provider | Thing::Consumer | Thing::ProviderWord => self.placement_thing(thing, &mut vars).await,
         }
         vars
+    }
+
+    async fn placement_thing(&self, thing: Thing, vars: &mut Vars) {
+        let send = async |method: &str, path: String, body: Value| {
+            let headers = [("content-type", "application/json"), ("openstack-api-version", "placement 1.39")];
+            let token = self.nova.cloud.admin().await;
+            let path = format!("/placement/{path}");
+            let answer = self.nova.cloud.send(method, &path, token, &headers, body.to_string()).await;
+            assert!(answer.status.is_success(), "{method} {path}: {} {}", answer.status, answer.json);
+        };
+        if thing == Thing::ProviderWord {
+            let word = format!("CUSTOM_{}", self.word().replace('-', "_").to_uppercase());
+            send("PUT", format!("traits/{word}"), json!({})).await;
+            send("PUT", format!("resource_classes/{word}"), json!({})).await;
+            vars.set("word", Kind::Common, word);
+            return;
+        }
+        let (provider, consumer) = (PortId::random().to_string(), PortId::random().to_string());
+        send("POST", "resource_providers".into(), json!({ "name": self.word(), "uuid": provider })).await;
+        let inventories = json!({ "resource_provider_generation": 0, "inventories": { "VGPU": { "total": 4 } } });
+        send("PUT", format!("resource_providers/{provider}/inventories"), inventories).await;
+        if thing == Thing::Consumer {
+            let claim = json!({ "allocations": { provider.as_str(): { "resources": { "VGPU": 1 } } }, "project_id": "p",
+                "user_id": "u", "consumer_generation": null, "consumer_type": "TEST" });
+            send("PUT", format!("allocations/{consumer}"), claim).await;
+        }
+        vars.secret("consumer", consumer);
+        vars.secret("id", provider);
     }
 
     /// Makes one thing of the network API; its id.
