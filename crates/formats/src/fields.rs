@@ -4,6 +4,10 @@ fn array<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..offset.checked_add(N)?)?.try_into().ok()
 }
 
+pub(crate) fn be16(bytes: &[u8], offset: usize) -> Option<u16> {
+    array(bytes, offset).map(u16::from_be_bytes)
+}
+
 pub(crate) fn be32(bytes: &[u8], offset: usize) -> Option<u32> {
     array(bytes, offset).map(u32::from_be_bytes)
 }

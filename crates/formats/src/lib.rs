@@ -17,7 +17,7 @@ mod qcow2;
 mod vhd;
 mod vmdk;
 
-pub use qcow2::{Backing, OwnDisk, own_disk};
+pub use qcow2::{Backing, OwnDisk, OwnSnapshot, own_disk, own_snapshots};
 
 use arcus_types::agent::DiskFormat;
 use content::Content;

@@ -3,6 +3,10 @@
 //! Source of the layout: QEMU's `docs/interop/qcow2.txt`; the limits are those that QEMU applies when it opens an image,
 //! or tighter.
 
+mod snapshots;
+
+pub use snapshots::{OwnSnapshot, own_snapshots};
+
 use crate::fields::{be32, be64, has};
 use crate::{End, HEAD_BYTES_MAX, Unsafe, read_at};
 use std::io::{Read, Seek, SeekFrom};

@@ -1,7 +1,7 @@
 //! What people upload is taken, with its right size.
 
 use crate::made::{Folder, stream};
-use arcus_formats::{Backing, own_disk};
+use arcus_formats::{Backing, own_disk, own_snapshots};
 use arcus_types::agent::DiskFormat;
 use std::fs::File;
 
@@ -67,6 +67,21 @@ fn the_size_of_the_pieces_does_not_matter() {
             assert_eq!(stream(&bytes, declared, step).unwrap(), whole, "pieces of {step}");
         }
     }
+}
+
+#[test]
+fn a_disk_of_our_own_tells_its_snapshots() {
+    let folder = Folder::new();
+    folder.qemu_img("create -q -f qcow2 disk 1G");
+    let read = || own_snapshots(&mut File::open(folder.path("disk")).unwrap()).unwrap();
+    assert!(read().is_empty());
+    folder.qemu_img("snapshot -c first disk");
+    folder.qemu_img("resize -q disk 2G");
+    folder.qemu_img("snapshot -c a-second-one disk");
+    let found: Vec<_> = read().into_iter().map(|found| (found.name, found.virtual_size_bytes)).collect();
+    assert_eq!(found, [("first".to_owned(), 1 << 30), ("a-second-one".to_owned(), 2 << 30)]);
+    folder.qemu_img("snapshot -d first disk");
+    assert_eq!(read().len(), 1);
 }
 
 #[test]

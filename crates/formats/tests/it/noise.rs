@@ -39,6 +39,7 @@ fn judge_all(bytes: &[u8], step: usize) {
             assert_eq!(streamed.unwrap(), stored);
         }
         let _ = arcus_formats::own_disk(&mut Cursor::new(bytes));
+        let _ = arcus_formats::own_snapshots(&mut Cursor::new(bytes));
     }
 }
 

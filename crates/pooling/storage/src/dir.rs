@@ -7,6 +7,8 @@
 //!   root-<incarnation>.qcow2 0600 uid        the root disk, a layer on an image
 //!   root.json                                which incarnation counts, and on which image it lies; written last
 //!   config.img               0400 uid        the config drive
+//! volumes/<volume>/          0711 root       a volume
+//!   disk.qcow2               0600 uid        its content and, inside, its snapshots; its guest's or its own user's
 //! servers/<server>/          0700 uid        everything else of a server; not looked into here
 //! exports/<name>             0600 root       finished exports
 //! *.part                                     unfinished; swept when opened
@@ -20,10 +22,12 @@ mod durable;
 mod exports;
 mod images;
 mod tool;
+mod volumes;
 
 use crate::{
-    BTreeMap, BTreeSet, Capacity, Disk, Export, ImageFetch, ImageSource, Path, PathBuf, RootDiskSpec, ServerId,
-    Storage, StorageError, flights::Flights, is_export_name,
+    BTreeMap, BTreeSet, Capacity, Disk, DiskFormat, Export, ImageFetch, ImageSource, Path, PathBuf, RootDiskSpec,
+    ServerId, Storage, StorageError, Volume, VolumeContent, VolumeId, VolumeSnapshotId, VolumeUser, flights::Flights,
+    is_export_name,
 };
 use async_trait::async_trait;
 use durable::{failed, folder_ensure, folder_remove, folder_sync, is_root, names, parts_sweep};
@@ -88,6 +92,10 @@ impl Place {
 
     fn servers(&self) -> PathBuf {
         self.state.join("servers")
+    }
+
+    fn volumes(&self) -> PathBuf {
+        self.state.join("volumes")
     }
 
     fn exports(&self) -> PathBuf {
@@ -163,12 +171,15 @@ impl DirStorage {
             place.way_check()?;
         }
         let own = nix::unistd::geteuid().as_raw();
-        for folder in [place.images(), place.disks(), place.servers(), place.exports()] {
+        for folder in [place.images(), place.disks(), place.servers(), place.volumes(), place.exports()] {
             folder_ensure(&folder, own, own, 0o711)?;
             parts_sweep(&folder)?;
         }
         for server in names(&place.disks())? {
             parts_sweep(&place.disks().join(server))?;
+        }
+        for volume in names(&place.volumes())? {
+            parts_sweep(&place.volumes().join(volume))?;
         }
         images::strays_sweep(&place.images())?;
         folder_sync(&place.state)?;
@@ -264,6 +275,74 @@ impl Storage for DirStorage {
             Ok(names.into_iter().filter(|name| is_export_name(name)).collect())
         })
         .await
+    }
+
+    async fn volume_make(
+        &self,
+        volume: VolumeId,
+        size_bytes: u64,
+        content: &VolumeContent,
+        progress: &(dyn Fn(u8) + Sync),
+    ) -> Result<Volume, StorageError> {
+        volumes::make(self, volume, size_bytes, content, progress).await
+    }
+
+    async fn volume(&self, volume: VolumeId) -> Result<Option<Volume>, StorageError> {
+        self.blocking(move |place| Ok(volumes::look(place, volume)?.map(|(volume, _)| volume))).await
+    }
+
+    async fn volume_grow(
+        &self,
+        volume: VolumeId,
+        size_bytes: u64,
+        user: Option<&dyn VolumeUser>,
+    ) -> Result<Volume, StorageError> {
+        volumes::grow(self, volume, size_bytes, user).await
+    }
+
+    async fn volume_snapshot_make(
+        &self,
+        volume: VolumeId,
+        snapshot: VolumeSnapshotId,
+        user: Option<&dyn VolumeUser>,
+    ) -> Result<(), StorageError> {
+        volumes::snapshot_make(self, volume, snapshot, user).await
+    }
+
+    async fn volume_snapshot_remove(
+        &self,
+        volume: VolumeId,
+        snapshot: VolumeSnapshotId,
+        user: Option<&dyn VolumeUser>,
+    ) -> Result<(), StorageError> {
+        volumes::snapshot_remove(self, volume, snapshot, user).await
+    }
+
+    async fn volume_hand_over(&self, volume: VolumeId, uid: Option<u32>) -> Result<Volume, StorageError> {
+        self.blocking(move |place| volumes::hand_over(place, volume, uid)).await
+    }
+
+    async fn volume_remove(&self, volume: VolumeId) -> Result<(), StorageError> {
+        self.blocking(move |place| {
+            folder_remove(&place.volumes().join(volume.to_string()))?;
+            folder_sync(&place.volumes())
+        })
+        .await
+    }
+
+    async fn volumes(&self) -> Result<Vec<VolumeId>, StorageError> {
+        self.blocking(|place| Ok(names(&place.volumes())?.iter().filter_map(|name| name.parse().ok()).collect())).await
+    }
+
+    async fn volume_export(
+        &self,
+        volume: VolumeId,
+        snapshot: VolumeSnapshotId,
+        name: &str,
+        format: DiskFormat,
+        progress: &(dyn Fn(u8) + Sync),
+    ) -> Result<Export, StorageError> {
+        volumes::export(self, (volume, snapshot), name, format, progress).await
     }
 
     async fn server_remove(&self, server: ServerId) -> Result<(), StorageError> {

@@ -14,12 +14,14 @@ mod config_drive;
 pub mod dir;
 mod flights;
 pub mod sim;
+mod volumes;
 
 pub use dir::{DirOptions, DirStorage};
 pub use sim::{SimOptions, SimStorage};
+pub use volumes::{UserError, Volume, VolumeContent, VolumeUser};
 
-use arcus_types::ServerId;
 use arcus_types::agent::{DiskFormat, ImageSource, RootDiskSpec};
+use arcus_types::{ServerId, VolumeId, VolumeSnapshotId};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -177,6 +179,66 @@ pub trait Storage: Send + Sync {
     /// The names of the exports that are here, sorted: what a restarted agent has to remove or go on with.
     async fn exports(&self) -> Result<Vec<String>, StorageError>;
 
+    /// Makes a volume unless it is there; one that is there stays as it is. `size_bytes` is in whole sectors. `progress`
+    /// gets 0 to 100.
+    ///
+    /// # Errors
+    /// [`StorageError::ImageAbsent`] asks for [`Storage::image_ensure`] first; [`StorageError::DiskTooSmall`] and
+    /// [`StorageError::VolumeTooSmall`] name both sizes; [`StorageError::SnapshotAbsent`] if there is nothing to copy.
+    async fn volume_make(
+        &self,
+        volume: VolumeId,
+        size_bytes: u64,
+        content: &VolumeContent,
+        progress: &(dyn Fn(u8) + Sync),
+    ) -> Result<Volume, StorageError>;
+
+    /// The volume as it is, or `None`.
+    async fn volume(&self, volume: VolumeId) -> Result<Option<Volume>, StorageError>;
+
+    /// Grows a volume to at least that size, by `user` if a guest has it open.
+    async fn volume_grow(
+        &self,
+        volume: VolumeId,
+        size_bytes: u64,
+        user: Option<&dyn VolumeUser>,
+    ) -> Result<Volume, StorageError>;
+
+    /// Keeps what the volume holds now under that name, unless the snapshot is there; by `user` if a guest has it open.
+    async fn volume_snapshot_make(
+        &self,
+        volume: VolumeId,
+        snapshot: VolumeSnapshotId,
+        user: Option<&dyn VolumeUser>,
+    ) -> Result<(), StorageError>;
+
+    /// Forgets a snapshot; nothing happens if it, or the volume, is not there. Nobody may be copying it.
+    async fn volume_snapshot_remove(
+        &self,
+        volume: VolumeId,
+        snapshot: VolumeSnapshotId,
+        user: Option<&dyn VolumeUser>,
+    ) -> Result<(), StorageError>;
+
+    /// Lets the guest with this user id open the volume, and only that one; `None` takes the right back from all.
+    async fn volume_hand_over(&self, volume: VolumeId, uid: Option<u32>) -> Result<Volume, StorageError>;
+
+    /// Removes a volume with its snapshots; nothing happens if it is not there. No guest may have it open.
+    async fn volume_remove(&self, volume: VolumeId) -> Result<(), StorageError>;
+
+    /// The volumes that have anything here, also unfinished ones, sorted.
+    async fn volumes(&self) -> Result<Vec<VolumeId>, StorageError>;
+
+    /// Like [`Storage::export`], of a volume's snapshot, in raw or in compressed qcow2.
+    async fn volume_export(
+        &self,
+        volume: VolumeId,
+        snapshot: VolumeSnapshotId,
+        name: &str,
+        format: DiskFormat,
+        progress: &(dyn Fn(u8) + Sync),
+    ) -> Result<Export, StorageError>;
+
     /// Removes everything of a server; nothing happens if there is nothing. Call only when its guest has ended.
     async fn server_remove(&self, server: ServerId) -> Result<(), StorageError>;
 
@@ -228,6 +290,39 @@ pub enum StorageError {
         disk_bytes: u64,
         /// What the image needs, in bytes.
         image_bytes: u64,
+    },
+    /// The volume must be made first.
+    #[error("volume {volume} is not on this node")]
+    VolumeAbsent {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// There is nothing to copy.
+    #[error("volume {volume} has no snapshot {snapshot}")]
+    SnapshotAbsent {
+        /// The volume.
+        volume: VolumeId,
+        /// Its snapshot.
+        snapshot: VolumeSnapshotId,
+    },
+    /// The new volume is smaller than what it shall hold.
+    #[error("the volume has {volume_bytes} bytes but what it begins as has {source_bytes}: make it larger")]
+    VolumeTooSmall {
+        /// What the volume would have, in bytes.
+        volume_bytes: u64,
+        /// What it needs, in bytes.
+        source_bytes: u64,
+    },
+    /// The guest's machine that has the volume open did not do it.
+    #[error("the guest that has volume {volume} open did not {action}")]
+    User {
+        /// The volume.
+        volume: VolumeId,
+        /// What was tried, such as `grow it`.
+        action: &'static str,
+        /// What failed.
+        #[source]
+        source: UserError,
     },
     /// The wish is older than what is here.
     #[error("disk of server {server} has incarnation {have}, wanted is the older {wanted}")]
@@ -307,11 +402,15 @@ impl StorageError {
             Self::Fetch { .. }
             | Self::Corrupt { .. }
             | Self::ImageAbsent { .. }
+            | Self::VolumeAbsent { .. }
+            | Self::SnapshotAbsent { .. }
             | Self::Full { .. }
             | Self::Io { .. } => true,
+            Self::User { source, .. } => source.transient,
             Self::Tool { transient, .. } => *transient,
             Self::Refused { .. }
             | Self::DiskTooSmall { .. }
+            | Self::VolumeTooSmall { .. }
             | Self::Stale { .. }
             | Self::ConfigDrive { .. }
             | Self::DiskDamaged { .. }
@@ -327,7 +426,10 @@ impl StorageError {
             Self::Corrupt { .. } => "the image arrived damaged".into(),
             Self::Refused { source, .. } => format!("the image is refused: {source}"),
             Self::ImageAbsent { .. } => "the image is not ready on the node".into(),
-            Self::DiskTooSmall { .. } => self.to_string(),
+            Self::DiskTooSmall { .. } | Self::VolumeTooSmall { .. } => self.to_string(),
+            Self::VolumeAbsent { .. } => "the volume is not ready on the node".into(),
+            Self::SnapshotAbsent { .. } => "the snapshot is not ready on the node".into(),
+            Self::User { action, .. } => format!("the guest's machine did not {action}"),
             Self::ConfigDrive { what, .. } => format!("the config drive could not be made: {what}"),
             Self::Full { .. } => "the node has not enough storage".into(),
             Self::Stale { .. }

@@ -6,11 +6,13 @@
 //! qcow2 of zeros.
 
 mod blank;
+mod volumes;
 
 use crate::flights::Flights;
 use crate::{
     BTreeMap, BTreeSet, Capacity, Disk, DiskFormat, EXPORT_NAME_CHARS_MAX, Export, ImageFetch, ImageSource, Path,
-    PathBuf, RootDiskSpec, ServerId, Storage, StorageError, config_drive, is_export_name, is_hash, whole_sectors,
+    PathBuf, RootDiskSpec, ServerId, Storage, StorageError, Volume, VolumeContent, VolumeId, VolumeSnapshotId,
+    VolumeUser, config_drive, is_export_name, is_hash, whole_sectors,
 };
 use arcus_formats::{Inspector, Limits};
 use async_trait::async_trait;
@@ -63,6 +65,8 @@ struct Held {
     images: BTreeMap<String, Image>,
     servers: BTreeMap<ServerId, Server>,
     exports: BTreeMap<String, u64>,
+    #[serde(default)]
+    volumes: BTreeMap<VolumeId, volumes::Held>,
     #[serde(skip)]
     faults_next: u32,
 }
@@ -120,7 +124,7 @@ impl Held {
     fn used_bytes(&self) -> u64 {
         let disks = self.servers.values().flat_map(|server| server.root.iter().chain(&server.rescue)).count() as u64;
         let images: u64 = self.images.values().map(|image| image.stored_bytes).sum();
-        images + self.exports.values().sum::<u64>() + disks * LAYER_BYTES
+        images + self.exports.values().sum::<u64>() + (disks + self.volumes.len() as u64) * LAYER_BYTES
     }
 }
 
@@ -453,6 +457,89 @@ impl Storage for SimStorage {
     async fn exports(&self) -> Result<Vec<String>, StorageError> {
         self.begin("list").await?;
         Ok(self.held().exports.keys().cloned().collect())
+    }
+
+    async fn volume_make(
+        &self,
+        volume: VolumeId,
+        size_bytes: u64,
+        content: &VolumeContent,
+        progress: &(dyn Fn(u8) + Sync),
+    ) -> Result<Volume, StorageError> {
+        self.begin("create").await?;
+        let made = self.volume_make_now(volume, size_bytes, content)?;
+        progress(100);
+        Ok(made)
+    }
+
+    async fn volume(&self, volume: VolumeId) -> Result<Option<Volume>, StorageError> {
+        self.begin("look at").await?;
+        Ok(self.held().volumes.get(&volume).map(|held| self.volume_of(volume, held)))
+    }
+
+    async fn volume_grow(
+        &self,
+        volume: VolumeId,
+        size_bytes: u64,
+        user: Option<&dyn VolumeUser>,
+    ) -> Result<Volume, StorageError> {
+        self.begin("grow").await?;
+        self.volume_grow_now(volume, size_bytes, user).await
+    }
+
+    async fn volume_snapshot_make(
+        &self,
+        volume: VolumeId,
+        snapshot: VolumeSnapshotId,
+        user: Option<&dyn VolumeUser>,
+    ) -> Result<(), StorageError> {
+        self.begin("snapshot").await?;
+        self.volume_snapshot_make_now(volume, snapshot, user).await
+    }
+
+    async fn volume_snapshot_remove(
+        &self,
+        volume: VolumeId,
+        snapshot: VolumeSnapshotId,
+        user: Option<&dyn VolumeUser>,
+    ) -> Result<(), StorageError> {
+        self.begin("remove").await?;
+        self.volume_snapshot_remove_now(volume, snapshot, user).await
+    }
+
+    async fn volume_hand_over(&self, volume: VolumeId, _uid: Option<u32>) -> Result<Volume, StorageError> {
+        self.begin("give away").await?;
+        let held = self.held();
+        let found = held.volumes.get(&volume).map(|held| self.volume_of(volume, held));
+        found.ok_or(StorageError::VolumeAbsent { volume })
+    }
+
+    async fn volume_remove(&self, volume: VolumeId) -> Result<(), StorageError> {
+        self.begin("remove").await?;
+        let mut held = self.held();
+        held.volumes.remove(&volume);
+        self.save(&held)
+    }
+
+    async fn volumes(&self) -> Result<Vec<VolumeId>, StorageError> {
+        self.begin("list").await?;
+        Ok(self.held().volumes.keys().copied().collect())
+    }
+
+    async fn volume_export(
+        &self,
+        volume: VolumeId,
+        snapshot: VolumeSnapshotId,
+        name: &str,
+        format: DiskFormat,
+        progress: &(dyn Fn(u8) + Sync),
+    ) -> Result<Export, StorageError> {
+        self.begin("export").await?;
+        let path = self.export_path(name)?;
+        let size_bytes = self.snapshot_bytes(volume, snapshot)?;
+        let export = self.volume_export_now(path, name, format, size_bytes);
+        progress(100);
+        export
     }
 
     async fn server_remove(&self, server: ServerId) -> Result<(), StorageError> {

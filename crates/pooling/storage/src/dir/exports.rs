@@ -3,7 +3,7 @@
 use super::durable::{Access, Part, failed, folder_sync};
 use super::tool::{Allowance, TOOL_UID, arguments, qemu_img};
 use super::{DirStorage, Place};
-use crate::{EXPORT_NAME_CHARS_MAX, Export, StorageError, is_export_name, is_hash};
+use crate::{DiskFormat, EXPORT_NAME_CHARS_MAX, Export, StorageError, is_export_name, is_hash};
 use arcus_formats::own_disk;
 use aws_lc_rs::digest;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 const CHUNK_BYTES: usize = 1 << 20;
 /// What qcow2 needs beside the data.
-const TABLES_BYTES_MAX: u64 = 64 << 20;
+pub(super) const TABLES_BYTES_MAX: u64 = 64 << 20;
 
 /// Where the export of that name is or would be.
 pub(super) fn target(place: &Place, name: &str) -> Result<PathBuf, StorageError> {
@@ -45,7 +45,7 @@ pub(super) async fn export(storage: &DirStorage, source: &Path, name: &str) -> R
     };
     let words = arguments(&["convert", "-q", "-c", "-f", "qcow2", "-O", "qcow2"], &[source, part.path()]);
     qemu_img(words, allowance).await?;
-    storage.blocking(move |place| finish(place, part)).await
+    storage.blocking(move |place| finish(place, part, DiskFormat::Qcow2)).await
 }
 
 /// A disk that may be exported.
@@ -77,11 +77,10 @@ fn source_check(place: &Place, path: &Path) -> Result<Source, StorageError> {
 }
 
 /// Checks what the converter made, hashes it and puts it in its place.
-fn finish(place: &Place, mut part: Part) -> Result<Export, StorageError> {
+pub(super) fn finish(place: &Place, mut part: Part, format: DiskFormat) -> Result<Export, StorageError> {
     let path = part.target().to_owned();
     part.access(Access { owner: nix::unistd::geteuid().as_raw(), mode: 0o600 })?;
     let limits = arcus_formats::Limits { virtual_size_bytes_max: u64::MAX };
-    let format = arcus_types::agent::DiskFormat::Qcow2;
     let inspection = arcus_formats::inspect_file(&mut part.file, format, limits)
         .map_err(|error| StorageError::DiskDamaged { path: path.clone(), what: error.to_string() })?;
     let (size_bytes, sha256) = hash(&mut part.file).map_err(failed("read", &path))?;

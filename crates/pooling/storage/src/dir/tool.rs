@@ -39,6 +39,15 @@ pub(super) struct Allowance {
 
 /// Runs `qemu-img` with these arguments.
 pub(super) async fn qemu_img(arguments: Vec<OsString>, allowance: Allowance) -> Result<(), StorageError> {
+    qemu_img_told(arguments, allowance, &|_| {}).await
+}
+
+/// Runs `qemu-img` with these arguments; with `-p` among them, tells how far it is, 0 to 100.
+pub(super) async fn qemu_img_told(
+    arguments: Vec<OsString>,
+    allowance: Allowance,
+    progress: &(dyn Fn(u8) + Sync),
+) -> Result<(), StorageError> {
     let cpu_s = CPU_S_MIN.saturating_add((allowance.data_bytes >> 30).saturating_mul(CPU_S_PER_GIB)).min(CPU_S_MAX);
     let mut command = Command::new("prlimit");
     command
@@ -54,20 +63,29 @@ pub(super) async fn qemu_img(arguments: Vec<OsString>, allowance: Allowance) -> 
         .env("MALLOC_ARENA_MAX", "1")
         .current_dir("/")
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
     if is_root() {
         command.uid(allowance.uid).gid(allowance.uid);
     }
     let mut child = command.spawn().map_err(|error| tool_failed(format!("it did not start: {error}"), true))?;
-    let stderr = child.stderr.take();
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let run = async {
-        let mut said = Vec::new();
-        if let Some(stderr) = stderr {
-            stderr.take(STDERR_BYTES_MAX).read_to_end(&mut said).await?;
-        }
-        Ok::<_, std::io::Error>((child.wait().await?, said))
+        let listen = async {
+            let mut said = Vec::new();
+            if let Some(stderr) = stderr {
+                stderr.take(STDERR_BYTES_MAX).read_to_end(&mut said).await?;
+            }
+            Ok::<_, std::io::Error>(said)
+        };
+        let watch = async {
+            if let Some(stdout) = stdout {
+                tell_progress(stdout, progress).await;
+            }
+        };
+        let ((), said) = tokio::join!(watch, listen);
+        Ok::<_, std::io::Error>((child.wait().await?, said?))
     };
     let (status, said) = match tokio::time::timeout(Duration::from_secs(cpu_s * WALL_FACTOR), run).await {
         Ok(Ok(ended)) => ended,
@@ -83,6 +101,27 @@ pub(super) async fn qemu_img(arguments: Vec<OsString>, allowance: Allowance) -> 
         None => {
             let room = said.contains("No space left") || said.contains("Cannot allocate memory");
             Err(tool_failed(said, room || !allowance.hostile))
+        }
+    }
+}
+
+/// Reads what `-p` prints, such as `(12.34/100%)` and a carriage return, to its end.
+async fn tell_progress(mut stdout: impl tokio::io::AsyncRead + Unpin, progress: &(dyn Fn(u8) + Sync)) {
+    let (mut piece, mut line) = ([0; 256], Vec::new());
+    while let Ok(count @ 1..) = stdout.read(&mut piece).await {
+        for byte in piece.iter().take(count) {
+            match byte {
+                b'(' => line.clear(),
+                b'.' => {
+                    let percent = std::str::from_utf8(&line).ok().and_then(|text| text.parse().ok());
+                    if let Some(percent @ 0..=100) = percent {
+                        progress(percent);
+                    }
+                    line.clear();
+                }
+                _ if line.len() < 3 => line.push(*byte),
+                _ => {}
+            }
         }
     }
 }

@@ -6,3 +6,4 @@ mod contract;
 mod crash;
 mod dir;
 mod rig;
+mod volumes;
