@@ -330,6 +330,7 @@ impl Worker {
             hardware: spec.hardware.clone(),
             uid,
             disks,
+            volumes: Vec::new(),
             nics,
             resume_from,
         };

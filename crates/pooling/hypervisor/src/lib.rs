@@ -23,8 +23,8 @@ pub use error::HypervisorError;
 pub use qemu::{AccelChoice, QemuConfig, QemuHypervisor};
 pub use sim::{SimConfig, SimHypervisor, SimOperation};
 
-use arcus_types::agent::{DiskFormat, HardwareSpec};
-use arcus_types::ids::{PortId, ServerId};
+use arcus_types::agent::{DiskFormat, DiskQos, HardwareSpec};
+use arcus_types::ids::{PortId, ServerId, VolumeId};
 use arcus_types::text::MacAddr;
 use serde::{Deserialize, Serialize};
 use std::os::fd::OwnedFd;
@@ -59,6 +59,8 @@ pub struct Launch {
     pub uid: u32,
     /// The disks, the root disk first.
     pub disks: Vec<DiskAttachment>,
+    /// The volumes, each in a slot of its own.
+    pub volumes: Vec<VolumeAttachment>,
     /// The network interfaces in the order in which the guest sees them.
     pub nics: Vec<Nic>,
     /// Start from this memory image, written by [`Hypervisor::suspend`] from a guest with the same hardware, disks and
@@ -80,6 +82,29 @@ pub struct DiskAttachment {
     /// The serial number that the guest reads, at most 20 characters; such as `config-2`, or a volume's id.
     pub serial: String,
 }
+
+/// A volume as the guest gets it. The guest reads the first 20 characters of the volume's id as its serial number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeAttachment {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Which of the machine's slots for volumes it is in, below [`VOLUME_SLOTS_MAX`]; `None` is the place of the root
+    /// disk, for a machine without one, and cannot be plugged or unplugged.
+    pub slot: Option<u32>,
+    /// The file.
+    pub path: PathBuf,
+    /// How its bytes are laid out: `Raw` or `Qcow2`.
+    pub format: DiskFormat,
+    /// Whether the guest may only read it.
+    pub read_only: bool,
+    /// Its place in the order of devices to boot from, beginning with 1; `None` is never booted from.
+    pub boot_index: Option<u32>,
+    /// How fast the guest may use it.
+    pub qos: DiskQos,
+}
+
+/// How many volumes a machine can have besides the one that it boots from.
+pub const VOLUME_SLOTS_MAX: u32 = 24;
 
 /// A network interface as the guest gets it.
 #[derive(Debug)]
@@ -241,6 +266,35 @@ pub trait Hypervisor: Send + Sync {
 
     /// Unplugs a network interface and returns when the guest has let go of it; `Ok` if the port is not there.
     async fn nic_detach(&self, server: ServerId, port: PortId) -> Result<(), HypervisorError>;
+
+    /// The volumes in the guest's machine, also those that it was told to let go of and has not yet; none if it has no
+    /// process.
+    async fn volumes(&self, server: ServerId) -> Vec<VolumeId>;
+
+    /// Plugs a volume into a running guest, into a slot that no other has; `Ok` if it is there already.
+    async fn volume_attach(&self, server: ServerId, volume: VolumeAttachment) -> Result<(), HypervisorError>;
+
+    /// Unplugs a volume and returns when the guest has let go of it and its file is closed; `Ok` if it is not there.
+    async fn volume_detach(&self, server: ServerId, volume: VolumeId) -> Result<(), HypervisorError>;
+
+    /// Sets how fast the guest may use a volume that it has.
+    async fn volume_limit(&self, server: ServerId, volume: VolumeId, qos: DiskQos) -> Result<(), HypervisorError>;
+
+    /// Grows a volume that a guest has; the guest is told.
+    async fn volume_grow(&self, server: ServerId, volume: VolumeId, size_bytes: u64) -> Result<(), HypervisorError>;
+
+    /// Keeps what a volume that a guest has holds now, inside it, under this name; what the guest has not flushed may be
+    /// missing, as after a power cut.
+    async fn volume_snapshot_make(&self, server: ServerId, volume: VolumeId, name: &str)
+    -> Result<(), HypervisorError>;
+
+    /// Forgets what a volume that a guest has holds under this name.
+    async fn volume_snapshot_remove(
+        &self,
+        server: ServerId,
+        volume: VolumeId,
+        name: &str,
+    ) -> Result<(), HypervisorError>;
 
     /// What the guest's process has used; `None` if there is no process.
     async fn usage(&self, server: ServerId) -> Option<GuestUsage>;

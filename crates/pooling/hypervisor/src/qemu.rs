@@ -17,11 +17,14 @@ mod nics;
 mod process;
 mod qmp;
 mod record;
+mod volumes;
 
 use crate::{
     GuestEvent, GuestState, GuestSummary, GuestUsage, Hypervisor, HypervisorError, HypervisorFacts, Launch, Nic,
+    VolumeAttachment,
 };
-use arcus_types::ids::{PortId, ServerId};
+use arcus_types::agent::DiskQos;
+use arcus_types::ids::{PortId, ServerId, VolumeId};
 use base64::Engine;
 use guest::Guest;
 use host::Host;
@@ -340,6 +343,59 @@ impl Hypervisor for QemuHypervisor {
             nics::detach(&*inner.guest(server)?, port).await
         })
         .await
+    }
+
+    async fn volumes(&self, server: ServerId) -> Vec<VolumeId> {
+        let guest = self.inner.guest(server);
+        guest.map(|guest| guest.record().volumes.iter().map(|have| have.volume).collect()).unwrap_or_default()
+    }
+
+    async fn volume_attach(&self, server: ServerId, volume: VolumeAttachment) -> Result<(), HypervisorError> {
+        let inner = self.inner.clone();
+        to_the_end(server, async move {
+            let _turn = inner.turn(server).await;
+            volumes::attach(&*inner.guest(server)?, volume).await
+        })
+        .await
+    }
+
+    async fn volume_detach(&self, server: ServerId, volume: VolumeId) -> Result<(), HypervisorError> {
+        let inner = self.inner.clone();
+        to_the_end(server, async move {
+            let _turn = inner.turn(server).await;
+            volumes::detach(&*inner.guest(server)?, volume).await
+        })
+        .await
+    }
+
+    async fn volume_limit(&self, server: ServerId, volume: VolumeId, qos: DiskQos) -> Result<(), HypervisorError> {
+        let _turn = self.inner.turn(server).await;
+        volumes::limit(&*self.inner.guest(server)?, volume, qos).await
+    }
+
+    async fn volume_grow(&self, server: ServerId, volume: VolumeId, size_bytes: u64) -> Result<(), HypervisorError> {
+        let _turn = self.inner.turn(server).await;
+        volumes::grow(&*self.inner.guest(server)?, volume, size_bytes).await
+    }
+
+    async fn volume_snapshot_make(
+        &self,
+        server: ServerId,
+        volume: VolumeId,
+        name: &str,
+    ) -> Result<(), HypervisorError> {
+        let _turn = self.inner.turn(server).await;
+        volumes::snapshot_make(&*self.inner.guest(server)?, volume, name).await
+    }
+
+    async fn volume_snapshot_remove(
+        &self,
+        server: ServerId,
+        volume: VolumeId,
+        name: &str,
+    ) -> Result<(), HypervisorError> {
+        let _turn = self.inner.turn(server).await;
+        volumes::snapshot_remove(&*self.inner.guest(server)?, volume, name).await
     }
 
     async fn usage(&self, server: ServerId) -> Option<GuestUsage> {

@@ -5,10 +5,10 @@
 
 use crate::{
     EndReason, GuestChange, GuestEvent, GuestState, GuestSummary, GuestUsage, Hypervisor, HypervisorError,
-    HypervisorFacts, Launch, Nic,
+    HypervisorFacts, Launch, Nic, VolumeAttachment,
 };
-use arcus_types::agent::HardwareSpec;
-use arcus_types::ids::{PortId, ServerId};
+use arcus_types::agent::{DiskQos, HardwareSpec};
+use arcus_types::ids::{PortId, ServerId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -65,6 +65,10 @@ pub enum SimOperation {
     DiskCopy,
     /// [`Hypervisor::nic_attach`] and [`Hypervisor::nic_detach`]
     Nic,
+    /// [`Hypervisor::volume_attach`] and [`Hypervisor::volume_detach`]
+    Volume,
+    /// [`Hypervisor::volume_limit`], [`Hypervisor::volume_grow`] and the snapshots of a volume
+    VolumeChange,
     /// [`Hypervisor::set_password`]
     SetPassword,
 }
@@ -81,6 +85,8 @@ impl SimOperation {
             Self::Suspend => "suspend",
             Self::DiskCopy => "disk_copy",
             Self::Nic => "nic",
+            Self::Volume => "volume",
+            Self::VolumeChange => "volume_change",
             Self::SetPassword => "set_password",
         }
     }
@@ -114,6 +120,8 @@ struct SimGuest {
     hardware: HardwareSpec,
     ports: Vec<PortId>,
     root_disk: Option<PathBuf>,
+    #[serde(default)]
+    volumes: Vec<VolumeAttachment>,
     state: GuestState,
     console: String,
     /// Whether the guest powers off when it is asked to.
@@ -276,6 +284,25 @@ impl SimHypervisor {
     }
 }
 
+impl SimHypervisor {
+    /// Changes a volume that a living guest has.
+    async fn volume_change(
+        &self,
+        server: ServerId,
+        volume: VolumeId,
+        change: impl FnOnce(&mut VolumeAttachment),
+    ) -> Result<(), HypervisorError> {
+        self.pass(SimOperation::VolumeChange, server).await?;
+        self.change(server, |guest| match guest.volumes.iter_mut().find(|have| have.volume == volume) {
+            Some(have) => {
+                change(have);
+                Ok(())
+            }
+            None => Err(HypervisorError::LaunchRefused { server, reason: format!("it does not have volume {volume}") }),
+        })
+    }
+}
+
 impl World {
     /// The next number of the seed's sequence (SplitMix64, Steele et al. 2014).
     fn draw(&mut self) -> u64 {
@@ -333,6 +360,7 @@ impl Hypervisor for SimHypervisor {
             hardware: launch.hardware,
             ports: launch.nics.iter().map(|nic| nic.port).collect(),
             root_disk: launch.disks.first().map(|disk| disk.path.clone()),
+            volumes: launch.volumes,
             state: GuestState::Running,
             console: before.map(|guest| guest.console.clone()).unwrap_or_default(),
             obedient: true,
@@ -468,6 +496,61 @@ impl Hypervisor for SimHypervisor {
             guest.ports.retain(|have| *have != port);
             Ok(())
         })
+    }
+
+    async fn volumes(&self, server: ServerId) -> Vec<VolumeId> {
+        let world = self.lock();
+        let guest = world.guests.get(&server).filter(|guest| guest.alive());
+        guest.map(|guest| guest.volumes.iter().map(|have| have.volume).collect()).unwrap_or_default()
+    }
+
+    async fn volume_attach(&self, server: ServerId, volume: VolumeAttachment) -> Result<(), HypervisorError> {
+        self.pass(SimOperation::Volume, server).await?;
+        self.change(server, |guest| {
+            if guest.volumes.iter().any(|have| have.volume == volume.volume) {
+                return Ok(());
+            }
+            if volume.slot.is_none() || guest.volumes.iter().any(|have| have.slot == volume.slot) {
+                let reason = "no slot for a volume is free until the server is stopped and started".to_owned();
+                return Err(HypervisorError::LaunchRefused { server, reason });
+            }
+            guest.volumes.push(volume);
+            Ok(())
+        })
+    }
+
+    async fn volume_detach(&self, server: ServerId, volume: VolumeId) -> Result<(), HypervisorError> {
+        self.pass(SimOperation::Volume, server).await?;
+        self.change(server, |guest| {
+            guest.volumes.retain(|have| have.volume != volume);
+            Ok(())
+        })
+    }
+
+    async fn volume_limit(&self, server: ServerId, volume: VolumeId, qos: DiskQos) -> Result<(), HypervisorError> {
+        self.volume_change(server, volume, |have| have.qos = qos).await
+    }
+
+    async fn volume_grow(&self, server: ServerId, volume: VolumeId, _bytes: u64) -> Result<(), HypervisorError> {
+        self.volume_change(server, volume, |_| {}).await
+    }
+
+    async fn volume_snapshot_make(
+        &self,
+        server: ServerId,
+        volume: VolumeId,
+        _name: &str,
+    ) -> Result<(), HypervisorError> {
+        self.volume_change(server, volume, |_| {}).await
+    }
+
+    async fn volume_snapshot_remove(
+        &self,
+        server: ServerId,
+        volume: VolumeId,
+        _name: &str,
+    ) -> Result<(), HypervisorError> {
+        self.volume_change(server, volume, |_| {}).await
     }
 
     async fn usage(&self, server: ServerId) -> Option<GuestUsage> {

@@ -7,19 +7,23 @@
 //! ```text
 //! pcie.0  01 VGA     03..0a disks (virtio-blk)     0b guest agent   0c entropy   0d balloon   0e USB (emulated model)
 //!         10.0 .. 13.7  root ports nic0 .. nic31: one virtio-net each, hot-pluggable
+//!         14.0 .. 16.7  root ports volume0 .. volume23: one virtio-blk each, hot-pluggable
 //!         10 .. 17      e1000 (emulated model), not hot-pluggable
 //!         1f.2 AHCI: disks of the emulated model, CDs of both
 //! ```
 
 use super::record::{NicRecord, Record};
-use crate::DiskAttachment;
-use arcus_types::agent::{DeviceModel, DiskFormat};
+use crate::{DiskAttachment, VOLUME_SLOTS_MAX, VolumeAttachment};
+use arcus_types::agent::{DeviceModel, DiskFormat, volume_serial};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::os::fd::RawFd;
+use std::path::Path;
 
 /// Disks of the virtio model, CDs apart.
 const VIRTIO_DISKS_MAX: usize = 8;
+/// Where the first disk of the virtio model is.
+const ROOT_DISK_ADDRESS: usize = 3;
 /// Disks and CDs on the AHCI controller.
 const AHCI_DISKS_MAX: usize = 6;
 /// Interfaces of the virtio model.
@@ -30,6 +34,9 @@ const EMULATED_NICS_MAX: usize = 8;
 const VCPUS_MAX: u32 = 255;
 /// Free slots for hot plug come in steps of this many: each slot costs the firmware and the guest some milliseconds.
 const NIC_SLOTS_STEP: u32 = 4;
+const VOLUME_SLOTS_STEP: u32 = 4;
+/// The chassis number of the first slot for volumes: every slot needs one of its own.
+const VOLUME_CHASSIS: u32 = 64;
 
 /// Descriptors that QEMU inherits, by number.
 #[derive(Debug, Clone)]
@@ -57,13 +64,26 @@ pub fn nic_slots(devices: DeviceModel, nics: usize) -> u32 {
     }
 }
 
+/// How many slots for volumes a machine with these gets: a few are always free, unless it is of the emulated model, which
+/// has none.
+pub fn volume_slots(devices: DeviceModel, volumes: &[VolumeAttachment]) -> u32 {
+    let used = volumes.iter().filter_map(|volume| volume.slot).max().map_or(0, |slot| slot.saturating_add(1));
+    match devices {
+        DeviceModel::Virtio => (used / VOLUME_SLOTS_STEP + 1).saturating_mul(VOLUME_SLOTS_STEP).min(VOLUME_SLOTS_MAX),
+        DeviceModel::Emulated => 0,
+    }
+}
+
 /// Why no machine can be made of this record, if so.
 pub fn refuse(record: &Record) -> Option<String> {
     let cds = record.disks.iter().filter(|disk| disk.format == DiskFormat::Iso).count();
     let writable = record.disks.iter().filter(|disk| !disk.read_only && disk.format != DiskFormat::Iso).count();
     let (nics_max, disks_fit) = match record.hardware.devices {
         DeviceModel::Virtio => (VIRTIO_NICS_MAX, record.disks.len() - cds <= VIRTIO_DISKS_MAX && cds <= AHCI_DISKS_MAX),
-        DeviceModel::Emulated => (EMULATED_NICS_MAX, cds + writable <= AHCI_DISKS_MAX),
+        DeviceModel::Emulated => {
+            let volumes = record.volumes.iter().filter(|volume| !volume.read_only).count();
+            (EMULATED_NICS_MAX, cds + writable + volumes <= AHCI_DISKS_MAX)
+        }
     };
     if !(1..=VCPUS_MAX).contains(&record.hardware.vcpus) {
         return Some(format!("{} virtual CPUs, 1 to {VCPUS_MAX} are possible", record.hardware.vcpus));
@@ -77,9 +97,15 @@ pub fn refuse(record: &Record) -> Option<String> {
     if !disks_fit {
         return Some(format!("{} disks are too many", record.disks.len()));
     }
-    record.disks.iter().find_map(|disk| match disk.format {
+    let slots: Vec<Option<u32>> = record.volumes.iter().map(|volume| volume.slot).collect();
+    let alone = slots.iter().enumerate().all(|(index, slot)| !slots.iter().take(index).any(|other| other == slot));
+    if !alone || slots.iter().flatten().any(|slot| *slot >= VOLUME_SLOTS_MAX) {
+        return Some(format!("{} volumes are too many, or two want the same place", record.volumes.len()));
+    }
+    let formats = record.disks.iter().map(|disk| disk.format).chain(record.volumes.iter().map(|volume| volume.format));
+    formats.into_iter().find_map(|format| match format {
         DiskFormat::Raw | DiskFormat::Qcow2 | DiskFormat::Iso => None,
-        DiskFormat::Vmdk | DiskFormat::Vhd => Some(format!("a disk in {:?} must be converted first", disk.format)),
+        DiskFormat::Vmdk | DiskFormat::Vhd => Some(format!("a disk in {format:?} must be converted first")),
     })
 }
 
@@ -102,6 +128,10 @@ pub fn arguments(record: &Record, fds: &Fds, incoming: bool) -> Vec<OsString> {
     }
     for (index, disk) in record.disks.iter().enumerate() {
         disk_devices(&mut line, record, index, disk);
+    }
+    for volume in &record.volumes {
+        line.json("-blockdev", &volume_node(volume));
+        line.json("-device", &volume_device(record, volume));
     }
     for (nic, tap) in record.nics.iter().zip(&fds.taps) {
         // vhost would need /dev/vhost-net, which the guest's user may not open.
@@ -193,15 +223,16 @@ fn virtio_devices(line: &mut Line, record: &Record) {
     line.add("-object", "rng-builtin,id=entropy0");
     line.add("-device", "virtio-rng-pci,id=rng0,rng=entropy0,bus=pcie.0,addr=0xc");
     line.add("-device", "virtio-balloon-pci,id=balloon0,bus=pcie.0,addr=0xd,free-page-reporting=on,deflate-on-oom=on");
-    for slot in 0..record.nic_slots {
-        let (device, function) = (0x10 + slot / 8, slot % 8);
-        line.add(
-            "-device",
-            format!(
-                "pcie-root-port,id=nic{slot},bus=pcie.0,addr={device:#x}.{function},multifunction=on,port={slot},chassis={}",
-                slot + 1
-            ),
-        );
+    root_ports(line, "nic", 0x10, 1, record.nic_slots);
+    root_ports(line, "volume", 0x14, VOLUME_CHASSIS, record.volume_slots);
+}
+
+/// Slots that a device can be plugged into later, eight of them at each address.
+fn root_ports(line: &mut Line, name: &str, first: u32, chassis: u32, count: u32) {
+    for slot in 0..count {
+        let (device, function, chassis) = (first + slot / 8, slot % 8, chassis + slot);
+        let place = format!("bus=pcie.0,addr={device:#x}.{function},multifunction=on");
+        line.add("-device", format!("pcie-root-port,id={name}{slot},{place},port={slot},chassis={chassis}"));
     }
 }
 
@@ -218,30 +249,81 @@ pub fn disk_node(index: usize) -> String {
 fn disk_devices(line: &mut Line, record: &Record, index: usize, disk: &DiskAttachment) {
     let node = disk_node(index);
     let read_only = disk.read_only || disk.format == DiskFormat::Iso;
-    let driver = match disk.format {
+    line.json("-blockdev", &block_node(&node, &disk.path, disk.format, read_only));
+    line.json("-device", &disk_device(record, index, disk, &node, read_only));
+}
+
+/// The node of a file, for the command line and for hot plug.
+///
+/// The page cache is used: it holds an image once for all guests made of it. What the guest flushes is on stable storage
+/// before the guest is told so (`no-flush` off: fdatasync).
+fn block_node(node: &str, path: &Path, format: DiskFormat, read_only: bool) -> Value {
+    let driver = match format {
         DiskFormat::Qcow2 => "qcow2",
         DiskFormat::Raw | DiskFormat::Iso | DiskFormat::Vmdk | DiskFormat::Vhd => "raw",
     };
-    // The page cache is used: it holds an image once for all guests made of it. What the guest flushes is on stable
-    // storage before the guest is told so (`no-flush` off: fdatasync).
-    line.json(
-        "-blockdev",
-        &json!({
-            "driver": driver,
-            "node-name": node,
-            "read-only": read_only,
+    json!({
+        "driver": driver,
+        "node-name": node,
+        "read-only": read_only,
+        "discard": "unmap",
+        "detect-zeroes": if read_only { "off" } else { "unmap" },
+        "cache": { "direct": false, "no-flush": false },
+        "file": {
+            "driver": "file",
+            "filename": path,
             "discard": "unmap",
-            "detect-zeroes": if read_only { "off" } else { "unmap" },
-            "cache": { "direct": false, "no-flush": false },
-            "file": {
-                "driver": "file",
-                "filename": disk.path,
-                "discard": "unmap",
-                "aio": "threads",
-            },
-        }),
-    );
-    line.json("-device", &disk_device(record, index, disk, &node, read_only));
+            "aio": "threads",
+        },
+    })
+}
+
+/// The name of a volume's node: QEMU allows 31 characters, which a volume's id is too long for.
+pub fn volume_node_name(volume: &VolumeAttachment) -> String {
+    volume.slot.map_or_else(|| "volume-root".to_owned(), |slot| format!("volume-node{slot}"))
+}
+
+/// The name of a volume's device.
+pub fn volume_device_name(volume: &VolumeAttachment) -> String {
+    format!("volume-{}", volume.volume)
+}
+
+/// The node of a volume, for the command line and for hot plug.
+pub fn volume_node(volume: &VolumeAttachment) -> Value {
+    block_node(&volume_node_name(volume), &volume.path, volume.format, volume.read_only)
+}
+
+/// The device of a volume, for the command line and for hot plug.
+pub fn volume_device(record: &Record, volume: &VolumeAttachment) -> Value {
+    let mut device = json!({
+        "id": volume_device_name(volume),
+        "drive": volume_node_name(volume),
+        "serial": volume_serial(volume.volume),
+    });
+    let place = match (record.hardware.devices, volume.slot) {
+        (DeviceModel::Virtio, Some(slot)) => json!({ "driver": "virtio-blk-pci", "bus": format!("volume{slot}") }),
+        (DeviceModel::Virtio, None) => {
+            json!({ "driver": "virtio-blk-pci", "bus": "pcie.0", "addr": format!("{ROOT_DISK_ADDRESS:#x}") })
+        }
+        (DeviceModel::Emulated, _) if volume.read_only => json!({ "driver": "usb-storage", "bus": "usb0.0" }),
+        (DeviceModel::Emulated, _) => {
+            let disks = record.disks.iter().filter(|disk| disk.format == DiskFormat::Iso || !disk.read_only).count();
+            let before = record.volumes.iter().take_while(|other| other.volume != volume.volume);
+            let bus = disks + before.filter(|other| !other.read_only).count();
+            json!({ "driver": "ide-hd", "bus": format!("ide.{bus}") })
+        }
+    };
+    place_device(&mut device, place, volume.boot_index);
+    device
+}
+
+fn place_device(device: &mut Value, place: Value, boot_index: Option<u32>) {
+    if let (Some(device), Value::Object(place)) = (device.as_object_mut(), place) {
+        device.extend(place);
+        if let Some(boot_index) = boot_index {
+            device.insert("bootindex".to_owned(), json!(boot_index));
+        }
+    }
 }
 
 fn disk_device(record: &Record, index: usize, disk: &DiskAttachment, node: &str, read_only: bool) -> Value {
@@ -251,7 +333,8 @@ fn disk_device(record: &Record, index: usize, disk: &DiskAttachment, node: &str,
     let mut device = json!({ "id": format!("{node}-device"), "drive": node, "serial": serial });
     let place = match (record.hardware.devices, is_cd(disk)) {
         (DeviceModel::Virtio, false) => {
-            let slot = 3 + before.iter().filter(|disk| !is_cd(disk)).count();
+            let rootless = usize::from(record.volumes.iter().any(|volume| volume.slot.is_none()));
+            let slot = ROOT_DISK_ADDRESS + rootless + before.iter().filter(|disk| !is_cd(disk)).count();
             json!({ "driver": "virtio-blk-pci", "bus": "pcie.0", "addr": format!("{slot:#x}") })
         }
         (DeviceModel::Virtio, true) => {
@@ -264,12 +347,7 @@ fn disk_device(record: &Record, index: usize, disk: &DiskAttachment, node: &str,
             json!({ "driver": if cd { "ide-cd" } else { "ide-hd" }, "bus": format!("ide.{bus}") })
         }
     };
-    if let (Some(device), Value::Object(place)) = (device.as_object_mut(), place) {
-        device.extend(place);
-        if let Some(boot_index) = disk.boot_index {
-            device.insert("bootindex".to_owned(), json!(boot_index));
-        }
-    }
+    place_device(&mut device, place, disk.boot_index);
     device
 }
 
@@ -299,8 +377,8 @@ pub fn nic_device(devices: DeviceModel, nic: &NicRecord) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arcus_types::agent::HardwareSpec;
-    use arcus_types::ids::{PortId, ServerId};
+    use arcus_types::agent::{DiskQos, HardwareSpec};
+    use arcus_types::ids::{PortId, ServerId, VolumeId};
     use arcus_types::text::MacAddr;
     use uuid::Uuid;
 
@@ -323,6 +401,16 @@ mod tests {
                 disk("/s/config", DiskFormat::Raw, true, None),
                 disk("/s/cd.iso", DiskFormat::Iso, true, Some(2)),
             ],
+            volumes: vec![VolumeAttachment {
+                volume: VolumeId(Uuid::nil()),
+                slot: Some(5),
+                path: "/v/disk.qcow2".into(),
+                format: DiskFormat::Qcow2,
+                read_only: false,
+                boot_index: None,
+                qos: DiskQos::default(),
+            }],
+            volume_slots: 8,
             nics: vec![NicRecord { port: PortId(Uuid::nil()), mac: MacAddr([2; 6]), mtu: 1450, slot: 0 }],
             nic_slots: nic_slots(devices, 1),
             machine: "pc-q35-7.2".into(),
@@ -349,11 +437,15 @@ mod tests {
     #[test]
     fn both_models_place_every_disk_and_never_write_to_a_read_only_one() {
         let virtio = text(&record(DeviceModel::Virtio));
-        for part in [r#""addr":"0x3""#, r#""addr":"0x4""#, r#""bus":"ide.0""#, r#""bus":"nic0""#, "fd=14"] {
+        let volume = [r#""serial":"00000000-0000-0000-0""#, r#""bus":"volume5""#, "id=volume7,bus=pcie.0,addr=0x14.7"];
+        let others = [r#""addr":"0x3""#, r#""addr":"0x4""#, r#""bus":"ide.0""#, r#""bus":"nic0""#, "fd=14"];
+        for part in volume.into_iter().chain(others) {
             assert!(virtio.contains(part), "{part} in {virtio}");
         }
         let emulated = text(&record(DeviceModel::Emulated));
-        for part in [r#""ide-hd""#, r#""usb-storage""#, r#""ide-cd""#, r#""bus":"ide.1""#, r#""e1000""#] {
+        for part in
+            [r#""ide-hd""#, r#""usb-storage""#, r#""ide-cd""#, r#""bus":"ide.1""#, r#""bus":"ide.2""#, r#""e1000""#]
+        {
             assert!(emulated.contains(part), "{part} in {emulated}");
         }
         assert!(!emulated.contains("virtio"), "{emulated}");
@@ -371,10 +463,30 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_boots_from_a_volume_has_it_where_the_root_disk_would_be() {
+        let mut rootless = record(DeviceModel::Virtio);
+        rootless.disks.remove(0);
+        rootless.volumes[0].slot = None;
+        rootless.volumes[0].boot_index = Some(1);
+        let device = volume_device(&rootless, &rootless.volumes[0]);
+        assert_eq!((&device["addr"], &device["bootindex"]), (&json!("0x3"), &json!(1)));
+        let text = text(&rootless);
+        assert!(text.contains(r#""addr":"0x4""#) && text.matches(r#""addr":"0x3""#).count() == 1, "{text}");
+        rootless.volumes.push(rootless.volumes[0].clone());
+        assert!(refuse(&rootless).unwrap().contains("same place"));
+    }
+
+    #[test]
     fn a_slot_for_hot_plug_is_always_free_until_all_are_used() {
         assert_eq!(nic_slots(DeviceModel::Virtio, 0), 4);
         assert_eq!(nic_slots(DeviceModel::Virtio, 3), 4);
         assert_eq!(nic_slots(DeviceModel::Virtio, 4), 8);
         assert_eq!(nic_slots(DeviceModel::Virtio, 32), 32);
+        let mut volumes = record(DeviceModel::Virtio).volumes;
+        assert_eq!(volume_slots(DeviceModel::Virtio, &[]), 4);
+        assert_eq!(volume_slots(DeviceModel::Virtio, &volumes), 8);
+        volumes[0].slot = Some(23);
+        assert_eq!(volume_slots(DeviceModel::Virtio, &volumes), 24);
+        assert_eq!(volume_slots(DeviceModel::Emulated, &volumes), 0);
     }
 }

@@ -10,7 +10,7 @@ use super::host::{self, Host};
 use super::process::{self, Process, Spawn};
 use super::qmp::Qmp;
 use super::record::{self, Folder, NicRecord, Record};
-use super::{Inner, cgroup, console, disk_copy, memory_image};
+use super::{Inner, cgroup, console, disk_copy, memory_image, volumes};
 use crate::{EndReason, HypervisorError, Launch};
 use arcus_types::ids::ServerId;
 use serde_json::json;
@@ -64,6 +64,8 @@ fn record_of(launch: &Launch, host: &Host) -> Record {
         hardware: launch.hardware.clone(),
         uid: launch.uid,
         disks: launch.disks.clone(),
+        volumes: launch.volumes.clone(),
+        volume_slots: arguments::volume_slots(launch.hardware.devices, &launch.volumes),
         nics,
         nic_slots: arguments::nic_slots(launch.hardware.devices, launch.nics.len()),
         machine: host.facts.machine.clone(),
@@ -223,6 +225,11 @@ async fn bring_up(
             return Err(failed(reason, transient));
         }
     };
+    for volume in record.volumes.iter().filter(|volume| !volume.qos.is_unlimited()) {
+        let limits = volumes::limits(record.hardware.devices, volume, &volume.qos);
+        let limited = qmp.run("block_set_io_throttle", limits).await;
+        limited.map_err(|error| failed(format!("volume {} cannot be limited: {error}", volume.volume), false))?;
+    }
     if let Some(image) = resume_from {
         memory_image::load(&qmp, server, image).await?;
     }

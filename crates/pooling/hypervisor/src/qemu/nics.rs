@@ -9,7 +9,7 @@ use arcus_types::ids::PortId;
 use serde_json::json;
 use std::time::Duration;
 
-/// How long a guest may take to let go of an interface, in milliseconds.
+/// How long a guest may take to let go of a device, in milliseconds.
 const UNPLUG_MS_MAX: u64 = 15_000;
 
 /// Plugs an interface in. See [`crate::Hypervisor::nic_attach`].
@@ -54,28 +54,7 @@ pub async fn detach(guest: &Guest, port: PortId) -> Result<(), HypervisorError> 
     if guest.record().nics.iter().all(|have| have.port != port) {
         return Ok(());
     }
-    let device = format!("nic-{port}");
-    if is_plugged(guest, &device).await? {
-        let mut events = guest.qmp()?.events();
-        match guest.run("device_del", json!({ "id": device })).await {
-            // The guest was asked before and has not answered yet.
-            Err(HypervisorError::Refused { message, .. }) if message.contains("already in the process of unplug") => {}
-            other => drop(other?),
-        }
-        let gone = async {
-            while let Ok(event) = events.recv().await {
-                if event.name == "DEVICE_DELETED" && event.data["device"] == device {
-                    return;
-                }
-            }
-        };
-        let in_time = tokio::time::timeout(Duration::from_millis(UNPLUG_MS_MAX), gone).await;
-        // The event may have been lost with the connection, so what counts is whether the device is there.
-        if is_plugged(guest, &device).await? {
-            let limit_ms = if in_time.is_err() { UNPLUG_MS_MAX } else { 0 };
-            return Err(HypervisorError::Silent { server: guest.server, command: "device_del", limit_ms });
-        }
-    }
+    unplug(guest, &format!("nic-{port}")).await?;
     match guest.run("netdev_del", json!({ "id": format!("net-{port}") })).await {
         // Removed by an earlier try.
         Err(HypervisorError::Refused { message, .. }) if message.contains("not found") => {}
@@ -84,7 +63,41 @@ pub async fn detach(guest: &Guest, port: PortId) -> Result<(), HypervisorError> 
     guest.record_change(|record| record.nics.retain(|have| have.port != port))
 }
 
-async fn is_plugged(guest: &Guest, device: &str) -> Result<bool, HypervisorError> {
+/// Unplugs a device and returns when the guest has let go of it.
+///
+/// # Errors
+/// `Silent` if the guest does not let go of it; `Refused`, `NotRunning`.
+pub async fn unplug(guest: &Guest, device: &str) -> Result<(), HypervisorError> {
+    if !is_plugged(guest, device).await? {
+        return Ok(());
+    }
+    let mut events = guest.qmp()?.events();
+    match guest.run("device_del", json!({ "id": device })).await {
+        // The guest was asked before and has not answered yet.
+        Err(HypervisorError::Refused { message, .. }) if message.contains("already in the process of unplug") => {}
+        other => drop(other?),
+    }
+    let gone = async {
+        while let Ok(event) = events.recv().await {
+            if event.name == "DEVICE_DELETED" && event.data["device"] == device {
+                return;
+            }
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_millis(UNPLUG_MS_MAX), gone).await;
+    // The event may have been lost with the connection, so what counts is whether the device is there.
+    if is_plugged(guest, device).await? {
+        let limit_ms = if in_time.is_err() { UNPLUG_MS_MAX } else { 0 };
+        return Err(HypervisorError::Silent { server: guest.server, command: "device_del", limit_ms });
+    }
+    Ok(())
+}
+
+/// Whether the machine has a device of that name.
+///
+/// # Errors
+/// `Refused`, `Silent`, `NotRunning`.
+pub async fn is_plugged(guest: &Guest, device: &str) -> Result<bool, HypervisorError> {
     let devices = guest.run("qom-list", json!({ "path": "/machine/peripheral" })).await?;
     Ok(devices.as_array().into_iter().flatten().any(|have| have["name"] == device))
 }

@@ -10,7 +10,7 @@
 //! All of it belongs to root: QEMU gets open descriptors and never a path here, so a guest that breaks out of QEMU
 //! cannot forge what the agent will believe.
 
-use crate::{DiskAttachment, EndReason, GuestState, GuestSummary, HypervisorError};
+use crate::{DiskAttachment, EndReason, GuestState, GuestSummary, HypervisorError, VolumeAttachment};
 use arcus_types::agent::HardwareSpec;
 use arcus_types::ids::{PortId, ServerId};
 use arcus_types::text::MacAddr;
@@ -37,6 +37,12 @@ pub struct Record {
     pub uid: u32,
     /// Its disks, the root disk first.
     pub disks: Vec<DiskAttachment>,
+    /// Its volumes: those that were told to go and have not gone are still here.
+    #[serde(default)]
+    pub volumes: Vec<VolumeAttachment>,
+    /// How many slots for volumes the machine has.
+    #[serde(default)]
+    pub volume_slots: u32,
     /// Its interfaces.
     pub nics: Vec<NicRecord>,
     /// How many slots for interfaces the machine has.

@@ -128,6 +128,7 @@ pub fn launch(server: ServerId, devices: DeviceModel, disk: PathBuf) -> Launch {
             boot_index: Some(1),
             serial: "root".into(),
         }],
+        volumes: Vec::new(),
         nics: Vec::new(),
         resume_from: None,
     }

@@ -6,3 +6,4 @@ mod guests;
 mod processes;
 mod schema;
 mod sim;
+mod volumes;
