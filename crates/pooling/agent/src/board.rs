@@ -1,6 +1,6 @@
 //! What has been observed on this node, in one place; the reporter waits here for changes.
 
-use arcus_types::agent::{NodeFacts, NodeReport, ServerReport, SnapshotReport, VolumeReport};
+use arcus_types::agent::{NodeFacts, NodeReport, ServerReport, SnapshotReport, VolumeReport, VolumeState};
 use arcus_types::{ImageId, PortId, ServerId, VolumeId};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -68,6 +68,39 @@ impl Board {
 
     pub fn server_gone(&self, id: ServerId) {
         self.change(|s| s.servers.remove(&id).is_some());
+    }
+
+    /// Changes what is told of a volume; begins with nothing known if it is new.
+    pub fn volume_change(&self, id: VolumeId, change: impl FnOnce(&mut VolumeReport)) {
+        let state = VolumeState::Preparing { step: "waiting".to_owned(), progress_percent: 0 };
+        let blank = VolumeReport { id, version: 0, state, size_bytes: 0, snapshots: Vec::new() };
+        self.change(|s| {
+            let before = s.volumes.get(&id);
+            let mut after = before.cloned().unwrap_or(blank);
+            change(&mut after);
+            let changed = before != Some(&after);
+            s.volumes.insert(id, after);
+            changed
+        });
+    }
+
+    pub fn volume_removing(&self, id: VolumeId) {
+        self.change(|s| {
+            let found = s.volumes.get_mut(&id).filter(|report| report.state != VolumeState::Removing);
+            found.is_some_and(|report| {
+                report.state = VolumeState::Removing;
+                true
+            })
+        });
+    }
+
+    pub fn volume_gone(&self, id: VolumeId) {
+        self.change(|s| s.volumes.remove(&id).is_some());
+    }
+
+    /// How far a volume is; `None` if the node knows nothing of it.
+    pub fn volume_state(&self, id: VolumeId) -> Option<VolumeState> {
+        self.lock().volumes.get(&id).map(|report| report.state.clone())
     }
 
     pub fn snapshot(&self, report: SnapshotReport) {

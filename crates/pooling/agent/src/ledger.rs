@@ -1,7 +1,7 @@
 //! What the agent must remember over a restart, one small file a server, in a folder that no guest's process can write to.
 
-use arcus_types::agent::HardwareSpec;
-use arcus_types::{PortId, ServerId};
+use arcus_types::agent::{AttachmentSpec, HardwareSpec};
+use arcus_types::{PortId, ServerId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::Write;
@@ -46,6 +46,19 @@ pub struct Entry {
     /// Why that password could not be set.
     #[serde(default)]
     pub password_fault: Option<String>,
+    /// The volumes that its machine has or, if it was saved, had.
+    #[serde(default)]
+    pub volumes: Vec<Plug>,
+}
+
+/// A volume in a machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plug {
+    /// The slot that it is in; `None` is the place of the root disk. A machine that goes on from saved memory must have it
+    /// there again.
+    pub slot: Option<u32>,
+    /// The volume, and how the machine has it.
+    pub attachment: AttachmentSpec,
 }
 
 impl Entry {
@@ -92,6 +105,22 @@ impl Ledger {
     /// The servers that are remembered.
     pub fn servers(&self) -> Vec<ServerId> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// The volumes that servers had last.
+    pub fn volumes(&self) -> Vec<(VolumeId, ServerId)> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |(server, entry): (&ServerId, &Entry)| {
+            let server = *server;
+            entry.volumes.iter().map(|plug| (plug.attachment.volume_id, server)).collect::<Vec<_>>()
+        };
+        entries.iter().flat_map(of).collect()
+    }
+
+    /// Whether a server had a volume last.
+    pub fn has_volume(&self, id: ServerId, volume: VolumeId) -> bool {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.get(&id).is_some_and(|entry| entry.volumes.iter().any(|plug| plug.attachment.volume_id == volume))
     }
 
     /// What is remembered of a server; a new one gets the lowest free slot.

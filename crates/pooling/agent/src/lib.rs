@@ -15,6 +15,7 @@ mod link;
 mod node;
 mod relays;
 mod snapshots;
+mod volumes;
 mod worker;
 
 pub use guest_data::Directory;

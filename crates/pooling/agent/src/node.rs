@@ -3,13 +3,13 @@
 use crate::board::Board;
 use crate::ledger::Ledger;
 use crate::worker::{Wish, Worker};
-use crate::{Directory, Link, LinkError, chain, guest_data, relays, snapshots};
+use crate::{Directory, Link, LinkError, chain, guest_data, relays, snapshots, volumes};
 use arcus_hypervisor::Hypervisor;
 use arcus_network::Network;
 use arcus_storage::{ImageFetch, Storage};
-use arcus_types::agent::{NodeFacts, NodeSpec, SnapshotSpec};
-use arcus_types::{ImageId, RelayId, ServerId};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use arcus_types::agent::{NodeFacts, NodeSpec, SnapshotSpec, VolumeSpec, VolumeState};
+use arcus_types::{ImageId, RelayId, ServerId, VolumeId};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -60,6 +60,7 @@ pub struct Drivers {
 pub(crate) struct Shared {
     pub drivers: Drivers,
     pub ledger: Ledger,
+    pub volumes: volumes::Volumes,
     pub board: Board,
     pub link: Arc<Link>,
     pub fetch: Arc<dyn ImageFetch>,
@@ -71,6 +72,11 @@ pub(crate) struct Shared {
 pub struct Agent {
     shared: Arc<Shared>,
     directory: Arc<Directory>,
+}
+
+struct VolumeHandle {
+    wish: watch::Sender<Option<Arc<VolumeSpec>>>,
+    task: JoinHandle<()>,
 }
 
 struct Handle {
@@ -91,7 +97,8 @@ impl Agent {
     ) -> Self {
         let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
         let fetch: Arc<dyn ImageFetch> = Arc::clone(&link) as Arc<dyn ImageFetch>;
-        let shared = Shared { drivers, ledger, board: Board::new(), link, fetch, boot_id, config };
+        let volumes = volumes::Volumes::new(ledger.volumes().into_iter());
+        let shared = Shared { drivers, ledger, volumes, board: Board::new(), link, fetch, boot_id, config };
         Self { shared: Arc::new(shared), directory }
     }
 
@@ -103,6 +110,7 @@ impl Agent {
             Err(error) => tracing::error!(error = chain(&error), "guests of an earlier run could not be looked for"),
         }
         known.extend(self.shared.drivers.storage.servers().await.unwrap_or_default());
+        let volumes_known = self.shared.drivers.storage.volumes().await.unwrap_or_default();
         read_facts(&self.shared).await;
         let (spec_in, spec_out) = watch::channel(Arc::new(NodeSpec::default()));
         let mut tasks = JoinSet::new();
@@ -112,14 +120,21 @@ impl Agent {
         tasks.spawn(facts(Arc::clone(&self.shared)));
         tasks.spawn(keep_network(Arc::clone(&self.shared), spec_out.clone()));
         tokio::select! {
-            () = self.dispatch(spec_out, known) => {}
+            () = self.dispatch(spec_out, known, volumes_known) => {}
             () = stop.cancelled() => {}
         }
         tasks.shutdown().await;
     }
 
     /// Hands every server its wish as specs come in, and events of guests to their workers.
-    async fn dispatch(self, mut spec: watch::Receiver<Arc<NodeSpec>>, known: BTreeSet<ServerId>) {
+    async fn dispatch(
+        self,
+        mut spec: watch::Receiver<Arc<NodeSpec>>,
+        known: BTreeSet<ServerId>,
+        volumes_known: Vec<VolumeId>,
+    ) {
+        let mut volumes: HashMap<VolumeId, VolumeHandle> = HashMap::new();
+        let mut volumes_leftover = Some(volumes_known);
         let mut workers: HashMap<ServerId, Handle> = HashMap::new();
         let mut making: HashMap<ImageId, JoinHandle<()>> = HashMap::new();
         let mut events = self.shared.drivers.hypervisor.events();
@@ -130,6 +145,7 @@ impl Agent {
                     if changed.is_err() { return }
                     let spec = spec.borrow_and_update().clone();
                     self.directory.load(&spec);
+                    self.volumes(&spec, &mut volumes, volumes_leftover.take().unwrap_or_default());
                     self.servers(&spec, &mut workers, leftovers.take().unwrap_or_default());
                     self.snapshots(&spec, &mut making, &workers);
                     self.shared.board.spec_read(spec.generation);
@@ -140,6 +156,37 @@ impl Agent {
                         workers.values().for_each(|handle| handle.look.notify_one());
                     }
                     Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+                }
+            }
+        }
+    }
+
+    fn volumes(&self, spec: &NodeSpec, workers: &mut HashMap<VolumeId, VolumeHandle>, leftovers: Vec<VolumeId>) {
+        workers.retain(|_, handle| !handle.task.is_finished());
+        let mut wishes: HashMap<VolumeId, Option<Arc<VolumeSpec>>> =
+            workers.keys().copied().chain(leftovers).map(|id| (id, None)).collect();
+        wishes.extend(spec.volumes.iter().map(|volume| (volume.id, Some(Arc::new(volume.clone())))));
+        for (id, wish) in wishes {
+            // Told at once: whoever reads that this spec was read must find every volume that is still here.
+            match &wish {
+                // Its worker may just have told that it is gone.
+                None if workers.contains_key(&id) => self.shared.board.volume_removing(id),
+                None => self.shared.board.volume_change(id, |report| report.state = VolumeState::Removing),
+                Some(_) => self.shared.board.volume_change(id, |_| {}),
+            }
+            match workers.get(&id) {
+                Some(handle) => {
+                    handle.wish.send_if_modified(|now| {
+                        let changed = *now != wish;
+                        *now = wish;
+                        changed
+                    });
+                }
+                None => {
+                    let (wish, receiver) = watch::channel(wish);
+                    let (shared, failed) = (Arc::clone(&self.shared), BTreeMap::new());
+                    let worker = volumes::Worker { id, shared, wish: receiver, failed };
+                    workers.insert(id, VolumeHandle { wish, task: tokio::spawn(worker.run()) });
                 }
             }
         }
@@ -175,6 +222,7 @@ impl Agent {
             wish: receiver,
             look: Arc::clone(&look),
             busy: Arc::clone(&busy),
+            volume_faults: Vec::new(),
         };
         Handle { wish, look, busy, task: tokio::spawn(worker.run()) }
     }
@@ -194,12 +242,16 @@ impl Agent {
             wanted
         });
         for snapshot in &spec.snapshots {
-            let SnapshotSpec { image_id, server_id: Some(server), .. } = snapshot else { continue };
-            let Some(handle) = workers.get(server) else { continue };
-            making.entry(*image_id).or_insert_with(|| {
-                let busy = Arc::clone(&handle.busy);
-                tokio::spawn(snapshots::make(Arc::clone(&self.shared), *image_id, *server, busy))
-            });
+            let SnapshotSpec { image_id, server_id, volume_id, format } = snapshot;
+            let of_server = || {
+                let server = (*server_id)?;
+                Some(snapshots::Source::Server(server, Arc::clone(&workers.get(&server)?.busy)))
+            };
+            let of_volume = volume_id.map(|volume| snapshots::Source::Volume(volume, *format));
+            let Some(source) = of_volume.or_else(of_server) else { continue };
+            making
+                .entry(*image_id)
+                .or_insert_with(|| tokio::spawn(snapshots::make(Arc::clone(&self.shared), *image_id, source)));
         }
     }
 }

@@ -1,10 +1,12 @@
-//! Images made of guests' root disks: copied as of one moment, flattened, compressed and sent to the server.
+//! Images made of guests' root disks and of volumes: copied as of one moment, flattened, compressed and sent to the server.
 
 use crate::chain;
 use crate::node::Shared;
+use crate::volumes;
 use arcus_hypervisor::GuestState;
-use arcus_types::agent::{Fault, SnapshotReport, SnapshotState};
-use arcus_types::{ImageId, ServerId};
+use arcus_storage::{Export, StorageError};
+use arcus_types::agent::{DiskFormat, Fault, SnapshotReport, SnapshotState};
+use arcus_types::{ImageId, ServerId, VolumeId, VolumeSnapshotId};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,20 +16,36 @@ use std::time::Duration;
 const TRIES_MAX: u32 = 3;
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Makes one image; `busy` keeps the server's worker from starting or stopping the guest while its disk is copied.
-pub(crate) async fn make(shared: Arc<Shared>, image: ImageId, server: ServerId, busy: Arc<tokio::sync::Mutex<()>>) {
+/// What an image is made of.
+pub(crate) enum Source {
+    /// A server's root disk; the lock keeps the server's worker from starting or stopping the guest meanwhile.
+    Server(ServerId, Arc<tokio::sync::Mutex<()>>),
+    /// A volume, and how the image is laid out.
+    Volume(VolumeId, DiskFormat),
+}
+
+/// Makes one image.
+pub(crate) async fn make(shared: Arc<Shared>, image: ImageId, source: Source) {
     let tell = |state| shared.board.snapshot(SnapshotReport { image_id: image, state });
     for attempt in 1..=TRIES_MAX {
         tell(SnapshotState::Copying);
-        match attempt_once(&shared, image, server, &busy).await {
+        let attempted = match &source {
+            Source::Server(server, busy) => of_server(&shared, image, *server, busy).await,
+            Source::Volume(volume, format) => of_volume(&shared, image, *volume, *format).await,
+        };
+        match attempted {
             Ok(()) => {
                 tell(SnapshotState::Done);
                 return;
             }
             Err((error, transient)) => {
-                tracing::warn!(server.id = %server, image.id = %image, error, "a snapshot failed");
+                tracing::warn!(image.id = %image, error, "an image could not be made");
                 if attempt == TRIES_MAX || !transient {
-                    let message = "The image could not be made of this server's disk.".to_owned();
+                    let message = match &source {
+                        Source::Server(..) => "The image could not be made of this server's disk.",
+                        Source::Volume(..) => "The image could not be made of this volume.",
+                    };
+                    let message = message.to_owned();
                     tell(SnapshotState::Failed(Fault { message, details: error, transient: false }));
                     return;
                 }
@@ -39,7 +57,7 @@ pub(crate) async fn make(shared: Arc<Shared>, image: ImageId, server: ServerId, 
 
 type Failure = (String, bool);
 
-async fn attempt_once(
+async fn of_server(
     shared: &Arc<Shared>,
     image: ImageId,
     server: ServerId,
@@ -78,7 +96,28 @@ async fn attempt_once(
     if let Some(copy) = copy {
         drop(tokio::fs::remove_file(copy).await);
     }
-    let export = export?;
+    send(shared, image, export?).await
+}
+
+/// A volume is copied as of one moment, while whoever has it goes on.
+async fn of_volume(shared: &Arc<Shared>, image: ImageId, volume: VolumeId, format: DiskFormat) -> Result<(), Failure> {
+    let failed = |error: StorageError| (chain(&error), error.is_transient());
+    // Known to this node alone: nobody wishes for a snapshot of an image's id, so a leftover is removed.
+    let snapshot = VolumeSnapshotId(image.0);
+    let kept = volumes::keep(shared, snapshot);
+    volumes::snapshot_make(shared, volume, snapshot).await.map_err(failed)?;
+    let storage = &shared.drivers.storage;
+    let exported = storage.volume_export(volume, snapshot, &image.to_string(), format, &|_| {}).await;
+    drop(kept);
+    if let Err(error) = volumes::snapshot_remove(shared, volume, snapshot).await {
+        tracing::warn!(volume.id = %volume, error = chain(&error), "a snapshot that was copied stays for now");
+    }
+    send(shared, image, exported.map_err(failed)?).await
+}
+
+/// Sends a finished image to the server and removes it here.
+async fn send(shared: &Arc<Shared>, image: ImageId, export: Export) -> Result<(), Failure> {
+    let failed = |error: &dyn std::error::Error, transient: bool| (chain(error), transient);
     shared.board.snapshot(SnapshotReport { image_id: image, state: SnapshotState::Uploading });
     let sent = match tokio::fs::File::open(&export.path).await {
         Ok(file) => {
@@ -87,6 +126,6 @@ async fn attempt_once(
         }
         Err(error) => Err(failed(&error, true)),
     };
-    drop(storage.export_remove(&name).await);
+    drop(shared.drivers.storage.export_remove(&image.to_string()).await);
     sent
 }

@@ -8,18 +8,24 @@
 //! ```
 //! A new wish interrupts what may be interrupted: a fetch, a wait for the guest, a pause between tries.
 
+mod volumes;
+
 use crate::chain;
-use crate::ledger::Entry;
+use crate::ledger::{Entry, Plug};
 use crate::node::Shared;
 use arcus_hypervisor::{DiskAttachment, EndReason, GuestState, HypervisorError, Launch, Nic};
 use arcus_storage::{Disk, StorageError};
-use arcus_types::agent::{DiskFormat, Fault, Observed, Power, RescueSpec, RootDiskSpec, ServerReport, ServerSpec};
+use arcus_types::agent::{
+    AttachmentFault, DiskFormat, Fault, Observed, Power, RescueSpec, RootDiskSpec, ServerReport, ServerSpec,
+};
 use arcus_types::{MacAddr, PortId, ServerId};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use volumes::Boots;
 
 /// A guest is looked at this often even if nothing is heard of it.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -89,13 +95,17 @@ pub(crate) struct Worker {
     pub look: Arc<Notify>,
     /// Held while the guest is started, stopped or copied.
     pub busy: Arc<tokio::sync::Mutex<()>>,
+    /// What is in the way of its volumes, as of the last pass.
+    pub volume_faults: Vec<AttachmentFault>,
 }
 
 impl Worker {
     /// Works until the server is wished away and nothing of it is left.
     pub async fn run(mut self) {
         let mut pause = RETRY_FIRST;
+        let mut freed = self.shared.volumes.listen();
         loop {
+            freed.mark_unchanged();
             let wish = self.wish.borrow_and_update().clone();
             let busy = Arc::clone(&self.busy);
             let guard = busy.lock().await;
@@ -111,7 +121,11 @@ impl Worker {
                     }
                     continue;
                 }
-                Ok(()) => LOOK_AGAIN,
+                Ok(()) if self.volume_faults.is_empty() => LOOK_AGAIN,
+                Ok(()) => {
+                    pause = (pause * 2).min(RETRY_LONGEST);
+                    pause
+                }
                 Err(Stop::Interrupted) => continue,
                 Err(Stop::Fault(fault)) => {
                     tracing::warn!(server.id = %self.id, fault = fault.details, "a server is not as wished");
@@ -129,6 +143,7 @@ impl Worker {
             tokio::select! {
                 changed = self.wish.changed() => if changed.is_err() { return },
                 () = self.look.notified() => {}
+                _ = freed.changed(), if wait != LOOK_AGAIN => {}
                 () = tokio::time::sleep(wait) => {}
             }
         }
@@ -139,6 +154,7 @@ impl Worker {
         let hypervisor = &self.shared.drivers.hypervisor;
         hypervisor.kill(self.id).await?;
         hypervisor.forget(self.id).await?;
+        self.volumes_release(None).await?;
         self.shared.drivers.storage.server_remove(self.id).await?;
         self.shared.ledger.forget(self.id);
         self.shared.board.server_gone(self.id);
@@ -151,7 +167,11 @@ impl Worker {
         let mut state = self.shared.drivers.hypervisor.state(self.id).await;
         let restart_due = spec.restarts.count > entry.restarts;
         match spec.power {
-            Power::Stopped => self.stop(wish, true).await?,
+            Power::Stopped => {
+                self.stop(wish, true).await?;
+                self.volumes_release(Some(wish)).await?;
+                self.volume_faults.clear();
+            }
             Power::Suspended => self.suspend(wish, &entry).await?,
             Power::Running | Power::Paused => {
                 if alive(&state) {
@@ -293,6 +313,10 @@ impl Worker {
         if !same {
             forget_memory(&folder).await;
         }
+        let memory = folder.join(MEMORY_FILE);
+        let memory = tokio::fs::try_exists(&memory).await.unwrap_or(false).then_some(memory);
+        let plugs = self.plugs(wish, entry, memory.is_some())?;
+        self.volumes_ready(wish, &plugs).await?;
         self.fetch_image(wish).await?;
         self.tell(wish, Observed::Preparing, Some("making the disk"), 60, None).await;
         let mut disks = match &spec.root_disk {
@@ -320,22 +344,8 @@ impl Worker {
             nics.push(self.nic(port, mac, mtu).await?);
         }
         self.tell(wish, Observed::Preparing, Some("starting the guest"), 90, None).await;
-        let memory = folder.join(MEMORY_FILE);
-        let resume_from = tokio::fs::try_exists(&memory).await.unwrap_or(false).then(|| memory.clone());
-        let resuming = resume_from.is_some();
-        let launch = Launch {
-            server: self.id,
-            epoch: spec.epoch,
-            version: spec.version,
-            hardware: spec.hardware.clone(),
-            uid,
-            disks,
-            volumes: Vec::new(),
-            nics,
-            resume_from,
-        };
-        self.shared.drivers.hypervisor.start(launch).await?;
-        if resuming {
+        self.launch(wish, uid, (disks, plugs, nics), memory.clone()).await?;
+        if memory.is_some() {
             forget_memory(&folder).await;
         }
         self.shared.ledger.update(self.id, |e| {
@@ -344,6 +354,34 @@ impl Worker {
             e.ports = wish.nics.iter().map(|(port, ..)| *port).collect();
             e.started = Some((spec.version, self.shared.boot_id.clone()));
         })?;
+        Ok(())
+    }
+
+    /// Starts the process with its disks, volumes and interfaces.
+    async fn launch(
+        &mut self,
+        wish: &Wish,
+        uid: u32,
+        (disks, plugs, nics): (Vec<DiskAttachment>, Vec<Plug>, Vec<Nic>),
+        resume_from: Option<PathBuf>,
+    ) -> Result<(), Stop> {
+        let spec = &wish.spec;
+        let (volumes, locks) = self.volumes_hand_over(&plugs, uid, Boots::of(spec)).await?;
+        // On disk before the machine has them, so that they are known to be its own whatever happens next.
+        self.shared.ledger.update(self.id, |e| e.volumes = plugs)?;
+        let launch = Launch {
+            server: self.id,
+            epoch: spec.epoch,
+            version: spec.version,
+            hardware: spec.hardware.clone(),
+            uid,
+            disks,
+            volumes,
+            nics,
+            resume_from,
+        };
+        self.shared.drivers.hypervisor.start(launch).await?;
+        drop(locks);
         Ok(())
     }
 
@@ -473,6 +511,7 @@ impl Worker {
             hypervisor.nic_attach(self.id, nic).await?;
         }
         self.shared.ledger.update(self.id, |e| e.ports = wish.nics.iter().map(|(port, ..)| *port).collect())?;
+        self.volumes_settle(wish).await?;
         match (hypervisor.state(self.id).await, wish.spec.power) {
             (GuestState::Running, Power::Paused) => hypervisor.pause(self.id).await?,
             (GuestState::Paused, Power::Running) => hypervisor.resume(self.id).await?,
@@ -485,7 +524,10 @@ impl Worker {
     async fn tell(&self, wish: &Wish, observed: Observed, step: Option<&str>, percent: u8, fault: Option<Fault>) {
         let incarnation = self.shared.drivers.storage.root_disk(self.id).await.ok().flatten();
         let incarnation = incarnation.map_or(0, |disk| disk.incarnation);
-        self.shared.board.server(self.report(wish, observed, step, percent, fault, incarnation));
+        let entry = self.shared.ledger.entry(self.id).unwrap_or_default();
+        let volumes = self.volumes_now(wish, &entry).await;
+        let report = self.report(wish, observed, step, percent, fault, incarnation);
+        self.shared.board.server(ServerReport { volumes, ..report });
     }
 
     fn report(
@@ -507,7 +549,7 @@ impl Worker {
             restarts: entry.restarts,
             incarnation,
             volumes: Vec::new(),
-            volume_faults: Vec::new(),
+            volume_faults: self.volume_faults.clone(),
             step: step.map(str::to_owned),
             progress_percent,
             fault,
