@@ -51,7 +51,7 @@ pub async fn serve(socket: Socket, guests: Arc<RwLock<Arc<Guests>>>) -> io::Resu
         let guests = Arc::clone(&guests.read().unwrap_or_else(PoisonError::into_inner));
         let Some((source, payload)) = packet::udp_payload(&buffer[..length]) else { continue };
         let known = |mac| guests.values().any(|guest| guest.mac == mac);
-        rates.keep(known);
+        rates.keep(guests.len(), known);
         if !known(source) || !rates.allow(source, Instant::now()) {
             continue;
         }

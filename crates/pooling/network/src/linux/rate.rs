@@ -26,9 +26,11 @@ impl Rates {
         *count <= ANSWERS_MAX
     }
 
-    /// Forgets the guests that are no more.
-    pub fn keep(&mut self, known: impl Fn(MacAddr) -> bool) {
-        self.counts.retain(|mac, _| known(*mac));
+    /// Forgets the guests that are no more, once there are more remembered than `count` guests.
+    pub fn keep(&mut self, count: usize, known: impl Fn(MacAddr) -> bool) {
+        if self.counts.len() > count {
+            self.counts.retain(|mac, _| known(*mac));
+        }
     }
 }
 
@@ -43,7 +45,7 @@ mod tests {
         assert_eq!((0..100).filter(|_| rates.allow(greedy, now)).count(), 20);
         assert!(rates.allow(modest, now));
         assert!(rates.allow(greedy, now + Duration::from_secs(2)));
-        rates.keep(|mac| mac == modest);
+        rates.keep(1, |mac| mac == modest);
         assert_eq!(rates.counts.len(), 1);
     }
 }

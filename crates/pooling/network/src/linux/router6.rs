@@ -69,7 +69,7 @@ pub async fn serve(
 /// The frames that answer one frame.
 fn answers(frame: &[u8], guests: &Guests, told: &[Advertisement], rates: &mut Rates) -> Vec<Vec<u8>> {
     let known = |mac| guests.values().any(|guest| guest.mac == mac);
-    rates.keep(known);
+    rates.keep(guests.len(), known);
     let Some((source, question)) = packet::question6(frame) else { return Vec::new() };
     if !known(source.0) || !rates.allow(source.0, Instant::now()) {
         return Vec::new();

@@ -1,7 +1,7 @@
 //! Two nodes in one test: the second is a driver in a namespace of its own, a cable joins them.
 
 use crate::lab::*;
-use crate::wire::link_local;
+use crate::wire::{Wire, link_local};
 use arcus_network::{Linux, LinuxConfig, Network, Tag};
 use arcus_types::agent::*;
 use arcus_types::ids::*;
@@ -58,13 +58,14 @@ fn a_router_spans_nodes_and_each_guest_uses_the_one_on_its_own() {
             lab.mode(white, Ipv6Mode::Slaac);
             let (a, a2) = (lab.port(red, "10.0.0.5", &[all]), lab.port(red, "10.0.0.6", &[all]));
             let (b, b2) = (lab.port(blue, "10.0.1.5", &[all]), lab.port(blue, "10.0.1.6", &[web]));
+            let (e, f) = (lab.port(blue, "10.0.1.7", &[all]), lab.port(blue, "10.0.1.8", &[all]));
             let (c, c_ip) = lab.port_eui64(green, &[all]);
             let (d, d_ip) = lab.port_eui64(white, &[all]);
             lab.inner_router(&[red, blue, green, white]);
             let networks = lab.networks.clone();
             let mut other = second(lab, nodes[1]);
-            place(lab, &networks, &[a, b, c], nodes[1]);
-            place(&mut other, &networks, &[a2, b2, d], nodes[0]);
+            place(lab, &networks, &[a, b, c, e], nodes[1]);
+            place(&mut other, &networks, &[a2, b2, d, f], nodes[0]);
             lab.settle().await;
             other.settle().await;
             let (guest_a, guest_b, guest_c) = (lab.guest(a).await, lab.guest(b).await, lab.plug(c).await);
@@ -93,6 +94,26 @@ fn a_router_spans_nodes_and_each_guest_uses_the_one_on_its_own() {
             assert!(guest_c.reaches(d_ip) && guest_d.reaches(c_ip), "IPv6 between nodes");
             let router = link_local(lab.routers[0].interfaces[3].mac);
             assert!(guest_d.run("ip -6 route show default").contains(&router.to_string()));
+
+            // What a leg asks is heard on its own node and not on the other.
+            let (near, far) = (Wire::at(lab, e).await, Wire::at(&other, f).await);
+            let leg = lab.routers[0].interfaces[1].mac;
+            let asks = |frame: &[u8]| (frame[12..14] == [8, 6] && frame[6..12] == leg.0).then_some(());
+            assert!(eventually(|| {
+                guest_a.try_run("ping -n -c 1 -W 0.2 10.0.1.99");
+                near.hear(DOUBT, asks).is_some()
+            }));
+            assert!(far.hear(DOUBT, asks).is_none());
+
+            // A guest moves over, and the routers know where it is now.
+            place(lab, &networks, &[a, a2, b, c, e], nodes[1]);
+            place(&mut other, &networks, &[b2, d, f], nodes[0]);
+            other.settle().await;
+            lab.settle().await;
+            let moved = lab.guest(a2).await;
+            assert!(guest_b.reaches(ip("10.0.0.6")) && guest_b2.try_run("ip neigh flush dev eth0").status.success());
+            let mut stream = moved.connect(SocketAddr::new(ip("10.0.1.6"), 80), PATIENCE).unwrap();
+            assert_eq!(exchange(&mut stream, PATIENCE).unwrap(), "10.0.0.6");
 
             other.driver.teardown().await.unwrap();
             lab.own.run("ip link del dev under0");
