@@ -8,7 +8,7 @@
 
 mod actions;
 
-pub use actions::AttachNote;
+pub use actions::{AttachNote, VolumeNote};
 
 use crate::servers::retried;
 use crate::volumes::{allowed, invalid_volume};
@@ -293,6 +293,7 @@ impl Engine {
             let version = versions.get(&server).copied().unwrap_or(u64::MAX);
             match judge(&attachment, reports.get(&server).copied(), acted, version) {
                 Verdict::Same => {}
+                Verdict::Faulty => retried!({ self.attachment_turned(ctx, &attachment, Timestamp::now()).await })?,
                 Verdict::Attached => retried!({ self.attachment_reached(ctx, &attachment).await })?,
                 Verdict::Detached => retried!({ self.attachment_gone(ctx, &attachment).await })?,
             }
@@ -343,23 +344,31 @@ impl Engine {
         self.volume_audit(tx, volume, policy::VOLUME_OBSERVE, &detail).await
     }
 
-    /// Ends what was not over in time: an attachment that did not come about is taken back; a guest that does not let go
-    /// keeps the volume.
+    /// Ends what was not over in time.
     pub(crate) async fn volume_attachment_overdue(
         &self,
         ctx: &OpCtx,
         seen: &VolumeAttachment,
         now: Timestamp,
     ) -> Result<bool, EngineError> {
+        if seen.deadline.is_none_or(|d| d >= now) {
+            return Ok(false);
+        }
+        tracing::warn!(volume.id = %seen.volume_id, status = %seen.status, "an attachment was not settled in time");
+        self.attachment_turned(ctx, seen, now).await?;
+        Ok(true)
+    }
+
+    /// Turns back what does not come about: an attachment is taken back; a guest that does not let go keeps the volume.
+    async fn attachment_turned(&self, ctx: &OpCtx, seen: &VolumeAttachment, now: Timestamp) -> Result<(), EngineError> {
         let tx = self.store().begin(ctx).await?;
         let server = match seen.server_id {
             Some(id) => tx.server_lock(id).await?,
             None => None,
         };
-        let Some(mut volume) = tx.volume_lock(seen.volume_id).await? else { return Ok(false) };
+        let Some(mut volume) = tx.volume_lock(seen.volume_id).await? else { return Ok(()) };
         let found = tx.volume_attachment_get(seen.id).await?;
-        let Some(mut attachment) = found.filter(|a| a.deadline.is_some_and(|d| d < now)) else { return Ok(false) };
-        tracing::warn!(volume.id = %volume.id, status = %attachment.status, "an attachment was not settled in time");
+        let Some(mut attachment) = found.filter(|a| a.generation == seen.generation) else { return Ok(()) };
         attachment.status = match attachment.status {
             AttachmentStatus::Attaching => AttachmentStatus::Detaching,
             AttachmentStatus::Detaching => AttachmentStatus::Attached,
@@ -375,10 +384,9 @@ impl Engine {
         }
         tx.volume_attachment_update(&mut attachment).await?;
         self.volume_rest(&tx, &mut volume).await?;
-        let detail = json!({ "attachment_id": attachment.id, "overdue": true });
+        let detail = json!({ "attachment_id": attachment.id, "turned_back": true });
         self.volume_audit(&tx, &volume, policy::VOLUME_DETACH, &detail).await?;
-        self.commit(tx).await?;
-        Ok(true)
+        self.commit(tx).await
     }
 }
 
@@ -405,13 +413,20 @@ fn connect(attachment: &mut VolumeAttachment, connector: &Value) {
 enum Verdict {
     Same,
     Attached,
+    /// It does not come about.
+    Faulty,
     Detached,
 }
 
 fn judge(attachment: &VolumeAttachment, report: Option<&ServerReport>, acted: bool, version: u64) -> Verdict {
     let inside = report.is_some_and(|r| r.volumes.contains(&attachment.volume_id));
+    let faulty = report.is_some_and(|r| {
+        let mine = r.volume_faults.iter().find(|f| f.volume_id == attachment.volume_id);
+        r.version >= version && mine.is_some_and(|f| !f.fault.transient)
+    });
     match attachment.status {
         AttachmentStatus::Attaching if inside => Verdict::Attached,
+        AttachmentStatus::Attaching | AttachmentStatus::Detaching if acted && faulty => Verdict::Faulty,
         // The node has acted on the wish, and the machine does not have the volume.
         AttachmentStatus::Detaching if acted && !inside => {
             let settled = report.is_none_or(|r| r.version >= version && r.observed != Observed::Preparing);

@@ -12,6 +12,7 @@ mod server_actions;
 mod server_groups;
 mod server_interfaces;
 mod server_metadata;
+mod server_volumes;
 mod servers;
 mod usage;
 mod versions;
@@ -67,6 +68,8 @@ pub fn routes() -> Vec<Route> {
 }
 
 fn server_routes() -> Vec<Route> {
+    const VOLUMES: &str = "/compute/v2.1/servers/{id}/os-volume_attachments";
+    const VOLUME: &str = "/compute/v2.1/servers/{id}/os-volume_attachments/{volume_id}";
     vec![
         Route::get("/compute/v2.1/servers", policy::SERVER_LIST, servers::list),
         Route::post("/compute/v2.1/servers", policy::SERVER_CREATE, servers::create),
@@ -83,7 +86,11 @@ fn server_routes() -> Vec<Route> {
         Route::get("/compute/v2.1/servers/{id}/topology", policy::SERVER_SHOW, servers::topology),
         Route::get("/compute/v2.1/servers/{id}/ips", policy::SERVER_SHOW, servers::ips),
         Route::get("/compute/v2.1/servers/{id}/ips/{network}", policy::SERVER_SHOW, servers::ips_of),
-        Route::get("/compute/v2.1/servers/{id}/os-volume_attachments", policy::SERVER_VOLUMES_READ, servers::volumes),
+        Route::get(VOLUMES, policy::SERVER_VOLUMES_READ, server_volumes::list),
+        Route::post(VOLUMES, policy::SERVER_VOLUMES_WRITE, server_volumes::attach),
+        Route::get(VOLUME, policy::SERVER_VOLUMES_READ, server_volumes::show),
+        Route::put(VOLUME, policy::SERVER_VOLUMES_WRITE, server_volumes::update),
+        Route::delete(VOLUME, policy::SERVER_VOLUMES_WRITE, server_volumes::detach),
     ]
 }
 

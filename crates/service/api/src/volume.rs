@@ -3,15 +3,19 @@
 //! Clients write the project's id after `/volume/v3`, or leave it out, as they like. It is taken out of the path before the
 //! request is routed ([`project_word`]), so that routes are declared once, without it.
 
+mod attachments;
 pub mod links;
 mod messages;
+mod metadata;
 mod page;
 mod pools;
 mod qos;
 mod quotas;
+mod snapshots;
 mod transfers;
 mod types;
 mod versions;
+mod volumes;
 
 use crate::auth::MaybeCtx;
 use crate::microversion::Microversion;
@@ -43,6 +47,9 @@ pub fn routes() -> Vec<Route> {
         Route::get("/volume/v3/", policy::VERSIONS, versions::show),
         Route::get("/volume/v3/extensions", policy::EXTENSIONS, versions::extensions),
     ];
+    routes.extend(volume_routes());
+    routes.extend(snapshot_routes());
+    routes.extend(attachment_routes());
     routes.extend(type_routes());
     routes.extend(quota_routes());
     routes.extend(pool_routes());
@@ -133,6 +140,65 @@ fn transfer_routes() -> Vec<Route> {
         Route::get(NEW, TRANSFER_READ, transfers::new_show),
         Route::delete(NEW, TRANSFER_DELETE, transfers::delete),
         Route::post("/volume/v3/volume-transfers/{id}/accept", TRANSFER_ACCEPT, transfers::new_accept),
+    ]
+}
+
+fn volume_routes() -> Vec<Route> {
+    use metadata::of_volumes as metadata;
+    const VOLUME: &str = "/volume/v3/volumes/{id}";
+    const METADATA: &str = "/volume/v3/volumes/{id}/metadata";
+    const ITEM: &str = "/volume/v3/volumes/{id}/metadata/{key}";
+    vec![
+        Route::get("/volume/v3/volumes", policy::VOLUME_LIST, volumes::list),
+        Route::post("/volume/v3/volumes", policy::VOLUME_CREATE, volumes::create),
+        Route::get("/volume/v3/volumes/detail", policy::VOLUME_LIST, volumes::detail),
+        Route::get("/volume/v3/volumes/summary", policy::VOLUME_LIST, volumes::summary),
+        Route::get(VOLUME, policy::VOLUME_SHOW, volumes::show),
+        Route::put(VOLUME, policy::VOLUME_UPDATE, volumes::update),
+        Route::delete(VOLUME, policy::VOLUME_DELETE, volumes::delete),
+        Route::post("/volume/v3/volumes/{id}/action", policy::VOLUME_ACTION, volumes::actions::action),
+        Route::get(METADATA, policy::VOLUME_METADATA_READ, metadata::list),
+        Route::post(METADATA, policy::VOLUME_METADATA_WRITE, metadata::update),
+        Route::put(METADATA, policy::VOLUME_METADATA_WRITE, metadata::replace),
+        Route::get(ITEM, policy::VOLUME_METADATA_READ, metadata::item),
+        Route::put(ITEM, policy::VOLUME_METADATA_WRITE, metadata::item_set),
+        Route::delete(ITEM, policy::VOLUME_METADATA_WRITE, metadata::item_delete),
+    ]
+}
+
+fn snapshot_routes() -> Vec<Route> {
+    use metadata::of_snapshots as metadata;
+    const SNAPSHOT: &str = "/volume/v3/snapshots/{id}";
+    const METADATA: &str = "/volume/v3/snapshots/{id}/metadata";
+    const ITEM: &str = "/volume/v3/snapshots/{id}/metadata/{key}";
+    vec![
+        Route::get("/volume/v3/snapshots", policy::SNAPSHOT_LIST, snapshots::list),
+        Route::post("/volume/v3/snapshots", policy::SNAPSHOT_CREATE, snapshots::create),
+        Route::get("/volume/v3/snapshots/detail", policy::SNAPSHOT_LIST, snapshots::detail),
+        Route::get(SNAPSHOT, policy::SNAPSHOT_SHOW, snapshots::show),
+        Route::put(SNAPSHOT, policy::SNAPSHOT_UPDATE, snapshots::update),
+        Route::delete(SNAPSHOT, policy::SNAPSHOT_DELETE, snapshots::delete),
+        Route::post("/volume/v3/snapshots/{id}/action", policy::SNAPSHOT_ACTION, snapshots::action),
+        Route::get(METADATA, policy::SNAPSHOT_METADATA_READ, metadata::list),
+        Route::post(METADATA, policy::SNAPSHOT_METADATA_WRITE, metadata::update),
+        Route::put(METADATA, policy::SNAPSHOT_METADATA_WRITE, metadata::replace),
+        Route::get(ITEM, policy::SNAPSHOT_METADATA_READ, metadata::item),
+        Route::put(ITEM, policy::SNAPSHOT_METADATA_WRITE, metadata::item_set),
+        Route::delete(ITEM, policy::SNAPSHOT_METADATA_WRITE, metadata::item_delete),
+    ]
+}
+
+fn attachment_routes() -> Vec<Route> {
+    const ATTACHMENT: &str = "/volume/v3/attachments/{id}";
+    vec![
+        Route::get("/volume/v3/attachments", policy::ATTACHMENT_LIST, attachments::list),
+        Route::get("/volume/v3/attachments/summary", policy::ATTACHMENT_LIST, attachments::list),
+        Route::get("/volume/v3/attachments/detail", policy::ATTACHMENT_LIST, attachments::detail),
+        Route::post("/volume/v3/attachments", policy::ATTACHMENT_WRITE, attachments::create),
+        Route::get(ATTACHMENT, policy::ATTACHMENT_SHOW, attachments::show),
+        Route::put(ATTACHMENT, policy::ATTACHMENT_WRITE, attachments::update),
+        Route::delete(ATTACHMENT, policy::ATTACHMENT_WRITE, attachments::delete),
+        Route::post("/volume/v3/attachments/{id}/action", policy::ATTACHMENT_WRITE, attachments::action),
     ]
 }
 

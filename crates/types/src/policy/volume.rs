@@ -20,6 +20,7 @@ crate::actions! {
     VOLUME_METADATA_WRITE = "volume:volume_metadata:write", ProjectMember;
     VOLUME_ATTACH = "volume:volumes:attach", ProjectMember;
     VOLUME_DETACH = "volume:volumes:detach", ProjectMember;
+    VOLUME_DETACH_FORCED = "volume:volumes:force_detach", Admin;
     SNAPSHOT_LIST = "volume:snapshots:list", ProjectReader;
     SNAPSHOT_CREATE = "volume:snapshots:create", ProjectMember;
     SNAPSHOT_SHOW = "volume:snapshots:show", ProjectReader;

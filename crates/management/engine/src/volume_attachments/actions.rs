@@ -24,134 +24,129 @@ pub struct AttachNote {
     pub read_only: Option<bool>,
 }
 
+/// What is noted about who has a volume.
+#[derive(Debug, Clone)]
+pub enum VolumeNote {
+    /// It is kept for somebody.
+    Reserve,
+    /// It is no longer kept.
+    Unreserve,
+    /// It is about to be detached.
+    DetachBegin,
+    /// That is taken back.
+    DetachRollBack,
+    /// A machine has it.
+    Attach(AttachNote),
+    /// A machine does not have it any more: the one of this attachment, or the only one.
+    Detach(Option<AttachmentId>),
+    /// The same, whatever was noted before: no machine has it if no attachment is named. Administrators only.
+    DetachForced(Option<AttachmentId>),
+}
+
+impl VolumeNote {
+    const fn action(&self) -> Action {
+        match self {
+            Self::Reserve | Self::Unreserve | Self::Attach(_) => policy::VOLUME_ATTACH,
+            Self::DetachBegin | Self::DetachRollBack | Self::Detach(_) => policy::VOLUME_DETACH,
+            Self::DetachForced(_) => policy::VOLUME_DETACH_FORCED,
+        }
+    }
+}
+
 impl Engine {
-    /// Keeps a volume for somebody.
+    /// Notes something about who has a volume.
     ///
     /// # Errors
-    /// [`EngineError::Invalid`] in a state that does not admit it, [`EngineError::NotFound`], or a refusal.
-    pub async fn volume_reserve(&self, ctx: &OpCtx, id: VolumeId) -> Result<(), EngineError> {
-        self.volume_noted(ctx, policy::VOLUME_ATTACH, id, async |_, volume| {
-            if !VolumeRequest::Reserve.admits(volume.status) {
-                return Err(invalid_volume(format!(
-                    "Volume status must be available to reserve, but the status is {}.",
-                    volume.status
-                )));
-            }
-            volume.status = VolumeStatus::Attaching;
-            Ok(())
+    /// [`EngineError::Invalid`] in a state that does not admit it, [`EngineError::Conflict`] for a server's own disk,
+    /// [`EngineError::NotFound`], or a refusal.
+    pub async fn volume_note(&self, ctx: &OpCtx, id: VolumeId, note: &VolumeNote) -> Result<(), EngineError> {
+        let action = note.action();
+        retried!({
+            let tx = self.store().begin(ctx).await?;
+            let mut volume = self.volume_held(&tx, ctx, action, id).await?;
+            let status = self.volume_noted(&tx, &volume, note).await?;
+            self.volume_set(&tx, &mut volume, status).await?;
+            self.volume_audit(&tx, &volume, action, &json!({ "status": status.as_str() })).await?;
+            self.commit(tx).await
         })
-        .await
     }
 
-    /// Lets go a volume that was kept.
-    ///
-    /// # Errors
-    /// As [`Engine::volume_reserve`].
-    pub async fn volume_unreserve(&self, ctx: &OpCtx, id: VolumeId) -> Result<(), EngineError> {
-        self.volume_noted(ctx, policy::VOLUME_ATTACH, id, async |tx, volume| {
-            if matches!(volume.status, VolumeStatus::Attaching | VolumeStatus::Reserved) {
-                volume.status = self.volume_resting(tx, id).await?;
+    /// The state that a note leads to.
+    async fn volume_noted(&self, tx: &Tx, volume: &Volume, note: &VolumeNote) -> Result<VolumeStatus, EngineError> {
+        let status = volume.status;
+        match note {
+            VolumeNote::Reserve if VolumeRequest::Reserve.admits(status) => Ok(VolumeStatus::Attaching),
+            VolumeNote::Reserve => {
+                Err(invalid_volume(format!("Volume status must be available to reserve, but the status is {status}.")))
             }
-            Ok(())
-        })
-        .await
+            VolumeNote::Unreserve if matches!(status, VolumeStatus::Attaching | VolumeStatus::Reserved) => {
+                self.volume_resting(tx, volume.id).await
+            }
+            VolumeNote::Unreserve => Ok(status),
+            VolumeNote::DetachBegin if status == VolumeStatus::InUse => Ok(VolumeStatus::Detaching),
+            VolumeNote::DetachBegin => Err(invalid_volume(format!(
+                "Unable to detach volume. Volume status must be 'in-use' and attach_status must be 'attached' to detach. Currently: status: '{status}'."
+            ))),
+            VolumeNote::DetachRollBack if status == VolumeStatus::Detaching => Ok(VolumeStatus::InUse),
+            VolumeNote::DetachRollBack => Ok(status),
+            VolumeNote::Attach(note) => self.volume_attach_noted(tx, volume, note).await,
+            VolumeNote::Detach(attachment) => self.volume_detach_noted(tx, volume, *attachment, false).await,
+            VolumeNote::DetachForced(attachment) => self.volume_detach_noted(tx, volume, *attachment, true).await,
+        }
     }
 
-    /// Notes that a volume is about to be detached.
-    ///
-    /// # Errors
-    /// As [`Engine::volume_reserve`].
-    pub async fn volume_detach_begin(&self, ctx: &OpCtx, id: VolumeId) -> Result<(), EngineError> {
-        self.volume_noted(ctx, policy::VOLUME_DETACH, id, async |_, volume| {
-            if volume.status != VolumeStatus::InUse {
-                return Err(invalid_volume(format!(
-                    "Unable to detach volume. Volume status must be 'in-use' and attach_status must be 'attached' to detach. Currently: status: '{}'.",
-                    volume.status
-                )));
-            }
-            volume.status = VolumeStatus::Detaching;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Takes that back.
-    ///
-    /// # Errors
-    /// As [`Engine::volume_reserve`].
-    pub async fn volume_detach_roll_back(&self, ctx: &OpCtx, id: VolumeId) -> Result<(), EngineError> {
-        self.volume_noted(ctx, policy::VOLUME_DETACH, id, async |_, volume| {
-            if volume.status == VolumeStatus::Detaching {
-                volume.status = VolumeStatus::InUse;
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// Notes that a machine has a volume.
-    ///
-    /// # Errors
-    /// As [`Engine::volume_reserve`].
-    pub async fn volume_attach(&self, ctx: &OpCtx, id: VolumeId, note: &AttachNote) -> Result<(), EngineError> {
-        self.volume_noted(ctx, policy::VOLUME_ATTACH, id, async |tx, volume| {
-            if !VolumeRequest::Attach.admits(volume.status) {
-                return Err(invalid_volume(format!("Volume {id} is {}, it cannot be attached.", volume.status)));
-            }
-            if volume.read_only && note.read_only == Some(false) {
-                return Err(invalid_volume(format!("Volume {id} is read-only: attach it with mode 'ro'.")));
-            }
-            let now = Timestamp::now();
-            let user = tx.ctx().user_id().unwrap_or(volume.user_id);
-            let mut attachment = attachment_begun(volume, user, AttachmentStatus::Attached);
-            attachment.server_id = note.server_id;
-            attachment.host_name.clone_from(&note.host_name);
-            attachment.device = Some(note.device.clone());
-            attachment.read_only = Some(note.read_only.unwrap_or(volume.read_only));
-            attachment.attached_at = Some(now);
-            tx.volume_attachment_insert(&attachment).await?;
-            volume.status = VolumeStatus::InUse;
-            Ok(())
-        })
-        .await
-    }
-
-    /// Notes that a machine does not have a volume any more; with `all` that none has.
-    ///
-    /// # Errors
-    /// As [`Engine::volume_reserve`], and [`EngineError::Conflict`] for a server's own disk.
-    pub async fn volume_detach(
+    async fn volume_attach_noted(
         &self,
-        ctx: &OpCtx,
-        id: VolumeId,
+        tx: &Tx,
+        volume: &Volume,
+        note: &AttachNote,
+    ) -> Result<VolumeStatus, EngineError> {
+        let id = volume.id;
+        if !VolumeRequest::Attach.admits(volume.status) {
+            return Err(invalid_volume(format!("Volume {id} is {}, it cannot be attached.", volume.status)));
+        }
+        if volume.read_only && note.read_only == Some(false) {
+            return Err(invalid_volume(format!("Volume {id} is read-only: attach it with mode 'ro'.")));
+        }
+        let user = tx.ctx().user_id().unwrap_or(volume.user_id);
+        let mut attachment = attachment_begun(volume, user, AttachmentStatus::Attached);
+        attachment.server_id = note.server_id;
+        attachment.host_name.clone_from(&note.host_name);
+        attachment.device = Some(note.device.clone());
+        attachment.read_only = Some(note.read_only.unwrap_or(volume.read_only));
+        attachment.attached_at = Some(Timestamp::now());
+        tx.volume_attachment_insert(&attachment).await?;
+        Ok(VolumeStatus::InUse)
+    }
+
+    async fn volume_detach_noted(
+        &self,
+        tx: &Tx,
+        volume: &Volume,
         attachment: Option<AttachmentId>,
         all: bool,
-    ) -> Result<(), EngineError> {
-        self.volume_noted(ctx, policy::VOLUME_DETACH, id, async |tx, volume| {
-            let mut known: Vec<VolumeAttachment> = tx.volume_attachments_of(&[id]).await?;
-            if let Some(wanted) = attachment {
-                known.retain(|a| a.id == wanted);
+    ) -> Result<VolumeStatus, EngineError> {
+        let mut known: Vec<VolumeAttachment> = tx.volume_attachments_of(&[volume.id]).await?;
+        if let Some(wanted) = attachment {
+            known.retain(|a| a.id == wanted);
+            if known.is_empty() {
+                return Err(super::no_attachment(wanted));
             }
-            if known.is_empty() && attachment.is_some() {
-                return Err(super::no_attachment(attachment.unwrap_or_default()));
-            }
-            if known.len() > 1 && !all {
-                return Err(invalid_volume("Volume has several attachments: name the one to detach."));
-            }
-            for one in &known {
-                noted(one)?;
-                tx.volume_attachment_delete(one.id).await?;
-            }
-            volume.status = self.volume_resting(tx, id).await?;
-            Ok(())
-        })
-        .await
+        }
+        if known.len() > 1 && !all {
+            return Err(invalid_volume("Volume has several attachments: name the one to detach."));
+        }
+        for one in &known {
+            noted(one)?;
+            tx.volume_attachment_delete(one.id).await?;
+        }
+        self.volume_resting(tx, volume.id).await
     }
 
     /// How a client would reach a volume: it would not, because volumes are files of the node that runs the guest.
     ///
     /// # Errors
-    /// As [`Engine::volume_reserve`].
+    /// [`EngineError::NotFound`] or a refusal.
     pub async fn volume_connection(&self, ctx: &OpCtx, id: VolumeId) -> Result<Value, EngineError> {
         let volume = self.volume_seen(self.store(), ctx, policy::VOLUME_ATTACH, id).await?;
         let mode = if volume.read_only { "ro" } else { "rw" };
@@ -159,23 +154,5 @@ impl Engine {
             "driver_volume_type": "arcus",
             "data": { "volume_id": id, "access_mode": mode, "encrypted": false, "discard": true },
         }))
-    }
-
-    async fn volume_noted(
-        &self,
-        ctx: &OpCtx,
-        action: Action,
-        id: VolumeId,
-        change: impl AsyncFn(&Tx, &mut Volume) -> Result<(), EngineError> + Sync,
-    ) -> Result<(), EngineError> {
-        retried!({
-            let tx = self.store().begin(ctx).await?;
-            let mut volume = self.volume_held(&tx, ctx, action, id).await?;
-            change(&tx, &mut volume).await?;
-            let status = volume.status;
-            self.volume_set(&tx, &mut volume, status).await?;
-            self.volume_audit(&tx, &volume, action, &json!({ "status": status.as_str() })).await?;
-            self.commit(tx).await
-        })
     }
 }

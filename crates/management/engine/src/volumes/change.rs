@@ -183,6 +183,31 @@ impl Engine {
         })
     }
 
+    /// Gives a volume another type. Every type's volumes live in the same pools, so no byte moves.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] in a state that does not admit it, [`EngineError::NotFound`] also for the type, or a refusal.
+    pub async fn volume_retype(&self, ctx: &OpCtx, id: VolumeId, wanted: &str) -> Result<(), EngineError> {
+        retried!({
+            let tx = self.store().begin(ctx).await?;
+            let mut volume = self.volume_held(&tx, ctx, policy::VOLUME_UPDATE, id).await?;
+            if !VolumeRequest::Retype.admits(volume.status) {
+                return Err(invalid_volume(format!(
+                    "Unable to update type due to incorrect status: {} on volume: {id}. Volume status must be available or in-use.",
+                    volume.status
+                )));
+            }
+            let wanted = self.volume_type_for(&tx, ctx, Some(wanted), None).await?;
+            if wanted.id == volume.volume_type_id {
+                return Err(invalid_input(format!("New volume_type same as original: {}.", wanted.name)));
+            }
+            volume.volume_type_id = wanted.id;
+            self.volume_touch(&tx, &mut volume).await?;
+            self.volume_marked(&tx, &mut volume, policy::VOLUME_UPDATE, &json!({ "volume_type": wanted.name })).await?;
+            self.commit(tx).await
+        })
+    }
+
     /// Declares what state a volume is in, and with `detached` that no server has it, whatever its node says.
     ///
     /// # Errors

@@ -151,9 +151,3 @@ pub async fn topology(Ctx(ctx): Ctx, State(app): State<App>, version: Microversi
     app.engine.server_get(&ctx, id).await?;
     Ok(axum::Json(json!({ "nodes": [], "pagesize_kb": null })))
 }
-
-/// `GET /servers/{id}/os-volume_attachments`
-pub async fn volumes(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<ServerId>) -> Answer {
-    app.engine.server_get(&ctx, id).await?;
-    Ok(axum::Json(json!({ "volumeAttachments": [] })))
-}

@@ -125,8 +125,8 @@ impl Nova {
                 .collect(),
         });
         let report = NodeReport { spec_generation, servers, volumes: volumes.collect(), ..NodeReport::default() };
-        engine.volumes_observed(self.node, &report).await.unwrap();
         engine.servers_observed(self.node, &report).await.unwrap();
+        engine.volumes_observed(self.node, &report).await.unwrap();
     }
 }
 

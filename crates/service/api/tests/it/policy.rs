@@ -14,6 +14,7 @@ mod placement;
 mod root;
 mod things;
 mod volume;
+mod volumes;
 
 use crate::harness::Answer;
 use arcus_api::Route;
@@ -258,6 +259,7 @@ fn cases() -> Vec<Case> {
     cases.extend(network::cases());
     cases.extend(volume::cases());
     cases.extend(placement::cases());
+    cases.extend(volumes::cases());
     cases
 }
 

@@ -2,7 +2,7 @@
 
 use super::Who::Admin;
 use super::things::Thing::{
-    Flavor, FlavorPrivate, Image, Keypair, Nothing, SecurityGroup, Server, ServerAfter, ServerGroup,
+    Flavor, FlavorPrivate, Image, Keypair, Nothing, SecurityGroup, Server, ServerAfter, ServerGroup, ServerWithVolume,
 };
 use super::{Case, case, walk};
 use arcus_types::policy::{Rule, compute as policy};
@@ -28,6 +28,7 @@ pub fn cases() -> Vec<Case> {
         case("GET /compute/v2.1/limits", Nothing, 200).query("tenant_id={project}"),
     ];
     cases.extend(servers());
+    cases.extend(server_volumes());
     cases.extend(actions());
     cases.extend(server_parts());
     cases.extend(flavors());
@@ -55,7 +56,23 @@ fn servers() -> Vec<Case> {
         case("GET /compute/v2.1/servers/{id}/topology", Server, 200).at("2.78"),
         case("GET /compute/v2.1/servers/{id}/ips", Server, 200),
         case("GET /compute/v2.1/servers/{id}/ips/{network}", Server, 200).with("network", "lan"),
-        case("GET /compute/v2.1/servers/{id}/os-volume_attachments", Server, 200),
+    ]
+}
+
+fn server_volumes() -> Vec<Case> {
+    const ONE: &str = "{volume}";
+    vec![
+        case("GET /compute/v2.1/servers/{id}/os-volume_attachments", ServerWithVolume, 200),
+        case("POST /compute/v2.1/servers/{id}/os-volume_attachments", ServerWithVolume, 200)
+            .body(r#"{"volumeAttachment":{"volumeId":"{free_volume}"}}"#),
+        case("GET /compute/v2.1/servers/{id}/os-volume_attachments/{volume_id}", ServerWithVolume, 200)
+            .with("volume_id", ONE),
+        case("PUT /compute/v2.1/servers/{id}/os-volume_attachments/{volume_id}", ServerWithVolume, 202)
+            .with("volume_id", ONE)
+            .at("2.85")
+            .body(r#"{"volumeAttachment":{"volumeId":"{volume}","delete_on_termination":true}}"#),
+        case("DELETE /compute/v2.1/servers/{id}/os-volume_attachments/{volume_id}", ServerWithVolume, 202)
+            .with("volume_id", ONE),
     ]
 }
 

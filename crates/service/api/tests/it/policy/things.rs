@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
 
+mod volumes;
+
 /// What a case needs. Each sets `{id}` to its own id, and the ids of what it stands on by their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Thing {
@@ -50,7 +52,7 @@ pub enum Thing {
     VolumeType,
     /// A volume type of the project `demo` alone, with the same extra spec.
     VolumeTypePrivate,
-    /// A volume that is available.
+    /// A volume that is available, with the metadata `k`.
     Volume,
     /// A volume that no pool could take, with a message about that.
     VolumeRefused,
@@ -81,6 +83,14 @@ pub enum Thing {
     Consumer,
     /// A trait and a class of resource, both called `{word}`.
     ProviderWord,
+    /// A volume after these actions of the volume API.
+    VolumeAfter(&'static [&'static str]),
+    /// A snapshot with the metadata `k`, of `{volume}`.
+    VolumeSnapshot,
+    /// An attachment that is only noted, of `{volume}`.
+    Attachment,
+    /// A server that has `{volume}`, and apart from it `{free_volume}`.
+    ServerWithVolume,
 }
 
 /// What stands for the `{words}` of a case.
@@ -373,6 +383,9 @@ impl World {
             Thing::Token => {
                 let cloud = &self.nova.cloud;
                 vars.set("subject", Kind::Known, cloud.login("demo", cloud.demo_password(), "demo").await);
+            }
+            Thing::VolumeAfter(_) | Thing::VolumeSnapshot | Thing::Attachment | Thing::ServerWithVolume => {
+                self.volume_part(thing, &mut vars).await;
             }
             Thing::JoinToken => {
                 let token = self.nova.cloud.app.engine.join_token_create(&OpCtx::system(), 1, 60).await;

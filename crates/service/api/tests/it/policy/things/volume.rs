@@ -43,10 +43,11 @@ impl World {
     }
 
     /// A volume of the project `demo`, as far as its node has come with it.
-    async fn volume(&self, volume_type: Option<String>) -> String {
+    pub(super) async fn volume(&self, volume_type: Option<String>) -> String {
         let app = &self.nova.cloud.app;
         let ctx = app.identity.verify(&self.tokens[&Who::Member]).unwrap().ctx();
-        let new = VolumeNew { size_gib: Some(1), volume_type, ..VolumeNew::default() };
+        let metadata = [("k".to_owned(), "v".to_owned())].into();
+        let new = VolumeNew { size_gib: Some(1), volume_type, metadata, ..VolumeNew::default() };
         let volume = app.engine.volume_create(&ctx, &new).await.unwrap();
         self.nova.play().await;
         volume.id.to_string()
