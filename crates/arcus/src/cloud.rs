@@ -1,6 +1,6 @@
 //! The server part: store, identity, engine, endpoint, and what goes on in the background.
 
-use crate::cli::Up;
+use crate::cli::EndpointOptions;
 use crate::clouds::{self, Logins};
 use crate::home::Home;
 use crate::{listener, uplink};
@@ -32,7 +32,7 @@ pub struct Cloud {
 }
 
 /// Opens the database, does what a first run needs, and serves.
-pub async fn start(options: &Up, home: &Home, stop: CancellationToken) -> Result<Cloud> {
+pub async fn start(options: &EndpointOptions, home: &Home, stop: CancellationToken) -> Result<Cloud> {
     let address = options.address();
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("could not listen on {address}; is the port in use? Choose another with --port or ARCUS_PORT")
@@ -55,7 +55,7 @@ pub async fn start(options: &Up, home: &Home, stop: CancellationToken) -> Result
 }
 
 /// The database of this cloud: what was asked for, else what the first start with this home folder used.
-fn database(options: &Up, home: &Home) -> Result<String> {
+fn database(options: &EndpointOptions, home: &Home) -> Result<String> {
     const FILE: &str = "database";
     let embedded = home.join("arcus.db");
     let recorded = std::fs::read_to_string(home.join(FILE)).ok();

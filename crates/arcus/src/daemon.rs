@@ -1,13 +1,12 @@
 //! `arcus up`: runs the cloud in this process, or starts a process that does and waits until it answers.
 
-use crate::cli::Up;
+use crate::cli::{Server, Up};
 use crate::first_server::{self, Progress};
 use crate::home::Home;
+use crate::process::{self, Process};
+use crate::session;
 use crate::{cloud, clouds, node};
 use anyhow::{Context as _, Result, bail};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
-use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,12 +15,9 @@ use tokio_util::sync::CancellationToken;
 /// How long the endpoint may take to answer after its process began.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long a process that was killed may hold the home folder's lock.
-const LOCK_DEADLINE: Duration = Duration::from_secs(5);
-
 /// Runs the command.
 pub fn up(options: Up) -> Result<()> {
-    if !options.simulate && !nix::unistd::geteuid().is_root() {
+    if !options.node.simulate && !nix::unistd::geteuid().is_root() {
         bail!("arcus up makes network namespaces and starts guests as other users: run it as root");
     }
     let home = Home::open(&options.home.home, true)?;
@@ -57,7 +53,7 @@ async fn runs(home: &Home) -> bool {
 
 /// What remains to be done once the endpoint answers.
 async fn finish(options: &Up, home: &Home, progress: &Progress) -> Result<()> {
-    let url = running_url(home).unwrap_or_else(|| options.url());
+    let url = running_url(home).unwrap_or_else(|| options.endpoint.url());
     let first = match &options.image {
         Some(image) => first_server::prepare(home, &url, image, options.first_server, progress).await?,
         None => None,
@@ -68,7 +64,7 @@ async fn finish(options: &Up, home: &Home, progress: &Progress) -> Result<()> {
 }
 
 /// The endpoint that the running process wrote down.
-fn running_url(home: &Home) -> Option<String> {
+pub fn running_url(home: &Home) -> Option<String> {
     std::fs::read_to_string(home.join("endpoint")).ok().map(|text| text.trim().to_owned())
 }
 
@@ -76,16 +72,22 @@ fn spawn(options: &Up, home: &Home) -> Result<Child> {
     let log_path = home.join("arcus.log");
     let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path)?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("up").arg("--home").arg(home.path()).args(["--port", &options.port.to_string()]);
-    command.args(["--listen", &options.listen.to_string(), "--accel", &options.accel]);
-    if options.simulate {
+    command.arg("up").arg("--home").arg(home.path()).args(["--port", &options.endpoint.port.to_string()]);
+    command.args(["--listen", &options.endpoint.listen.to_string(), "--accel", &options.node.accel]);
+    if options.node.simulate {
         command.arg("--simulate");
     }
-    if let Some(database) = &options.database {
+    if let Some(database) = &options.endpoint.database {
         command.env("ARCUS_DATABASE", database);
     }
-    if let Some(uplink) = &options.uplink {
+    if let Some(uplink) = &options.node.uplink {
         command.args(["--uplink", uplink]);
+    }
+    if let Some(underlay) = options.node.underlay {
+        command.args(["--underlay", &underlay.to_string()]);
+    }
+    if let Some(name) = &options.node.node {
+        command.args(["--node", name]);
     }
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/").process_group(0);
     command.spawn().context("could not start Arcus in the background")
@@ -98,18 +100,18 @@ async fn wait_for_answer(options: &Up, home: &Home, child: &mut Child) -> Result
             bail!("Arcus ended with {status}:\n{}", log_end(home));
         }
         let ours = home.running().is_some_and(|pid| u32::try_from(pid) == Ok(child.id()));
-        if ours && home.join("endpoint").exists() && answers(home, &options.url()).await {
+        if ours && home.join("endpoint").exists() && answers(home, &options.endpoint.url()).await {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("Arcus does not answer on {}:\n{}", options.url(), log_end(home));
+            bail!("Arcus does not answer on {}:\n{}", options.endpoint.url(), log_end(home));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 async fn answers(home: &Home, url: &str) -> bool {
-    match first_server::http(home) {
+    match session::http(home) {
         Ok(http) => http.get(format!("{url}/")).send().await.is_ok(),
         Err(_) => false,
     }
@@ -122,18 +124,11 @@ fn log_end(home: &Home) -> String {
 }
 
 async fn foreground(options: Up, home: Home) -> Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("ARCUS_LOG").unwrap_or_else(|_| "info".into()))
-        .with_ansi(false)
-        .with_writer(std::io::stderr)
-        .init();
-    let _lock = lock(&home).await?;
-    drop(std::fs::remove_file(home.join("endpoint")));
-    home.write_private("arcus.pid", &std::process::id().to_string())?;
+    let process = Process::begin(&home).await?;
     let stop = CancellationToken::new();
-    let cloud = cloud::start(&options, &home, stop.clone()).await?;
+    let cloud = cloud::start(&options.endpoint, &home, stop.clone()).await?;
     home.write_private("endpoint", &cloud.url)?;
-    let node = node::start(&options, &home, &cloud, stop.clone()).await?;
+    let node = node::start(&options.node, &home, &cloud, stop.clone()).await?;
     tracing::info!(url = cloud.url, "Arcus answers");
     if options.image.is_some() {
         let progress = Progress::new();
@@ -141,44 +136,31 @@ async fn foreground(options: Up, home: Home) -> Result<()> {
             eprintln!("arcus: {error:#}");
         }
     }
-    wait_for_signal().await?;
+    process::wait_for_signal().await?;
     tracing::info!("stopping; guests go on running");
     stop.cancel();
     node.await.context("the agent ended badly")?;
     cloud.ended().await?;
-    drop(std::fs::remove_file(home.join("endpoint")));
-    drop(std::fs::remove_file(home.join("arcus.pid")));
+    process.end();
     Ok(())
 }
 
-/// Makes this process the only one with the home folder.
-async fn lock(home: &Home) -> Result<Flock<File>> {
-    let deadline = Instant::now() + LOCK_DEADLINE;
-    let mut file = File::options().create(true).truncate(false).write(true).open(home.join("arcus.lock"))?;
-    loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            // The kernel has not yet put away all of a process that was killed.
-            Err((unlocked, Errno::EWOULDBLOCK)) if home.running().is_none() && Instant::now() < deadline => {
-                file = unlocked;
-            }
-            Err((_, Errno::EWOULDBLOCK)) => {
-                bail!("another Arcus runs with the home folder {}", home.path().display())
-            }
-            Err((_, error)) => return Err(error).context("could not lock the home folder"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-async fn wait_for_signal() -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+/// Runs `arcus server`: a cloud whose nodes are other machines.
+pub fn server(options: Server) -> Result<()> {
+    let home = Home::open(&options.home.home, true)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let process = Process::begin(&home).await?;
+        let stop = CancellationToken::new();
+        let cloud = cloud::start(&options.endpoint, &home, stop.clone()).await?;
+        home.write_private("endpoint", &cloud.url)?;
+        tracing::info!(url = cloud.url, "Arcus answers; let machines join with: arcus join-token");
+        process::wait_for_signal().await?;
+        stop.cancel();
+        cloud.ended().await?;
+        process.end();
+        Ok(())
+    })
 }
 
 /// Whether an earlier run left the logins behind.

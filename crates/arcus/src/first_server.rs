@@ -2,6 +2,7 @@
 
 use crate::daemon::logins;
 use crate::home::Home;
+use crate::session::Session;
 use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -14,7 +15,6 @@ use std::time::{Duration, Instant};
 const BOOT_DEADLINE: Duration = Duration::from_secs(180);
 /// How long the node may take to say what it can hold.
 const NODE_DEADLINE: Duration = Duration::from_secs(60);
-const CALL_DEADLINE: Duration = Duration::from_secs(60);
 const NAME: &str = "first";
 const IMAGE: &str = "arcus-tiny";
 
@@ -59,78 +59,6 @@ pub struct First {
     key: String,
 }
 
-/// A client that trusts this cloud's authority.
-pub fn http(home: &Home) -> Result<reqwest::Client> {
-    let ca = reqwest::Certificate::from_pem(&std::fs::read(home.join("ca/ca.pem"))?)?;
-    Ok(reqwest::Client::builder().tls_certs_only([ca]).no_proxy().timeout(CALL_DEADLINE).build()?)
-}
-
-/// A session of one user in one project.
-struct Session {
-    http: reqwest::Client,
-    url: String,
-    token: String,
-}
-
-impl Session {
-    async fn login(home: &Home, url: &str, user: &str, password: &str, project: &str) -> Result<Self> {
-        let http = http(home)?;
-        let default = json!({ "name": "Default" });
-        let body = json!({ "auth": {
-            "identity": { "methods": ["password"],
-                "password": { "user": { "name": user, "domain": default, "password": password } } },
-            "scope": { "project": { "name": project, "domain": default } },
-        } });
-        let answer = http.post(format!("{url}/identity/v3/auth/tokens")).json(&body).send().await?;
-        let status = answer.status();
-        let token = answer.headers().get("x-subject-token").and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let token = token.with_context(|| format!("{user} could not log in: {status}"))?;
-        Ok(Self { http, url: url.to_owned(), token })
-    }
-
-    async fn call(&self, method: reqwest::Method, path: &str, body: Option<&Value>) -> Result<Value> {
-        let mut request =
-            self.http.request(method.clone(), format!("{}{path}", self.url)).header("x-auth-token", &self.token);
-        if path.starts_with("/compute/") {
-            request = request.header("openstack-api-version", "compute 2.37");
-        }
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let answer = request.send().await?;
-        let status = answer.status();
-        let text = answer.text().await?;
-        if !status.is_success() {
-            bail!("{method} {path} was answered with {status}: {text}");
-        }
-        Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
-    }
-
-    async fn get(&self, path: &str) -> Result<Value> {
-        self.call(reqwest::Method::GET, path, None).await
-    }
-
-    async fn post(&self, path: &str, body: Value) -> Result<Value> {
-        self.call(reqwest::Method::POST, path, Some(&body)).await
-    }
-
-    /// The first thing in a list with this name.
-    async fn find(&self, path: &str, list: &str, name: &str) -> Result<Option<Value>> {
-        let answer = self.get(&format!("{path}?name={name}")).await?;
-        let found = answer[list].as_array().and_then(|all| all.iter().find(|one| one["name"] == name).cloned());
-        Ok(found)
-    }
-
-    /// The thing of the network API with this name; made if there is none.
-    async fn ensure(&self, kind: &str, name: &str, body: Value) -> Result<Value> {
-        let path = format!("/network/v2.0/{}s", kind.replace('_', "-"));
-        if let Some(found) = self.find(&path, &format!("{kind}s"), name).await? {
-            return Ok(found);
-        }
-        Ok(self.post(&path, json!({ kind: body })).await?[kind].clone())
-    }
-}
-
 fn id(value: &Value) -> Result<&str> {
     value["id"].as_str().with_context(|| format!("an answer has no id: {value}"))
 }
@@ -160,19 +88,7 @@ async fn offer_image(admin: &Session, image: &Path, progress: &Progress) -> Resu
         "min_ram": 64 });
     let created = admin.post("/image/v2/images", body).await?;
     let id = id(&created)?.to_owned();
-    let file = tokio::fs::File::open(image).await.with_context(|| format!("could not read {}", image.display()))?;
-    let stream = tokio_util::io::ReaderStream::with_capacity(file, 256 << 10);
-    let answer = admin
-        .http
-        .put(format!("{}/image/v2/images/{id}/file", admin.url))
-        .header("x-auth-token", &admin.token)
-        .header("content-type", "application/octet-stream")
-        .body(reqwest::Body::wrap_stream(stream))
-        .send()
-        .await?;
-    if !answer.status().is_success() {
-        bail!("the image was not taken: {} {}", answer.status(), answer.text().await.unwrap_or_default());
-    }
+    admin.upload(&format!("/image/v2/images/{id}/file"), image).await?;
     Ok(id)
 }
 

@@ -1,5 +1,6 @@
 //! The Arcus binary: a thin shell over the crates. `arcus up` runs a whole cloud on this machine.
 
+mod agent;
 mod cli;
 mod cloud;
 mod clouds;
@@ -7,8 +8,11 @@ mod daemon;
 mod down;
 mod first_server;
 mod home;
+mod join_token;
 mod listener;
 mod node;
+mod process;
+mod session;
 mod uplink;
 
 use clap::Parser;
@@ -23,12 +27,15 @@ fn main() -> ExitCode {
         eprintln!("arcus: two TLS providers are linked; this build cannot run");
         return ExitCode::FAILURE;
     }
-    if matches!(cli.command, cli::Command::Up(_)) {
+    if matches!(cli.command, cli::Command::Up(_) | cli::Command::Server(_) | cli::Command::Agent(_)) {
         keep_the_heap_small();
     }
     let outcome = match cli.command {
         cli::Command::Up(options) => daemon::up(options),
         cli::Command::Down(options) => down::down(options),
+        cli::Command::Server(options) => daemon::server(options),
+        cli::Command::Agent(options) => agent::agent(options),
+        cli::Command::JoinToken(options) => join_token::join_token(options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

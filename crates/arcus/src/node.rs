@@ -1,6 +1,6 @@
 //! The node of this machine: its drivers, and the agent that joins the cloud in the same process.
 
-use crate::cli::Up;
+use crate::cli::NodeOptions;
 use crate::cloud::Cloud;
 use crate::home::Home;
 use anyhow::{Context as _, Result};
@@ -16,8 +16,25 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Starts the agent; it joins the cloud if this machine has not yet.
-pub async fn start(options: &Up, home: &Home, cloud: &Cloud, stop: CancellationToken) -> Result<JoinHandle<()>> {
+/// Starts the agent of the cloud's own machine; it joins the cloud if it has not yet.
+pub async fn start(
+    options: &NodeOptions,
+    home: &Home,
+    cloud: &Cloud,
+    stop: CancellationToken,
+) -> Result<JoinHandle<()>> {
+    let identity = home.agent().join("identity");
+    let link = if Link::has_joined(&identity) {
+        Link::open(&cloud.url, &identity)?
+    } else {
+        let token = cloud.join_token().await?;
+        Link::join(&cloud.url, &cloud.ca_pem()?, &token, &name(options), &identity).await?
+    };
+    run(options, home, link, stop)
+}
+
+/// Starts the agent over its link to the server.
+pub fn run(options: &NodeOptions, home: &Home, link: Link, stop: CancellationToken) -> Result<JoinHandle<()>> {
     let state = home.agent();
     let ledger = Ledger::open(&state.join("ledger")).context("could not open the node's ledger")?;
     let directory = Arc::new(Directory::default());
@@ -27,16 +44,9 @@ pub async fn start(options: &Up, home: &Home, cloud: &Cloud, stop: CancellationT
         let drivers = Drivers {
             hypervisor: hypervisor(home, &options.accel)?,
             storage: storage(home)?,
-            network: network(home, options.uplink.clone(), Arc::clone(&directory))?,
+            network: network(home, options, Arc::clone(&directory))?,
         };
-        (AgentConfig::default(), drivers)
-    };
-    let identity = state.join("identity");
-    let link = if Link::has_joined(&identity) {
-        Link::open(&cloud.url, &identity)?
-    } else {
-        let token = cloud.join_token().await?;
-        Link::join(&cloud.url, &cloud.ca_pem()?, &token, &node_name(), &identity).await?
+        (AgentConfig { underlay: options.underlay, ..AgentConfig::default() }, drivers)
     };
     let agent = Agent::new(config, drivers, ledger, Arc::new(link), directory);
     Ok(tokio::spawn(agent.run(stop)))
@@ -81,16 +91,24 @@ fn storage(home: &Home) -> Result<Arc<dyn Storage>> {
     Ok(Arc::new(storage))
 }
 
-fn network(home: &Home, uplink: Option<String>, directory: Arc<Directory>) -> Result<Arc<dyn Network>> {
-    let tag = tag(&home.agent())?.parse().context("the node's tag is not valid")?;
-    let uplink = uplink.map(|name| name.parse()).transpose().context("the uplink is not the name of a link")?;
-    let config = LinuxConfig { tag, uplink, underlay: None, directory };
+fn network(home: &Home, options: &NodeOptions, directory: Arc<Directory>) -> Result<Arc<dyn Network>> {
+    let uplink =
+        options.uplink.as_deref().map(str::parse).transpose().context("the uplink is not the name of a link")?;
+    linux(home, LinuxConfig { tag: network_tag(home)?, uplink, underlay: options.underlay, directory })
+}
+
+fn network_tag(home: &Home) -> Result<arcus_network::Tag> {
+    tag(&home.agent())?.parse().context("the node's tag is not valid")
+}
+
+fn linux(_: &Home, config: LinuxConfig) -> Result<Arc<dyn Network>> {
     Ok(Arc::new(Linux::new(config).context("could not open the network")?))
 }
 
 /// Takes down every network of this node.
 pub async fn teardown(home: &Home) -> Result<()> {
-    let network = network(home, None, Arc::new(Directory::default()))?;
+    let directory = Arc::new(Directory::default());
+    let network = linux(home, LinuxConfig { tag: network_tag(home)?, uplink: None, underlay: None, directory })?;
     network.teardown().await.context("could not take the networks down")
 }
 
@@ -99,8 +117,8 @@ pub async fn lives(hypervisor: &dyn Hypervisor, server: ServerId) -> bool {
     matches!(hypervisor.state(server).await, GuestState::Running | GuestState::Paused)
 }
 
-/// The machine's name.
-fn node_name() -> String {
-    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-    if name.is_empty() { "node".to_owned() } else { name }
+/// What the node is called.
+pub fn name(options: &NodeOptions) -> String {
+    let of_machine = || nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    options.node.clone().or_else(of_machine).filter(|name| !name.is_empty()).unwrap_or_else(|| "node".to_owned())
 }

@@ -1,6 +1,7 @@
 //! The agent protocol: desired state goes down whole, observed state comes up whole.
 //!
 //! ```text
+//! agent -> GET  /agent/v1/ca                            the CA, which the join token names by its hash
 //! agent -> POST /agent/v1/join      {token, csr}        once; answers the node's id, certificate and the CA
 //! agent -> POST /agent/v1/renew     {csr}               before the certificate ends
 //! agent -> GET  /agent/v1/spec?after=G                  long poll: a NodeSpec with generation > G, or 204 at the deadline
@@ -9,7 +10,7 @@
 //! agent -> PUT  /agent/v1/images/{id}                   a snapshot's bytes
 //! agent -> GET  /agent/v1/relays/{id} (WebSocket)       one relayed byte stream
 //! ```
-//! All of it runs over mutual TLS, except `join`. The server never calls a node and a node asks for nothing but bytes it
+//! All of it runs over mutual TLS, except `ca` and `join`. The server never calls a node and a node asks for nothing but bytes it
 //! was told to fetch. A spec is complete: what it does not name must not exist on the node. Fields are only ever added,
 //! with a default, so that a node and a server one release apart understand each other.
 

@@ -6,6 +6,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
+use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -76,6 +77,11 @@ impl Authority {
     /// The authority's own certificate in PEM: what clients must trust.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
+    }
+
+    /// How join tokens name this authority: the SHA-256 of its PEM text, in hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        hex::encode(Sha256::digest(self.ca_pem().as_bytes()))
     }
 
     /// A certificate for the endpoint, good for these host names and addresses.

@@ -12,8 +12,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a join token is good for unless said otherwise, in seconds.
-pub const JOIN_TOKEN_S: i64 = 3600;
+/// A join token is good for at most this long, in seconds: a week.
+pub const JOIN_TOKEN_S_MAX: i64 = 7 * 24 * 3600;
+/// At most so many machines may join with one token.
+pub const JOIN_TOKEN_USES_MAX: u64 = 10_000;
+/// A node of which nothing was heard for so long may be replaced by a machine of the same name, in seconds.
+const NODE_SILENT_S: i64 = 60;
 /// Other replicas' changes are looked for this often where the database is shared.
 const REPLICA_POLL: Duration = Duration::from_secs(1);
 
@@ -31,12 +35,18 @@ struct Seen {
 }
 
 impl Engine {
-    /// A new join token; only its hash is kept.
+    /// A new join token, good for `uses` machines and `lifetime_s` seconds; only its hash is kept.
     ///
     /// # Errors
-    /// [`EngineError::Denied`] unless the caller is an administrator.
+    /// [`EngineError::Denied`] unless the caller is an administrator, [`EngineError::Invalid`] beyond the limits.
     pub async fn join_token_create(&self, ctx: &OpCtx, uses: u64, lifetime_s: i64) -> Result<String, EngineError> {
         authorize(ctx, arcus::JOIN_TOKEN_CREATE, &Target::default())?;
+        if !(1..=JOIN_TOKEN_USES_MAX).contains(&uses) {
+            return Err(EngineError::invalid(format!("uses must be from 1 to {JOIN_TOKEN_USES_MAX}")));
+        }
+        if !(1..=JOIN_TOKEN_S_MAX).contains(&lifetime_s) {
+            return Err(EngineError::invalid(format!("lifetime_s must be from 1 to {JOIN_TOKEN_S_MAX} seconds")));
+        }
         let token = hex::encode(rand::random::<[u8; 24]>());
         let tx = self.store().begin(ctx).await?;
         tx.join_token_insert(&hash(&token), uses, Timestamp::now().plus_seconds(lifetime_s)).await?;
@@ -70,6 +80,11 @@ impl Engine {
             return Err(EngineError::Denied(arcus_types::policy::Denied::Forbidden(arcus::NODE_JOIN.name)));
         }
         let node_id = match tx.node_by_name(name.as_str()).await? {
+            Some(node) if node.seen_at.plus_seconds(NODE_SILENT_S) > Timestamp::now() => {
+                return Err(EngineError::conflict(format!(
+                    "a node called {name} is connected: give this machine another name with --node, or stop the other"
+                )));
+            }
             Some(node) => node.id,
             None => {
                 let new = NodeNew { id: NodeId::new(), name, availability_zone: self.config().default_zone.clone() };

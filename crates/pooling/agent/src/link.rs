@@ -42,6 +42,12 @@ pub enum LinkError {
         /// What it said, cut to 500 characters.
         message: String,
     },
+    /// The server is not the one that the join token is for.
+    #[error("the server at {url} is not the one that the join token is for, or the token was not copied whole")]
+    Stranger {
+        /// Where it was looked for.
+        url: String,
+    },
     /// A file of the node's identity cannot be read or written.
     #[error("could not use {path}")]
     File {
@@ -65,7 +71,7 @@ impl LinkError {
         match self {
             Self::Unreachable { .. } | Self::Relay(_) => true,
             Self::Refused { status, .. } => *status >= 500 || *status == 429,
-            Self::File { .. } | Self::Identity(_) => false,
+            Self::File { .. } | Self::Identity(_) | Self::Stranger { .. } => false,
         }
     }
 }
@@ -103,6 +109,26 @@ impl Link {
         let identity: NodeIdentity = answer.json().await.map_err(|source| unreachable(url, source))?;
         store(folder, &identity, &key_pem)?;
         Self::open(url, folder)
+    }
+
+    /// Asks the server at `url` for its certificate authority, in PEM. Nothing vouches for the server yet: what it says
+    /// is believed only if it is the authority that the token names. Answers it with the secret part of the token.
+    ///
+    /// # Errors
+    /// [`LinkError::Stranger`] if the server is another than the token is for, or the token is none.
+    pub async fn discover(url: &str, token: &str) -> Result<(String, String), LinkError> {
+        let stranger = || LinkError::Stranger { url: url.to_owned() };
+        let (secret, wanted) = token.split_once('.').ok_or_else(stranger)?;
+        let http = reqwest::Client::builder()
+            .tls_danger_accept_invalid_certs(true)
+            .no_proxy()
+            .timeout(CALL_DEADLINE)
+            .build()
+            .map_err(|source| unreachable(url, source))?;
+        let sent = http.get(format!("{url}/agent/v1/ca")).send().await;
+        let answer = checked("its certificate authority", url, sent).await?;
+        let ca_pem = answer.text().await.map_err(|source| unreachable(url, source))?;
+        if fingerprint(&ca_pem) == wanted { Ok((ca_pem, secret.to_owned())) } else { Err(stranger()) }
     }
 
     /// Opens the link of a node that has joined before.
@@ -246,6 +272,11 @@ async fn checked(
 
 fn unreachable(url: &str, source: reqwest::Error) -> LinkError {
     LinkError::Unreachable { url: url.to_owned(), source }
+}
+
+/// How a join token names a certificate authority: the SHA-256 of its PEM text, in hexadecimal.
+fn fingerprint(ca_pem: &str) -> String {
+    hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, ca_pem.as_bytes()))
 }
 
 /// A fresh key and the request for a certificate of it, both in PEM.

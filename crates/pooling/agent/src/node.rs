@@ -37,11 +37,13 @@ pub struct AgentConfig {
     pub image_cache_bytes_max: u64,
     /// Figures that simulated nodes pretend to have; `None` reads the machine's.
     pub pretend: Option<NodeFacts>,
+    /// This machine's address on the network that joins the nodes: tunnels between them end there.
+    pub underlay: Option<std::net::IpAddr>,
 }
 
 impl Default for AgentConfig {
     fn default() -> Self {
-        Self { image_cache_bytes_max: 100 << 30, pretend: None }
+        Self { image_cache_bytes_max: 100 << 30, pretend: None, underlay: None }
     }
 }
 
@@ -376,6 +378,7 @@ async fn read_facts(shared: &Shared) {
     let mut facts = shared.config.pretend.clone().unwrap_or_else(machine);
     facts.agent_version = env!("CARGO_PKG_VERSION").to_owned();
     facts.boot_id.clone_from(&shared.boot_id);
+    facts.underlay = shared.config.underlay.or(facts.underlay);
     match shared.drivers.hypervisor.facts().await {
         Ok(hypervisor) => {
             facts.hypervisor_version = hypervisor.version;

@@ -3,6 +3,7 @@
 use crate::auth::Ctx;
 use crate::body::{Id, Json, Pairs};
 use crate::{ApiError, App, Route};
+use arcus_engine::EngineError;
 use arcus_types::agent::{JoinRequest, NodeIdentity, NodeReport, RenewRequest};
 use arcus_types::policy::arcus;
 use arcus_types::{ImageId, RelayId};
@@ -25,6 +26,7 @@ const READ_BYTES: usize = 16 << 10;
 /// The routes of the link to the nodes.
 pub fn routes() -> Vec<Route> {
     vec![
+        Route::get("/agent/v1/ca", arcus::CA_READ, ca),
         Route::post("/agent/v1/join", arcus::NODE_JOIN, join),
         Route::post("/agent/v1/renew", arcus::NODE_RENEW, renew),
         Route::get("/agent/v1/spec", arcus::NODE_SPEC, spec),
@@ -35,6 +37,10 @@ pub fn routes() -> Vec<Route> {
         Route::get("/console/serial", arcus::CONSOLE_OPEN, console),
         Route::get("/console/vnc", arcus::CONSOLE_OPEN, console),
     ]
+}
+
+async fn ca(State(app): State<App>) -> Result<String, ApiError> {
+    Ok(app.engine.authority().map_err(EngineError::from)?.ca_pem().to_owned())
 }
 
 async fn join(

@@ -2,6 +2,7 @@
 //! lists through the engine. Every route is declared in a table with its policy action ([`route::Route`]).
 
 pub mod agent;
+pub mod arcus;
 pub mod auth;
 pub mod body;
 pub mod compute;
@@ -41,6 +42,7 @@ pub fn routes() -> Vec<Route> {
     let mut routes = Vec::new();
     routes.extend(root::routes());
     routes.extend(agent::routes());
+    routes.extend(arcus::routes());
     routes.extend(image::routes());
     routes.extend(identity::routes());
     routes.extend(compute::routes());

@@ -2,6 +2,7 @@
 
 crate::actions! {
     JOIN_TOKEN_CREATE = "arcus:join_tokens:create", Admin;
+    CA_READ = "arcus:ca:read", Public;
     NODE_JOIN = "arcus:nodes:join", Public;
     NODE_RENEW = "arcus:nodes:renew", Node;
     NODE_SPEC = "arcus:nodes:spec", Node;

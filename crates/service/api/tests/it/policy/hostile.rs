@@ -125,5 +125,7 @@ services! {
     images_survive_hostile_input "image";
     compute_survives_hostile_input "compute";
     networks_survive_hostile_input "network";
+    volumes_survive_hostile_input "volume";
+    the_native_api_survives_hostile_input "arcus";
     nodes_routes_survive_hostile_input "agent";
 }

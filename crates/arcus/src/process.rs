@@ -1,0 +1,69 @@
+//! What every long-lived process of Arcus does: it writes a log, is the only one with its home folder, ends when asked.
+
+use crate::home::Home;
+use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+/// How long a process that was killed may hold the home folder's lock.
+const LOCK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// This process, as others with the same home folder see it.
+pub struct Process {
+    home: Home,
+    _lock: Flock<File>,
+}
+
+impl Process {
+    /// Takes the home folder for this process, and says so in it.
+    pub async fn begin(home: &Home) -> Result<Self> {
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("ARCUS_LOG").unwrap_or_else(|_| "info".into()))
+            .with_ansi(false)
+            .with_writer(std::io::stderr)
+            .init();
+        let lock = lock(home).await?;
+        drop(std::fs::remove_file(home.join("endpoint")));
+        home.write_private("arcus.pid", &std::process::id().to_string())?;
+        Ok(Self { home: home.clone(), _lock: lock })
+    }
+
+    /// Leaves the home folder to the next process.
+    pub fn end(self) {
+        drop(std::fs::remove_file(self.home.join("endpoint")));
+        drop(std::fs::remove_file(self.home.join("arcus.pid")));
+    }
+}
+
+/// Makes this process the only one with the home folder.
+async fn lock(home: &Home) -> Result<Flock<File>> {
+    let deadline = Instant::now() + LOCK_DEADLINE;
+    let mut file = File::options().create(true).truncate(false).write(true).open(home.join("arcus.lock"))?;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            // The kernel has not yet put away all of a process that was killed.
+            Err((unlocked, Errno::EWOULDBLOCK)) if home.running().is_none() && Instant::now() < deadline => {
+                file = unlocked;
+            }
+            Err((_, Errno::EWOULDBLOCK)) => {
+                bail!("another Arcus runs with the home folder {}", home.path().display())
+            }
+            Err((_, error)) => return Err(error).context("could not lock the home folder"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until this process is asked to end.
+pub async fn wait_for_signal() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

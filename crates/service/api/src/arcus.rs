@@ -1,0 +1,11 @@
+//! The native API: what OpenStack never standardised.
+
+mod join_tokens;
+
+use crate::Route;
+use arcus_types::policy::arcus;
+
+/// The routes of the native API.
+pub fn routes() -> Vec<Route> {
+    vec![Route::post("/arcus/v1/join-tokens", arcus::JOIN_TOKEN_CREATE, join_tokens::create)]
+}
