@@ -3,7 +3,7 @@
 use crate::cli::Agent;
 use crate::home::Home;
 use crate::node;
-use crate::process::{self, Process};
+use crate::process::Process;
 use anyhow::{Context as _, Result, bail};
 use arcus_agent::Link;
 use tokio_util::sync::CancellationToken;
@@ -28,12 +28,12 @@ pub fn agent(options: Agent) -> Result<()> {
 }
 
 async fn run(options: Agent, home: Home) -> Result<()> {
-    let process = Process::begin(&home).await?;
+    let mut process = Process::begin(&home).await?;
     let link = link(&options, &home).await?;
     tracing::info!(node.id = %link.node_id(), "this machine is a node");
     let stop = CancellationToken::new();
     let agent = node::run(&options.node, &home, link, stop.clone())?;
-    process::wait_for_signal().await?;
+    process.asked_to_end().await;
     tracing::info!("stopping; guests go on running");
     stop.cancel();
     agent.await.context("the agent ended badly")?;

@@ -3,7 +3,7 @@
 use crate::cli::{Server, Up};
 use crate::first_server::{self, Progress};
 use crate::home::Home;
-use crate::process::{self, Process};
+use crate::process::Process;
 use crate::session;
 use crate::{cloud, clouds, node};
 use anyhow::{Context as _, Result, bail};
@@ -124,7 +124,7 @@ fn log_end(home: &Home) -> String {
 }
 
 async fn foreground(options: Up, home: Home) -> Result<()> {
-    let process = Process::begin(&home).await?;
+    let mut process = Process::begin(&home).await?;
     let stop = CancellationToken::new();
     let cloud = cloud::start(&options.endpoint, &home, stop.clone()).await?;
     home.write_private("endpoint", &cloud.url)?;
@@ -136,7 +136,7 @@ async fn foreground(options: Up, home: Home) -> Result<()> {
             eprintln!("arcus: {error:#}");
         }
     }
-    process::wait_for_signal().await?;
+    process.asked_to_end().await;
     tracing::info!("stopping; guests go on running");
     stop.cancel();
     node.await.context("the agent ended badly")?;
@@ -150,12 +150,12 @@ pub fn server(options: Server) -> Result<()> {
     let home = Home::open(&options.home.home, true)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let process = Process::begin(&home).await?;
+        let mut process = Process::begin(&home).await?;
         let stop = CancellationToken::new();
         let cloud = cloud::start(&options.endpoint, &home, stop.clone()).await?;
         home.write_private("endpoint", &cloud.url)?;
         tracing::info!(url = cloud.url, "Arcus answers; let machines join with: arcus join-token");
-        process::wait_for_signal().await?;
+        process.asked_to_end().await;
         stop.cancel();
         cloud.ended().await?;
         process.end();

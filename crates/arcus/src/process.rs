@@ -6,6 +6,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::File;
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long a process that was killed may hold the home folder's lock.
 const LOCK_DEADLINE: Duration = Duration::from_secs(5);
@@ -13,6 +14,8 @@ const LOCK_DEADLINE: Duration = Duration::from_secs(5);
 /// This process, as others with the same home folder see it.
 pub struct Process {
     home: Home,
+    terminate: Signal,
+    interrupt: Signal,
     _lock: Flock<File>,
 }
 
@@ -24,10 +27,20 @@ impl Process {
             .with_ansi(false)
             .with_writer(std::io::stderr)
             .init();
+        // From here on a signal is a wish, also while this process is still starting.
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let lock = lock(home).await?;
         drop(std::fs::remove_file(home.join("endpoint")));
         home.write_private("arcus.pid", &std::process::id().to_string())?;
-        Ok(Self { home: home.clone(), _lock: lock })
+        Ok(Self { home: home.clone(), terminate, interrupt, _lock: lock })
+    }
+
+    /// Waits until this process is asked to end.
+    pub async fn asked_to_end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 
     /// Leaves the home folder to the next process.
@@ -55,15 +68,4 @@ async fn lock(home: &Home) -> Result<Flock<File>> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// Waits until this process is asked to end.
-pub async fn wait_for_signal() -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
 }
