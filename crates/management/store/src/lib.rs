@@ -32,6 +32,7 @@ mod server_groups;
 mod server_migrations;
 mod servers;
 mod sql;
+mod sqlite;
 mod subnet_pools;
 mod subnets;
 #[cfg(feature = "testing")]
@@ -93,19 +94,14 @@ pub use volumes::{
 };
 
 use arcus_types::{NodeId, OpCtx, ProviderId};
-use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
-};
+use sea_orm::{ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbErr, TransactionTrait};
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a writer waits for another one on SQLite.
-const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(20);
-/// Connections that one process holds at most.
+/// Connections to PostgreSQL that one process holds at most.
 const CONNECTIONS_MAX: u32 = 16;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
@@ -145,6 +141,9 @@ pub enum StoreError {
     /// A transaction wrote something and nobody recorded who and why.
     #[error("a transaction that wrote without an audit record was not committed")]
     Unaudited,
+    /// Any other answer of the embedded database.
+    #[error("the embedded database did not do it")]
+    Sqlite(#[source] rusqlite::Error),
     /// Any other answer of the database.
     #[error("the database did not do it")]
     Database(#[source] DbErr),
@@ -159,6 +158,10 @@ impl StoreError {
                 let text = error.to_string();
                 ["40001", "40P01", "database is locked", "deadlock"].iter().any(|mark| text.contains(mark))
             }
+            Self::Sqlite(error) => matches!(
+                error.sqlite_error_code(),
+                Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked)
+            ),
             Self::Open { .. }
             | Self::Migrate(_)
             | Self::Duplicate(_)
@@ -179,8 +182,24 @@ impl From<DbErr> for StoreError {
     }
 }
 
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ffi::{SQLITE_CONSTRAINT_FOREIGNKEY, SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE};
+        let rusqlite::Error::SqliteFailure(code, text) = &error else { return Self::Sqlite(error) };
+        let text = text.clone().unwrap_or_default();
+        match code.extended_code {
+            SQLITE_CONSTRAINT_UNIQUE | SQLITE_CONSTRAINT_PRIMARYKEY => Self::Duplicate(text),
+            SQLITE_CONSTRAINT_FOREIGNKEY => Self::Referenced(text),
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
 enum Link {
-    Pool(DatabaseConnection),
+    Sqlite(sqlite::Sqlite),
+    /// A transaction on SQLite.
+    Turn(Mutex<sqlite::Turn>),
+    Postgres(DatabaseConnection),
     Transaction(DatabaseTransaction),
 }
 
@@ -204,14 +223,7 @@ impl Db {
 
     /// Which engine this is.
     pub fn is_postgres(&self) -> bool {
-        self.backend() == DbBackend::Postgres
-    }
-
-    fn backend(&self) -> DbBackend {
-        match &self.link {
-            Link::Pool(db) => db.get_database_backend(),
-            Link::Transaction(tx) => tx.get_database_backend(),
-        }
+        matches!(self.link, Link::Postgres(_) | Link::Transaction(_))
     }
 }
 
@@ -227,36 +239,17 @@ impl Deref for Store {
 }
 
 impl Store {
-    /// Opens `sqlite:///path`, `sqlite::memory:` or `postgres://…` and brings the schema up to date.
+    /// Opens `sqlite:///path` or `postgres://…` and brings the schema up to date.
     ///
     /// # Errors
     /// [`StoreError::Open`] or [`StoreError::Migrate`].
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let shown = url.split('@').next_back().unwrap_or(url).to_owned();
-        let url = match url.strip_prefix("sqlite://") {
-            Some(path) if !path.contains('?') => format!("sqlite://{path}?mode=rwc"),
-            Some(_) | None => url.to_owned(),
+        let link = match url.strip_prefix("sqlite://") {
+            Some(path) => Link::Sqlite(open_sqlite(path, &shown).await?),
+            None => Link::Postgres(open_postgres(url, shown).await?),
         };
-        let mut options = ConnectOptions::new(url.clone());
-        let memory = url.contains(":memory:");
-        options
-            .max_connections(if memory { 1 } else { CONNECTIONS_MAX })
-            .min_connections(1)
-            .idle_timeout(Duration::from_secs(if memory { u64::from(u32::MAX) } else { 60 }))
-            .sqlx_logging(false)
-            .map_sqlx_sqlite_opts(|o| {
-                o.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
-                    .synchronous(sqlx::sqlite::SqliteSynchronous::Full)
-                    .busy_timeout(SQLITE_BUSY_TIMEOUT)
-                    .foreign_keys(true)
-                    .pragma("cache_size", "-4096")
-            });
-        let db = Database::connect(options).await.map_err(|source| StoreError::Open { url: shown, source })?;
-        match db.get_database_backend() {
-            DbBackend::Postgres => MIGRATIONS.run(db.get_postgres_connection_pool()).await?,
-            _ => MIGRATIONS.run(db.get_sqlite_connection_pool()).await?,
-        }
-        Ok(Self(Arc::new(Db { link: Link::Pool(db), queries: Arc::default(), changes: Arc::default() })))
+        Ok(Self(Arc::new(Db { link, queries: Arc::default(), changes: Arc::default() })))
     }
 
     /// Begins a transaction on behalf of `ctx`. Dropped without [`Tx::commit`], it leaves nothing behind.
@@ -264,17 +257,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn begin(&self, ctx: &OpCtx) -> Result<Tx, StoreError> {
-        let Link::Pool(db) = &self.0.link else { return Err(StoreError::Unaudited) };
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
+        let link = match &self.0.link {
+            Link::Sqlite(db) => Link::Turn(Mutex::new(db.begin().await?)),
+            Link::Postgres(db) => Link::Transaction(db.begin().await?),
+            Link::Turn(_) | Link::Transaction(_) => return Err(StoreError::Unaudited),
         };
-        let transaction = db.begin_with_options(options).await?;
-        let db = Db {
-            link: Link::Transaction(transaction),
-            queries: Arc::clone(&self.0.queries),
-            changes: Arc::clone(&self.0.changes),
-        };
+        let db = Db { link, queries: Arc::clone(&self.0.queries), changes: Arc::clone(&self.0.changes) };
         Ok(Tx {
             db,
             ctx: *ctx,
@@ -298,10 +286,41 @@ impl Store {
 
     /// Closes every connection; the files are complete afterwards.
     pub async fn close(&self) {
-        if let Link::Pool(db) = &self.0.link {
-            drop(db.close_by_ref().await);
+        match &self.0.link {
+            Link::Sqlite(db) => db.close().await,
+            Link::Postgres(db) => drop(db.close_by_ref().await),
+            Link::Turn(_) | Link::Transaction(_) => {}
         }
     }
+}
+
+/// Brings the schema up to date and opens the file; makes it if it is not there.
+async fn open_sqlite(path: &str, shown: &str) -> Result<sqlite::Sqlite, StoreError> {
+    let failed = |source: DbErr| StoreError::Open { url: shown.to_owned(), source };
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
+        .synchronous(sqlx::sqlite::SqliteSynchronous::Full)
+        .busy_timeout(Duration::from_secs(20));
+    let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+    let pool = pool.map_err(|error| failed(DbErr::Custom(error.to_string())))?;
+    let migrated = MIGRATIONS.run(&pool).await;
+    pool.close().await;
+    migrated?;
+    sqlite::Sqlite::open(std::path::Path::new(path)).map_err(|error| failed(DbErr::Custom(error.to_string())))
+}
+
+async fn open_postgres(url: &str, shown: String) -> Result<DatabaseConnection, StoreError> {
+    let mut options = ConnectOptions::new(url.to_owned());
+    options
+        .max_connections(CONNECTIONS_MAX)
+        .min_connections(1)
+        .idle_timeout(Duration::from_secs(60))
+        .sqlx_logging(false);
+    let db = Database::connect(options).await.map_err(|source| StoreError::Open { url: shown, source })?;
+    MIGRATIONS.run(db.get_postgres_connection_pool()).await?;
+    Ok(db)
 }
 
 /// A transaction, on behalf of somebody.
@@ -351,8 +370,10 @@ impl Tx {
             debug_assert!(false, "a transaction wrote without an audit record");
             return Err(StoreError::Unaudited);
         }
-        if let Link::Transaction(tx) = self.db.link {
-            tx.commit().await?;
+        match self.db.link {
+            Link::Turn(turn) => turn.into_inner().unwrap_or_else(PoisonError::into_inner).commit().await?,
+            Link::Transaction(tx) => tx.commit().await?,
+            Link::Sqlite(_) | Link::Postgres(_) => {}
         }
         self.db.changes.add(self.providers.into_inner().unwrap_or_else(PoisonError::into_inner));
         Ok(())

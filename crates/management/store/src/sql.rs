@@ -2,10 +2,13 @@
 //!
 //! Ids are UUID columns, instants BIGINT microseconds, documents TEXT holding JSON, addresses TEXT, life cycles TEXT.
 
+use crate::sqlite::FromCell;
 use crate::{Db, Link, StoreError, Tx};
 use arcus_types::{MacAddr, Name, Timestamp};
-use sea_orm::{ConnectionTrait, QueryResult, Statement, TryGetable, Value};
+use rusqlite::types::Value as Cell;
+use sea_orm::{ConnectionTrait, DbBackend, QueryResult, Statement, TryGetable, Value};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use uuid::Uuid;
 
 /// A value that can be bound to `$n`.
@@ -52,7 +55,7 @@ macro_rules! column_types { ($($t:ty => $sql:ty, |$v:ident| $to:expr, |$w:ident|
 
 /// A type that a column is read as.
 pub(crate) trait Column: Sized {
-    type Sql: TryGetable + std::fmt::Debug + Clone;
+    type Sql: TryGetable + FromCell + std::fmt::Debug + Clone;
     fn from_sql(value: Self::Sql) -> Option<Self>;
 }
 
@@ -141,13 +144,40 @@ macro_rules! params {
 pub(crate) use params;
 
 /// One row of an answer.
-pub(crate) struct Row(QueryResult);
+pub(crate) struct Row(Cells);
+
+enum Cells {
+    Postgres(QueryResult),
+    /// The names of the columns, and the values.
+    Sqlite(Arc<[Box<str>]>, Vec<Cell>),
+}
 
 impl Row {
+    /// What a column holds; `None` for NULL.
+    fn cell<S>(&self, column: &str) -> Result<Option<S>, StoreError>
+    where
+        S: FromCell,
+        Option<S>: TryGetable,
+    {
+        match &self.0 {
+            Cells::Postgres(row) => Ok(row.try_get("", column)?),
+            Cells::Sqlite(names, cells) => {
+                let at = names.iter().position(|name| **name == *column);
+                match at.and_then(|at| cells.get(at)) {
+                    Some(Cell::Null) => Ok(None),
+                    Some(cell) => S::from_cell(cell).map(Some).ok_or_else(|| corrupt(column, cell)),
+                    None => Err(corrupt(column, &"no such column")),
+                }
+            }
+        }
+    }
+
     /// The value of a column that is never NULL.
-    pub fn get<T: Column>(&self, column: &str) -> Result<T, StoreError> {
-        let value: T::Sql = self.0.try_get("", column)?;
-        T::from_sql(value.clone()).ok_or_else(|| corrupt(column, &value))
+    pub fn get<T: Column>(&self, column: &str) -> Result<T, StoreError>
+    where
+        Option<T::Sql>: TryGetable,
+    {
+        self.opt(column)?.ok_or_else(|| corrupt(column, &"NULL"))
     }
 
     /// The value of a column that may be NULL.
@@ -155,7 +185,7 @@ impl Row {
     where
         Option<T::Sql>: TryGetable,
     {
-        let value: Option<T::Sql> = self.0.try_get("", column)?;
+        let value: Option<T::Sql> = self.cell(column)?;
         value.map(|v| T::from_sql(v.clone()).ok_or_else(|| corrupt(column, &v))).transpose()
     }
 
@@ -176,38 +206,52 @@ fn corrupt(column: &str, value: &impl std::fmt::Debug) -> StoreError {
 }
 
 impl Db {
-    fn statement(&self, sql: impl Into<String>, params: Vec<Value>) -> Statement {
+    fn count(&self) {
         self.queries.fetch_add(1, Ordering::Relaxed);
-        Statement::from_sql_and_values(self.backend(), sql, params)
     }
 
     /// All rows of an answer.
     pub(crate) async fn all(&self, sql: impl Into<String>, params: Vec<Value>) -> Result<Vec<Row>, StoreError> {
-        let statement = self.statement(sql, params);
-        let rows = match &self.link {
-            Link::Pool(db) => db.query_all_raw(statement).await?,
-            Link::Transaction(tx) => tx.query_all_raw(statement).await?,
+        self.count();
+        let sql = sql.into();
+        let (names, rows) = match &self.link {
+            Link::Sqlite(db) => db.read(&sql, &params)?,
+            Link::Turn(turn) => turn.lock().unwrap_or_else(PoisonError::into_inner).query(&sql, &params)?,
+            Link::Postgres(db) => return Ok(postgres_rows(db.query_all_raw(postgres(sql, params)).await?)),
+            Link::Transaction(tx) => return Ok(postgres_rows(tx.query_all_raw(postgres(sql, params)).await?)),
         };
-        Ok(rows.into_iter().map(Row).collect())
+        Ok(rows.into_iter().map(|cells| Row(Cells::Sqlite(Arc::clone(&names), cells))).collect())
     }
 
     /// The first row of an answer.
     pub(crate) async fn one(&self, sql: impl Into<String>, params: Vec<Value>) -> Result<Option<Row>, StoreError> {
-        let statement = self.statement(sql, params);
         let row = match &self.link {
-            Link::Pool(db) => db.query_one_raw(statement).await?,
-            Link::Transaction(tx) => tx.query_one_raw(statement).await?,
+            Link::Sqlite(_) | Link::Turn(_) => return Ok(self.all(sql, params).await?.into_iter().next()),
+            Link::Postgres(db) => db.query_one_raw(postgres(sql, params)).await?,
+            Link::Transaction(tx) => tx.query_one_raw(postgres(sql, params)).await?,
         };
-        Ok(row.map(Row))
+        self.count();
+        Ok(row.map(|row| Row(Cells::Postgres(row))))
     }
+}
+
+fn postgres(sql: impl Into<String>, params: Vec<Value>) -> Statement {
+    Statement::from_sql_and_values(DbBackend::Postgres, sql, params)
+}
+
+fn postgres_rows(rows: Vec<QueryResult>) -> Vec<Row> {
+    rows.into_iter().map(|row| Row(Cells::Postgres(row))).collect()
 }
 
 impl Tx {
     /// Runs a statement that writes; how many rows it changed.
     pub(crate) async fn exec(&self, sql: impl Into<String>, params: Vec<Value>) -> Result<u64, StoreError> {
-        let statement = self.db.statement(sql, params);
-        let Link::Transaction(tx) = &self.db.link else { return Err(StoreError::Unaudited) };
-        let changed = tx.execute_raw(statement).await?.rows_affected();
+        self.db.count();
+        let changed = match &self.db.link {
+            Link::Turn(turn) => turn.lock().unwrap_or_else(PoisonError::into_inner).execute(&sql.into(), &params)?,
+            Link::Transaction(tx) => tx.execute_raw(postgres(sql, params)).await?.rows_affected(),
+            Link::Sqlite(_) | Link::Postgres(_) => return Err(StoreError::Unaudited),
+        };
         if changed > 0 {
             self.wrote.store(true, Ordering::Relaxed);
         }

@@ -1,8 +1,8 @@
 //! A server with everything around it that its owner sees, for one or for many in a fixed number of queries.
 
 use crate::{Engine, EngineError};
-use arcus_store::{Server, ServerSecrets};
-use arcus_types::{MacAddr, NetworkId, OpCtx, PortId, ProviderId, SecurityGroupId, ServerId, Timestamp};
+use arcus_store::{FloatingIp, Node, Server, ServerSecrets};
+use arcus_types::{MacAddr, NetworkId, NodeId, OpCtx, PortId, ProviderId, SecurityGroupId, ServerId, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
@@ -65,13 +65,13 @@ impl Engine {
         on.sort_unstable();
         on.dedup();
         let nodes = self.fleet_get(&on).await?;
+        let nodes: HashMap<NodeId, &Node> = nodes.iter().filter_map(|m| m.node.as_ref()).map(|n| (n.id, n)).collect();
         let mut around = self.server_networks(&servers).await?;
         let now = Timestamp::now();
         Ok(servers
             .into_iter()
             .map(|server| {
-                let node = nodes.iter().filter_map(|m| m.node.as_ref()).find(|n| Some(n.id) == server.node_id);
-                let node = node.map(|n| NodeStanding {
+                let node = server.node_id.and_then(|id| nodes.get(&id)).map(|n| NodeStanding {
                     name: n.name.to_string(),
                     alive: self.node_alive(n, now),
                     enabled: n.enabled,
@@ -101,7 +101,12 @@ impl Engine {
             self.store().network_list_by_ids(&network_ids).await?.into_iter().map(|n| (n.id, n.name)).collect();
         let groups: HashMap<_, _> =
             self.store().security_group_list_by_ids(&group_ids).await?.into_iter().map(|g| (g.id, g.name)).collect();
-        let floating = self.store().floating_ips_by_ports(&port_ids).await?;
+        let mut floating: HashMap<PortId, Vec<FloatingIp>> = HashMap::new();
+        for ip in self.store().floating_ips_by_ports(&port_ids).await? {
+            if let Some(port) = ip.port_id {
+                floating.entry(port).or_default().push(ip);
+            }
+        }
         let mut out: HashMap<ServerId, Networking> = HashMap::new();
         for port in ports {
             let Some(server_id) = port.server_id else { continue };
@@ -111,7 +116,7 @@ impl Engine {
             for fixed in &port.fixed_ips {
                 list.push(AddressView { address: fixed.address, mac: port.mac, floating: false });
             }
-            for ip in floating.iter().filter(|f| f.port_id == Some(port.id)) {
+            for ip in floating.get(&port.id).into_iter().flatten() {
                 list.push(AddressView { address: ip.address, mac: port.mac, floating: true });
             }
             for name in port.security_groups.iter().filter_map(|id| groups.get(id)) {
