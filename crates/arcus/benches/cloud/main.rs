@@ -12,16 +12,28 @@ mod first_answer;
 mod guests;
 mod idle;
 mod image_upload;
+mod load;
 mod measurement;
 mod server_boot;
 #[path = "../../tests/rig/session.rs"]
 #[expect(dead_code, reason = "the project is for the crash test")]
 mod session;
+mod speed;
 
 use anyhow::{Context as _, Result};
 
 /// In the order in which they run: what a quiet machine matters most to comes first.
-const BENCHMARKS: [&str; 5] = ["idle", "first_answer", "control_plane", "server_boot", "image_upload"];
+const BENCHMARKS: [&str; 9] = [
+    "idle",
+    "first_answer",
+    "control_plane",
+    "server_boot",
+    "image_upload",
+    "tokens",
+    "ports",
+    "servers",
+    "candidates",
+];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -39,6 +51,10 @@ async fn run(name: &str) -> Result<()> {
         "first_answer" => first_answer::run().await,
         "control_plane" => control_plane::run().await,
         "server_boot" => server_boot::run().await,
+        "tokens" => speed::tokens().await,
+        "ports" => speed::ports().await,
+        "servers" => speed::servers().await,
+        "candidates" => speed::candidates().await,
         _ => image_upload::run().await,
     }
 }

@@ -11,6 +11,13 @@ pub fn absolute(name: &str, ours: f64, goal: f64, unit: &str) {
     println!("bench: {line}");
 }
 
+/// A figure of ours that must not be below a goal.
+pub fn at_least(name: &str, ours: f64, goal: f64, unit: &str) {
+    let line = json!({ "name": name, "ours": ours, "other": null, "other_name": null, "ratio": null, "goal": goal,
+        "unit": unit, "holds": ours >= goal });
+    println!("bench: {line}");
+}
+
 /// A duration of ours, in seconds, that must not be above `goal` times another one.
 pub fn compared(name: &str, ours: f64, other: f64, other_name: &str, goal: f64) {
     let ratio = ours / other;

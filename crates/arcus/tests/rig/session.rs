@@ -19,7 +19,8 @@ const UPLOAD_PIECE_BYTES: usize = 256 << 10;
 pub struct Session {
     http: reqwest::Client,
     url: String,
-    token: String,
+    /// What it shows.
+    pub token: String,
     /// The project that the session acts in.
     pub project: String,
 }
