@@ -19,6 +19,7 @@ use arcus_types::{
     MacAddr, NetworkId, NodeId, OpCtx, PortId, ProjectId, RouterId, SecurityGroupId, ServerId, Timestamp,
 };
 use serde_json::json;
+use std::collections::HashSet;
 
 /// How often a random Ethernet address is drawn before giving up: each network has 16 million of them.
 const MAC_DRAWS_MAX: u32 = 16;
@@ -536,6 +537,7 @@ impl Engine {
     /// [`EngineError::Store`].
     pub async fn ports_observed(&self, node: NodeId, up: &[PortId]) -> Result<(), EngineError> {
         let known = self.store().port_status_list(node).await?;
+        let up: HashSet<PortId> = up.iter().copied().collect();
         let (mut rise, mut fall) = (Vec::new(), Vec::new());
         for (port, status) in known {
             match (up.contains(&port), status) {

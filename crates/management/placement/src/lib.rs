@@ -200,15 +200,22 @@ impl Decision {
         format!("Of {} nodes none can take it ({}).", self.verdicts.len(), parts.join(", "))
     }
 
-    /// For the operator: each node with all its reasons.
+    /// For the operator: the nodes with all their reasons, the best [`EXPLAINED_MAX`] of them.
     pub fn explanation(&self) -> String {
         let line = |v: &Verdict| {
             let reasons: Vec<String> = v.refusals.iter().map(ToString::to_string).collect();
             format!("{}: {}", v.name, if reasons.is_empty() { "fits".to_owned() } else { reasons.join("; ") })
         };
-        self.verdicts.iter().map(line).collect::<Vec<_>>().join("\n")
+        let mut lines: Vec<String> = self.verdicts.iter().take(EXPLAINED_MAX).map(line).collect();
+        if let Some(more) = self.verdicts.len().checked_sub(EXPLAINED_MAX).filter(|more| *more > 0) {
+            lines.push(format!("and {more} more nodes"));
+        }
+        lines.join("\n")
     }
 }
+
+/// So many nodes are explained one by one.
+const EXPLAINED_MAX: usize = 32;
 
 /// Weight of having the image in the cache, against a node that is wholly free (1,000 for each of memory and CPU).
 const IMAGE_SCORE: u64 = 400;

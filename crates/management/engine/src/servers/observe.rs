@@ -17,6 +17,9 @@ use std::collections::HashMap;
 /// How long a node may go on trying before the owner sees ERROR, in seconds; it recovers if the node succeeds after all.
 const TRANSIENT_PATIENCE_S: i64 = 60;
 
+/// So many servers' news are written at once: their transactions share the wait for stable storage.
+const OBSERVED_AT_ONCE: usize = 8;
+
 /// What a report means for a server.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Verdict {
@@ -149,13 +152,29 @@ impl Engine {
             OpCtx { actor: Actor::Node { node_id: node }, scope: Scope::System, ..OpCtx::anonymous(RequestId::new()) };
         let servers = self.store().server_list_by_node(node).await?;
         let reports: HashMap<ServerId, &ServerReport> = report.servers.iter().map(|r| (r.id, r)).collect();
-        for server in servers {
-            let said = reports.get(&server.id).copied();
-            if judge(&server, said, report.spec_generation, Timestamp::now()) != Verdict::Same {
-                retried!({ self.server_observed(&ctx, node, server.id, said, report.spec_generation).await })?;
-            }
+        let now = Timestamp::now();
+        let news: Vec<(ServerId, Option<&ServerReport>)> = servers
+            .iter()
+            .map(|server| (server, reports.get(&server.id).copied()))
+            .filter(|(server, said)| judge(server, *said, report.spec_generation, now) != Verdict::Same)
+            .map(|(server, said)| (server.id, said))
+            .collect();
+        for some in news.chunks(OBSERVED_AT_ONCE) {
+            let written = some.iter().map(|(id, said)| self.news_written(&ctx, node, *id, *said, report.spec_generation));
+            futures_util::future::try_join_all(written).await?;
         }
         self.snapshots_observed(&ctx, node, &report.snapshots).await
+    }
+
+    async fn news_written(
+        &self,
+        ctx: &OpCtx,
+        node: NodeId,
+        id: ServerId,
+        said: Option<&ServerReport>,
+        spec_generation: u64,
+    ) -> Result<(), EngineError> {
+        retried!({ self.server_observed(ctx, node, id, said, spec_generation).await })
     }
 
     async fn server_observed(
