@@ -181,12 +181,9 @@ impl Db {
                 (row.get("kind")?, row.get("class")?, row.get("used")?, row.get("n")?);
             match out.iter_mut().find(|u: &&mut ConsumerUsage| u.kind == kind) {
                 Some(usage) => {
-                    if !usage.classes.iter_mut().any(|(c, sum)| {
-                        let same = *c == class;
-                        *sum += if same { used } else { 0 };
-                        same
-                    }) {
-                        usage.classes.push((class, used));
+                    match usage.classes.iter_mut().find(|(known, _)| *known == class) {
+                        Some((_, sum)) => *sum += used,
+                        None => usage.classes.push((class, used)),
                     }
                     usage.count = usage.count.max(n);
                 }
