@@ -4,7 +4,6 @@
 //! `ARCUS_BENCH` names the one to run.
 
 #[path = "../../tests/rig/arcus.rs"]
-#[expect(dead_code, reason = "benchmarks kill no cloud")]
 mod arcus;
 mod by_hand;
 mod control_plane;
@@ -16,7 +15,6 @@ mod load;
 mod measurement;
 mod server_boot;
 #[path = "../../tests/rig/session.rs"]
-#[expect(dead_code, reason = "the project is for the crash test")]
 mod session;
 mod speed;
 
