@@ -160,7 +160,8 @@ impl Engine {
             .map(|(server, said)| (server.id, said))
             .collect();
         for some in news.chunks(OBSERVED_AT_ONCE) {
-            let written = some.iter().map(|(id, said)| self.news_written(&ctx, node, *id, *said, report.spec_generation));
+            let written =
+                some.iter().map(|(id, said)| self.news_written(&ctx, node, *id, *said, report.spec_generation));
             futures_util::future::try_join_all(written).await?;
         }
         self.snapshots_observed(&ctx, node, &report.snapshots).await
