@@ -12,6 +12,7 @@ mod write;
 
 pub use change::ImageChange;
 pub use files::{ImageFile, ImagesRecovered};
+pub(crate) use snapshots::ImageAwaited;
 
 use crate::{Engine, EngineError};
 use arcus_store::{AuditEntry, Db, Image, ImageFilter, ImageVisible, QuotaResource, StoreError, Tx, UsageEntry};

@@ -9,11 +9,13 @@ mod delete;
 mod list;
 mod observe;
 mod sweep;
+mod upload;
 mod view;
 
 pub use change::VolumeChange;
 pub use create::{VolumeFrom, VolumeNew};
 pub use list::VolumeQuery;
+pub use upload::VolumeImageWish;
 pub use view::VolumeView;
 
 pub(crate) use list::viewer;

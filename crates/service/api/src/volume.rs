@@ -4,7 +4,8 @@
 //! request is routed ([`project_word`]), so that routes are declared once, without it.
 
 mod attachments;
-pub mod links;
+mod filters;
+mod links;
 mod messages;
 mod metadata;
 mod page;
@@ -14,6 +15,7 @@ mod quotas;
 mod snapshots;
 mod transfers;
 mod types;
+mod uploads;
 mod versions;
 mod volumes;
 
@@ -46,6 +48,7 @@ pub fn routes() -> Vec<Route> {
         Route::get("/volume/v3", policy::VERSIONS, versions::show),
         Route::get("/volume/v3/", policy::VERSIONS, versions::show),
         Route::get("/volume/v3/extensions", policy::EXTENSIONS, versions::extensions),
+        Route::get("/volume/v3/resource_filters", policy::RESOURCE_FILTERS, filters::list),
     ];
     routes.extend(volume_routes());
     routes.extend(snapshot_routes());

@@ -12,6 +12,7 @@ crate::actions! {
     VOLUME_UPDATE = "volume:volumes:update", ProjectMember;
     VOLUME_DELETE = "volume:volumes:delete", ProjectMember;
     VOLUME_ACTION = "volume:volumes:action", ProjectMember;
+    VOLUME_UPLOAD = "volume:volumes:upload_image", ProjectMember;
     VOLUME_EXTEND = "volume:volumes:extend", ProjectMember;
     VOLUME_RESET_STATUS = "volume:volumes:reset_status", Admin;
     VOLUME_FORCE_DELETE = "volume:volumes:force_delete", Admin;

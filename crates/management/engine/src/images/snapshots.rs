@@ -13,6 +13,25 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+/// An image that a node will fill with what a disk holds.
+#[derive(Debug, Clone)]
+pub(crate) struct ImageAwaited {
+    /// Who owns it.
+    pub project_id: ProjectId,
+    /// The node that fills it.
+    pub node_id: NodeId,
+    /// Its name.
+    pub name: Name,
+    /// How its bytes are laid out.
+    pub disk_format: DiskFormat,
+    /// Who sees it.
+    pub visibility: Visibility,
+    /// Whether it cannot be deleted.
+    pub protected: bool,
+    /// What is said of it.
+    pub properties: BTreeMap<String, String>,
+}
+
 impl Engine {
     /// Records the image that `node` will fill with a server's disk, in the caller's transaction: quota is claimed and an
     /// audit record written.
@@ -28,24 +47,52 @@ impl Engine {
         name: Name,
         properties: BTreeMap<String, String>,
     ) -> Result<ImageId, EngineError> {
-        authorize(ctx, policy::IMAGE_SNAPSHOT, &Target::project(project_id))?;
+        let image = ImageAwaited {
+            project_id,
+            node_id: node,
+            name,
+            disk_format: DiskFormat::Qcow2,
+            visibility: Visibility::Private,
+            protected: false,
+            properties,
+        };
+        self.image_awaited_in(tx, ctx, image).await
+    }
+
+    /// Records an image that a node will fill, in the caller's transaction: quota is claimed and an audit record written.
+    ///
+    /// # Errors
+    /// [`EngineError::OverQuota`], or a refusal.
+    pub(crate) async fn image_awaited_in(
+        &self,
+        tx: &Tx,
+        ctx: &OpCtx,
+        awaited: ImageAwaited,
+    ) -> Result<ImageId, EngineError> {
+        let target = Target::project(awaited.project_id);
+        authorize(ctx, policy::IMAGE_SNAPSHOT, &target)?;
+        match awaited.visibility {
+            Visibility::Public => authorize(ctx, policy::IMAGE_PUBLICIZE, &target)?,
+            Visibility::Community => authorize(ctx, policy::IMAGE_COMMUNITIZE, &target)?,
+            Visibility::Shared | Visibility::Private => {}
+        }
         let now = Timestamp::now();
         let image = Image {
             id: ImageId::new(),
-            project_id,
-            name: Some(name),
+            project_id: awaited.project_id,
+            name: Some(awaited.name),
             status: ImageStatus::Queued,
-            visibility: Visibility::Private,
-            protected: false,
+            visibility: awaited.visibility,
+            protected: awaited.protected,
             hidden: false,
-            disk_format: Some(DiskFormat::Qcow2),
+            disk_format: Some(awaited.disk_format),
             container_format: Some(ContainerFormat::Bare),
             min_disk_gib: 0,
             min_ram_mib: 0,
             content: None,
-            snapshot_node_id: Some(node),
+            snapshot_node_id: Some(awaited.node_id),
             tags: BTreeSet::new(),
-            properties,
+            properties: awaited.properties,
             generation: 1,
             created_at: now,
             updated_at: now,

@@ -89,6 +89,7 @@ impl Engine {
                 retried!({ self.volume_observed(&ctx, volume.id, said, report.spec_generation).await })?;
             }
         }
+        self.volume_uploads_observed(&ctx, node, &report.snapshots).await?;
         self.volume_snapshots_observed(&ctx, node, report).await?;
         self.volume_attachments_observed(&ctx, node, report).await
     }

@@ -1,11 +1,11 @@
 //! Messages: what went wrong with volumes, in words; from 3.3 on.
 
 use super::links::{links, next};
-use super::{Answer, since};
+use super::{Answer, page, since};
 use crate::auth::Ctx;
 use crate::body::{Id, Pairs};
 use crate::microversion::Microversion;
-use crate::query::{limit, parsed};
+use crate::query::parsed;
 use crate::{ApiError, App};
 use arcus_store::FaultyVolume;
 use arcus_types::{OpCtx, VolumeId};
@@ -33,7 +33,7 @@ fn view(app: &App, ctx: &OpCtx, volume: &FaultyVolume) -> Value {
 /// `GET /messages`
 pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
     since(version, 3)?;
-    let (found, more) = app.engine.volume_message_list(&ctx, parsed(&query, "marker")?, limit(&query)?).await?;
+    let (found, more) = app.engine.volume_message_list(&ctx, parsed(&query, "marker")?, page::limit(&query)?).await?;
     let mut out = json!({ "messages": found.iter().map(|v| view(&app, &ctx, v)).collect::<Vec<_>>() });
     if let (true, Some(last)) = (more, found.last()) {
         out["messages_links"] = next(&app, &ctx, "/messages", &query, last.id);

@@ -1,9 +1,9 @@
 //! Where volumes live: zones, services, pools and hosts, all of them views of the nodes.
 
-use super::Answer;
+use super::{Answer, page};
 use crate::auth::Ctx;
 use crate::body::{Json, Pairs};
-use crate::fields::{Fields, required, truth};
+use crate::fields::{Fields, required};
 use crate::microversion::Microversion;
 use crate::{ApiError, App};
 use arcus_engine::volume_pools::{BACKEND, PROTOCOL, VENDOR, VolumePool};
@@ -163,7 +163,7 @@ fn capabilities(pool: &VolumePool) -> Value {
 
 /// `GET /scheduler-stats/get_pools?detail=`
 pub async fn pools(Ctx(ctx): Ctx, State(app): State<App>, query: Pairs) -> Answer {
-    let detail = query.first("detail").is_some_and(|text| truth(text).unwrap_or(false));
+    let detail = page::flag(&query, "detail")?.unwrap_or(false);
     let pools = app.engine.volume_pool_list(&ctx, policy::POOL_READ).await?;
     let wanted = |p: &&VolumePool| query.first("name").is_none_or(|name| name == p.name());
     let list = pools.iter().filter(wanted).map(|pool| {

@@ -1,11 +1,11 @@
 //! QoS specs and the volume types that have them. Some of these calls change something with `GET`, as they always did.
 
-use super::Answer;
 use super::links::{links, next};
+use super::{Answer, page};
 use crate::auth::Ctx;
 use crate::body::{Id, Json, Pairs};
-use crate::fields::{Fields, refused, required, texts, truth};
-use crate::query::{limit, parsed};
+use crate::fields::{Fields, refused, required, texts};
+use crate::query::parsed;
 use crate::{ApiError, App};
 use arcus_store::QosSpecs;
 use arcus_types::volume_qos::{QOS_KEYS_MAX, QosConsumer};
@@ -38,7 +38,7 @@ fn specs_of(body: &Value) -> Result<&Map<String, Value>, ApiError> {
 
 /// `GET /qos-specs`
 pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, query: Pairs) -> Answer {
-    let (all, more) = app.engine.qos_specs_list(&ctx, parsed(&query, "marker")?, limit(&query)?).await?;
+    let (all, more) = app.engine.qos_specs_list(&ctx, parsed(&query, "marker")?, page::limit(&query)?).await?;
     let mut out = json!({ "qos_specs": all.iter().map(full).collect::<Vec<_>>() });
     if let (true, Some(last)) = (more, all.last()) {
         out["qos_specs_links"] = next(&app, &ctx, "/qos-specs", &query, last.id);
@@ -97,7 +97,7 @@ pub async fn delete(
     Id(id): Id<QosSpecsId>,
     query: Pairs,
 ) -> Result<StatusCode, ApiError> {
-    let force = query.first("force").is_some_and(|text| truth(text).unwrap_or(false));
+    let force = page::flag(&query, "force")?.unwrap_or(false);
     app.engine.qos_specs_delete(&ctx, id, force).await?;
     Ok(StatusCode::ACCEPTED)
 }

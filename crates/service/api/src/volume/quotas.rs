@@ -1,9 +1,9 @@
 //! Limits, quotas of projects, and the quotas that projects have unless they have their own.
 
-use super::Answer;
+use super::{Answer, page};
 use crate::auth::Ctx;
 use crate::body::{Id, Json, Pairs};
-use crate::fields::{Fields, truth};
+use crate::fields::Fields;
 use crate::query::parsed;
 use crate::{ApiError, App};
 use arcus_engine::volume_quotas::VOLUME_QUOTAS;
@@ -80,7 +80,7 @@ fn caps(body: &Value, key: &str) -> Result<Vec<(QuotaResource, i64)>, ApiError> 
 
 /// `GET /os-quota-sets/{project_id}?usage=`
 pub async fn show(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<ProjectId>, query: Pairs) -> Answer {
-    let usage = query.first("usage").is_some_and(|text| truth(text).unwrap_or(false));
+    let usage = page::flag(&query, "usage")?.unwrap_or(false);
     let mut out = shown(&app.engine.volume_quota_show(&ctx, id).await?, usage);
     out.insert("id".into(), json!(id));
     Ok(axum::Json(json!({ "quota_set": out })))

@@ -4,9 +4,9 @@ use super::links::{links, next};
 use super::{Answer, page, since};
 use crate::auth::Ctx;
 use crate::body::{Id, Json, Pairs};
-use crate::fields::{Fields, required, truth};
+use crate::fields::{Fields, required};
 use crate::microversion::Microversion;
-use crate::query::{limit, parsed};
+use crate::query::parsed;
 use crate::{ApiError, App};
 use arcus_store::{VolumeTransfer, VolumeTransferFilter, VolumeTransferSort};
 use arcus_types::{OpCtx, TransferId, VolumeId};
@@ -88,9 +88,9 @@ async fn listed(
         sort,
         marker: parsed(query, "marker")?,
         offset: page::offset(query)?,
-        limit: limit(query)?,
+        limit: page::limit(query)?,
     };
-    let all = query.first("all_tenants").is_some_and(|text| truth(text).unwrap_or(false));
+    let all = page::flag(query, "all_tenants")?.unwrap_or(false);
     let (found, more) = app.engine.volume_transfer_list(ctx, all, filter).await?;
     let mut out = json!({ "transfers": found.iter().map(show).collect::<Vec<_>>() });
     if let (true, Some(last)) = (more, found.last()) {

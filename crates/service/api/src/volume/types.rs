@@ -6,7 +6,7 @@ use crate::auth::Ctx;
 use crate::body::{Id, Json, Pairs};
 use crate::fields::{Fields, refused, required, texts, truth};
 use crate::microversion::Microversion;
-use crate::query::{limit, parsed};
+use crate::query::parsed;
 use crate::{ApiError, App};
 use arcus_engine::volume_types::{EXTRA_SPECS_VISIBLE, VolumeTypeChange, VolumeTypeNew, extra_spec_not_found};
 use arcus_store::{VolumeType, VolumeTypeFilter, VolumeTypeSort};
@@ -43,16 +43,6 @@ fn full(ctx: &OpCtx, kind: &VolumeType) -> Value {
     out
 }
 
-/// `{'key': 'value'}`, as clients write a filter by extra specs.
-fn pairs_of(text: &str) -> Result<Vec<(String, String)>, ApiError> {
-    let wrong = || {
-        let shown: String = text.chars().take(64).collect();
-        ApiError::bad_request(format!("Invalid filter extra_specs [{shown}]: write {{'key': 'value'}}."))
-    };
-    let map: BTreeMap<String, String> = serde_json::from_str(&text.replace('\'', "\"")).map_err(|_| wrong())?;
-    Ok(map.into_iter().collect())
-}
-
 fn filter(ctx: &OpCtx, version: Microversion, query: &Pairs) -> Result<VolumeTypeFilter, ApiError> {
     let is_public = match query.first("is_public") {
         None => Some(true),
@@ -73,9 +63,9 @@ fn filter(ctx: &OpCtx, version: Microversion, query: &Pairs) -> Result<VolumeTyp
             _ => return None,
         })
     })?;
-    let extra_specs = match query.first("extra_specs") {
-        Some(text) if version.at_least(52) => pairs_of(text)?,
-        Some(_) | None => Vec::new(),
+    let extra_specs = match version.at_least(52) {
+        true => page::pairs(query, "extra_specs")?,
+        false => Vec::new(),
     };
     Ok(VolumeTypeFilter {
         viewer: None,
@@ -86,7 +76,7 @@ fn filter(ctx: &OpCtx, version: Microversion, query: &Pairs) -> Result<VolumeTyp
         sort,
         marker: parsed(query, "marker")?,
         offset: page::offset(query)?,
-        limit: limit(query)?,
+        limit: page::limit(query)?,
     })
 }
 

@@ -4,6 +4,7 @@ use crate::auth::Ctx;
 use crate::body::{Id, Json};
 use crate::fields::{Fields, refused, required, texts};
 use crate::microversion::Microversion;
+use crate::volume::uploads::upload;
 use crate::{ApiError, App};
 use arcus_engine::EngineError;
 use arcus_engine::volume_attachments::{AttachNote, VolumeNote};
@@ -54,6 +55,7 @@ pub async fn action(
         | "os-set_bootable"
         | "os-update_readonly_flag" => asked.change().await,
         "os-set_image_metadata" | "os-unset_image_metadata" | "os-show_image_metadata" => asked.image_metadata().await,
+        "os-volume_upload_image" => upload(&app, &ctx, version, id, value).await,
         "os-reserve"
         | "os-unreserve"
         | "os-begin_detaching"

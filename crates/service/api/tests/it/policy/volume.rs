@@ -22,6 +22,7 @@ fn versions() -> Vec<Case> {
         case("GET /volume/v3", Nothing, 200),
         case("GET /volume/v3/", Nothing, 200),
         case("GET /volume/v3/extensions", Nothing, 200),
+        case("GET /volume/v3/resource_filters", Nothing, 200).at("3.33"),
     ]
 }
 

@@ -38,6 +38,7 @@ fn volumes() -> Vec<Case> {
 fn volume_actions() -> Vec<Case> {
     let act = |thing, success, body| case("POST /volume/v3/volumes/{id}/action", thing, success).body(body);
     vec![
+        act(Volume, 202, r#"{"os-volume_upload_image":{"image_name":"{fresh}"}}"#).rule(policy::VOLUME_UPLOAD.rule),
         act(Volume, 202, r#"{"os-extend":{"new_size":2}}"#).rule(policy::VOLUME_EXTEND.rule),
         act(Volume, 202, r#"{"os-reset_status":{"status":"error"}}"#).rule(policy::VOLUME_RESET_STATUS.rule),
         act(Volume, 202, r#"{"os-force_delete":{}}"#).rule(policy::VOLUME_FORCE_DELETE.rule),
