@@ -99,8 +99,20 @@ ids! {
     SecurityGroupId, "security group", dashed;
     /// One filter rule.
     SecurityGroupRuleId, "security group rule", dashed;
+    /// A rule that new security groups begin with.
+    DefaultRuleId, "default security group rule", dashed;
     /// A named list of address ranges.
     AddressGroupId, "address group", dashed;
+    /// A space in which no address is given twice.
+    AddressScopeId, "address scope", dashed;
+    /// A set of rules on quality of service.
+    QosPolicyId, "QoS policy", dashed;
+    /// One rule on quality of service.
+    QosRuleId, "QoS rule", dashed;
+    /// Ports of a floating IP that lead to ports of a guest.
+    PortForwardingId, "port forwarding", dashed;
+    /// A policy that shares a thing with other projects.
+    RbacPolicyId, "RBAC policy", dashed;
     /// A block device.
     VolumeId, "volume", dashed;
     /// A block device as it was at one moment.

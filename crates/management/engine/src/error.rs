@@ -33,6 +33,14 @@ pub enum EngineError {
         /// What stands in the way.
         message: String,
     },
+    /// The thing has changed since the caller read it.
+    #[error("{message}")]
+    Precondition {
+        /// Short name, such as `RevisionNumberConstraintFailed`.
+        code: &'static str,
+        /// What it is now.
+        message: String,
+    },
     /// A quota would be exceeded.
     #[error("{message}")]
     OverQuota {

@@ -1,6 +1,6 @@
 //! Floating IPs: external addresses that follow a port.
 
-use crate::networks::{found, guard, over_quota, own_project, seen_by};
+use crate::networks::{found, guard, over_quota, own_project, seen_by, unchanged};
 use crate::port_addresses::FixedIpWish;
 use crate::ports::{PortNew, no_port};
 use crate::{Engine, EngineError};
@@ -10,7 +10,7 @@ use arcus_store::{
 };
 use arcus_types::agent::FixedIp;
 use arcus_types::policy::{Action, Target, authorize, network as policy};
-use arcus_types::{FloatingIpId, NetworkId, OpCtx, PortId, ProjectId, SubnetId, Timestamp};
+use arcus_types::{FloatingIpId, NetworkId, OpCtx, PortId, ProjectId, QosPolicyId, SubnetId, Timestamp};
 use serde_json::json;
 use std::net::IpAddr;
 
@@ -33,6 +33,12 @@ pub struct FloatingIpNew {
     pub fixed_address: Option<IpAddr>,
     /// A name for it.
     pub dns_name: String,
+    /// The domain that completes the name.
+    pub dns_domain: String,
+    /// What may pass under the address.
+    pub qos_policy_id: Option<QosPolicyId>,
+    /// Words of its owner.
+    pub tags: Vec<String>,
 }
 
 /// What of a floating IP may change; `None` leaves it.
@@ -44,6 +50,10 @@ pub struct FloatingIpChange {
     pub port_id: Option<Option<PortId>>,
     /// Which of that port's addresses.
     pub fixed_address: Option<IpAddr>,
+    /// What may pass under the address; `Some(None)` takes the policy away.
+    pub qos_policy_id: Option<Option<QosPolicyId>>,
+    /// The revision that it must have.
+    pub if_match: Option<u64>,
 }
 
 const FLOATING_IP: (&str, &str) = ("FloatingIPNotFound", "Floating IP");
@@ -106,6 +116,10 @@ impl Engine {
             fixed_address: None,
             router_id: None,
             dns_name: new.dns_name,
+            dns_domain: new.dns_domain,
+            qos_policy_id: self.qos_policy_usable(&tx, new.qos_policy_id).await?,
+            tags: new.tags,
+            forwardings: Vec::new(),
             revision: 1,
             created_at: now,
             updated_at: now,
@@ -199,7 +213,7 @@ impl Engine {
         Ok(())
     }
 
-    async fn floating_ip_owned(
+    pub(crate) async fn floating_ip_owned(
         &self,
         db: &Db,
         ctx: &OpCtx,
@@ -240,15 +254,21 @@ impl Engine {
     ) -> Result<FloatingIp, EngineError> {
         let tx = self.store().begin(ctx).await?;
         let mut ip = self.floating_ip_owned(&tx, ctx, policy::FLOATING_IP_UPDATE, id).await?;
+        unchanged(change.if_match, ip.revision)?;
         ip.description = change.description.unwrap_or(ip.description);
+        let mut near = Vec::new();
+        if let Some(policy) = change.qos_policy_id {
+            ip.qos_policy_id = self.qos_policy_usable(&tx, policy).await?;
+            near.extend(self.floating_ip_network(&tx, &ip).await?);
+        }
         let target = match (change.port_id, change.fixed_address) {
             (Some(target), _) => Some(target),
             // Another address of the port that it leads to already.
             (None, Some(_)) => Some(ip.port_id),
             (None, None) => None,
         };
-        let mut near = Vec::new();
         if let Some(target) = target {
+            in_one_piece(&ip)?;
             near.extend(self.floating_ip_network(&tx, &ip).await?);
             (ip.port_id, ip.fixed_address, ip.router_id) = (None, None, None);
             match target {
@@ -277,20 +297,44 @@ impl Engine {
     ///
     /// # Errors
     /// `FloatingIPNotFound`.
-    pub async fn floating_ip_delete(&self, ctx: &OpCtx, id: FloatingIpId) -> Result<(), EngineError> {
+    pub async fn floating_ip_delete(
+        &self,
+        ctx: &OpCtx,
+        id: FloatingIpId,
+        if_match: Option<u64>,
+    ) -> Result<(), EngineError> {
         let tx = self.store().begin(ctx).await?;
         let ip = self.floating_ip_owned(&tx, ctx, policy::FLOATING_IP_DELETE, id).await?;
-        let near = self.floating_ip_network(&tx, &ip).await?;
+        unchanged(if_match, ip.revision)?;
+        in_one_piece(&ip)?;
+        self.floating_ip_delete_in(&tx, &ip).await?;
+        self.commit(tx).await?;
+        Ok(())
+    }
+
+    /// Removes a floating IP inside the caller's transaction.
+    pub(crate) async fn floating_ip_delete_in(&self, tx: &Tx, ip: &FloatingIp) -> Result<(), EngineError> {
+        let id = ip.id;
+        let near = self.floating_ip_network(tx, ip).await?;
         tx.quota_release(ip.project_id, QuotaResource::FloatingIps, 1).await?;
         if !tx.floating_ip_delete(id).await? {
             return Err(EngineError::not_found(FLOATING_IP.0, FLOATING_IP.1, id));
         }
-        self.port_delete_in(&tx, ip.holder_id).await?;
+        self.port_delete_in(tx, ip.holder_id).await?;
         tx.nodes_touch_by_networks(near.as_slice()).await?;
-        self.floating_ip_audit(&tx, policy::FLOATING_IP_DELETE, &ip, false).await?;
-        self.commit(tx).await?;
-        Ok(())
+        self.floating_ip_audit(tx, policy::FLOATING_IP_DELETE, ip, false).await
     }
+}
+
+/// Refuses what concerns the address as a whole while ports of it are forwarded.
+fn in_one_piece(ip: &FloatingIp) -> Result<(), EngineError> {
+    if ip.forwardings.is_empty() {
+        return Ok(());
+    }
+    Err(EngineError::Conflict {
+        code: "FipInUseByPortForwarding",
+        message: format!("Floating IP {} in use by Port Forwarding resources.", ip.id),
+    })
 }
 
 fn associated(ip: &FloatingIp, port: PortId, fixed: IpAddr) -> EngineError {

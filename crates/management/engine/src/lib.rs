@@ -1,8 +1,11 @@
 //! What the cloud does: every entry point authorises its context, commits intent and claims in one transaction, and
 //! wakes the nodes concerned. It never calls a node and never waits for one.
 
+pub mod address_groups;
+pub mod address_scopes;
 pub mod aggregates;
 pub mod authority;
+pub mod auto_topologies;
 pub mod error;
 pub mod flavors;
 pub mod fleet;
@@ -14,10 +17,14 @@ pub mod limits;
 pub mod network_agents;
 pub mod network_quotas;
 pub mod network_specs;
+pub mod network_tags;
 pub mod networks;
 pub mod nodes;
 pub mod port_addresses;
+pub mod port_forwardings;
 pub mod ports;
+pub mod qos;
+pub mod rbac;
 pub mod providers;
 pub mod relays;
 pub mod routers;

@@ -2,9 +2,9 @@
 
 use crate::networks::{found, seen_by};
 use crate::{Engine, EngineError};
-use arcus_store::{Listing, Network, Node, Page, Subnet};
+use arcus_store::{Db, Listing, Network, Node, Page, Subnet};
 use arcus_types::policy::{Target, authorize, network as policy};
-use arcus_types::{NetworkId, OpCtx, SubnetId};
+use arcus_types::{NetworkId, NodeId, OpCtx, SubnetId};
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
@@ -32,13 +32,25 @@ fn total(subnet: &Subnet) -> u128 {
 }
 
 impl Engine {
-    /// The nodes, as carriers of networks.
+    /// The nodes, as carriers of networks; there are none for those who may not know of them.
     ///
     /// # Errors
     /// Policy, or [`EngineError::Store`].
     pub async fn network_agent_list(&self, ctx: &OpCtx) -> Result<Vec<Node>, EngineError> {
-        authorize(ctx, policy::AGENT_LIST, &Target::default())?;
+        authorize(ctx, policy::AGENT_LIST, &Target::own(ctx))?;
+        if authorize(ctx, policy::AGENT_GET, &Target::default()).is_err() {
+            return Ok(Vec::new());
+        }
         Ok(self.store().node_list().await?)
+    }
+
+    /// One node, as a carrier of networks.
+    ///
+    /// # Errors
+    /// `AgentNotFound`.
+    pub async fn network_agent_get(&self, ctx: &OpCtx, id: NodeId) -> Result<Node, EngineError> {
+        authorize(ctx, policy::AGENT_GET, &Target::default())?;
+        found(self.store().node_get(id).await?, "AgentNotFound", "Agent", id)
     }
 
     /// The zones that nodes are in; the default one before there is a node.
@@ -50,6 +62,25 @@ impl Engine {
         let nodes = self.store().node_list().await?;
         let zones: BTreeSet<String> = nodes.into_iter().map(|node| node.availability_zone).collect();
         if zones.is_empty() { Ok(vec![self.config().default_zone.clone()]) } else { Ok(zones.into_iter().collect()) }
+    }
+
+    /// Refuses zones that are not there.
+    pub(crate) async fn zones_checked(&self, db: &Db, hints: &[String]) -> Result<(), EngineError> {
+        if hints.is_empty() {
+            return Ok(());
+        }
+        let nodes = db.node_list().await?;
+        let known = |zone: &String| {
+            *zone == self.config().default_zone || nodes.iter().any(|node| node.availability_zone == *zone)
+        };
+        match hints.iter().find(|zone| !known(zone)) {
+            Some(zone) => Err(EngineError::not_found(
+                "AvailabilityZoneNotFound",
+                "AvailabilityZone",
+                zone.chars().take(64).collect::<String>(),
+            )),
+            None => Ok(()),
+        }
     }
 
     /// How full networks are: four statements for a page.

@@ -16,6 +16,7 @@ pub const NETWORK_QUOTAS: &[QuotaResource] = &[
     QuotaResource::FloatingIps,
     QuotaResource::SecurityGroups,
     QuotaResource::SecurityGroupRules,
+    QuotaResource::RbacPolicies,
 ];
 
 impl Engine {

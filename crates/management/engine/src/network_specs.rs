@@ -5,13 +5,15 @@
 
 use crate::{Engine, EngineError};
 use arcus_store::{
-    FloatingIp, Network, OWNER_ROUTER_GATEWAY, OWNER_ROUTER_INTERFACE, Port, Router, SecurityGroupRule, Subnet,
+    DhcpOption, FloatingIp, Ipv6Mode, Network, OWNER_ROUTER_GATEWAY, OWNER_ROUTER_INTERFACE, Port, PortElsewhere,
+    PortForwarding, QosRuleKind, Router, SecurityGroupRule, Subnet,
 };
 use arcus_types::agent::{
-    ExternalSpec, FilterRule, FixedIp, FloatingIpSpec, NetworkSpec, PeerSpec, PortSpec, QosSpec, RouterGatewaySpec,
+    self, AddressGroupSpec, BandwidthLimit, DhcpOptionSpec, Direction, ExternalSpec, FilterRule, FixedIp,
+    FloatingIpSpec, NetworkSpec, PeerPort, PeerSpec, PortForwardingSpec, PortSpec, QosSpec, RouterGatewaySpec,
     RouterInterfaceSpec, RouterSpec, SecurityGroupSpec, SubnetSpec,
 };
-use arcus_types::{MacAddr, NetworkId, NodeId, RouterId, SecurityGroupId, SubnetId};
+use arcus_types::{AddressGroupId, NetworkId, NodeId, QosPolicyId, RouterId, SecurityGroupId, SubnetId};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -19,7 +21,7 @@ use std::net::IpAddr;
 type Specs = (Vec<NetworkSpec>, Vec<RouterSpec>, Vec<SecurityGroupSpec>);
 
 impl Engine {
-    /// The networks, routers and rule sets that a node must carry. At most 14 statements.
+    /// The networks, routers and rule sets that a node must carry. At most 16 statements.
     ///
     /// # Errors
     /// [`EngineError::Store`].
@@ -37,27 +39,59 @@ impl Engine {
         let floating = db.floating_ips_by_routers(&router_ids).await?;
         let all: BTreeSet<NetworkId> = own.into_iter().chain(legs.iter().map(|leg| leg.network_id)).collect();
         let all: Vec<NetworkId> = all.into_iter().collect();
-        let networks = db.network_list_by_ids(&all).await?;
+        let networks = db.network_list_bare(&all).await?;
         let subnets = db.subnet_list_by_networks(&all).await?;
-        let peers = self.peers(&all, node).await?;
+        let peers = self.peers(&networks, node).await?;
         let groups = self.group_specs(&ports).await?;
-        let routers = router_specs(&routers, &legs, &floating, &subnets);
-        Ok((network_specs(&networks, &subnets, &ports, peers), routers, groups))
+        // Addresses without a port are those whose ports are forwarded one by one.
+        let parted = floating.iter().any(|ip| ip.port_id.is_none());
+        let forwardings = if parted { db.port_forwardings_by_routers(&router_ids).await? } else { Vec::new() };
+        let qos = self.qos_specs(&ports, &floating).await?;
+        let mut routers = router_specs(&routers, &legs, &floating, &subnets, &qos);
+        for router in &mut routers {
+            let own = forwardings.iter().filter(|(of, _, _)| *of == router.id);
+            router.port_forwardings = own.filter_map(|(_, external, one)| forwarding_spec(*external, one)).collect();
+        }
+        Ok((network_specs(&networks, &subnets, &ports, peers, &qos), routers, groups))
     }
 
-    async fn peers(&self, networks: &[NetworkId], node: NodeId) -> Result<Peers, EngineError> {
+    /// What each policy on these ports and floating IPs says: one statement, none where there is no policy.
+    async fn qos_specs(&self, ports: &[Port], floating: &[FloatingIp]) -> Result<QosSpecs, EngineError> {
+        let of_ports = ports.iter().filter_map(|port| port.qos_policy_id.or(port.qos_network_policy_id));
+        let policies: BTreeSet<QosPolicyId> =
+            of_ports.chain(floating.iter().filter_map(|ip| ip.qos_policy_id)).collect();
+        let policies: Vec<QosPolicyId> = policies.into_iter().collect();
+        let mut specs = QosSpecs::new();
+        for rule in self.store().qos_rules(&policies).await? {
+            let spec = specs.entry(rule.policy_id).or_default();
+            match rule.kind {
+                QosRuleKind::BandwidthLimit { direction, max_kbps, max_burst_kbps } => {
+                    let limit = Some(BandwidthLimit { rate_kbit: max_kbps, burst_kbit: max_burst_kbps });
+                    match direction {
+                        Direction::Ingress => spec.ingress = limit,
+                        Direction::Egress => spec.egress = limit,
+                    }
+                }
+                QosRuleKind::DscpMarking { mark } => spec.dscp_mark = Some(mark),
+            }
+        }
+        Ok(specs)
+    }
+
+    async fn peers(&self, networks: &[Network], node: NodeId) -> Result<Peers, EngineError> {
         let db = self.store();
-        let found = db.network_peers(networks, node).await?;
-        let nodes: BTreeSet<NodeId> = found.iter().map(|(_, node, _)| *node).collect();
+        let ids: Vec<NetworkId> = networks.iter().map(|network| network.id).collect();
+        let found = db.network_peers(&ids, node).await?;
+        let nodes: BTreeSet<NodeId> = found.iter().map(|port| port.node_id).collect();
         let nodes: Vec<NodeId> = nodes.into_iter().collect();
         if nodes.is_empty() {
             return Ok(Peers::new());
         }
         let underlays: HashMap<NodeId, IpAddr> = db.node_underlays(&nodes).await?.into_iter().collect();
         let mut peers = Peers::new();
-        for (network, node, mac) in found {
-            if let Some(underlay) = underlays.get(&node) {
-                peers.entry(network).or_default().entry(*underlay).or_default().push(mac);
+        for port in found {
+            if let Some(underlay) = underlays.get(&port.node_id) {
+                peers.entry(port.network_id).or_default().entry(*underlay).or_default().push(port);
             }
         }
         Ok(peers)
@@ -89,12 +123,73 @@ impl Engine {
                 }
             }
         }
+        let named: BTreeSet<AddressGroupId> =
+            specs.values().flat_map(|spec| &spec.rules).filter_map(|rule| rule.remote_address_group).collect();
+        let named: Vec<AddressGroupId> = named.into_iter().collect();
+        let address_groups = db.address_group_list_by_ids(&named).await?;
+        for spec in specs.values_mut() {
+            let uses = |id: AddressGroupId| spec.rules.iter().any(|rule| rule.remote_address_group == Some(id));
+            spec.address_groups = address_groups
+                .iter()
+                .filter(|group| uses(group.id))
+                .map(|group| AddressGroupSpec { id: group.id, addresses: group.addresses.clone() })
+                .collect();
+        }
         Ok(specs.into_values().collect())
     }
 }
 
-/// By network and the other node's underlay address: the Ethernet addresses there.
-type Peers = HashMap<NetworkId, BTreeMap<IpAddr, Vec<MacAddr>>>;
+/// By network and the other node's underlay address: the ports there.
+type Peers = HashMap<NetworkId, BTreeMap<IpAddr, Vec<PortElsewhere>>>;
+
+/// What policies say.
+type QosSpecs = HashMap<QosPolicyId, QosSpec>;
+
+fn qos_of(policy: Option<QosPolicyId>, specs: &QosSpecs) -> QosSpec {
+    policy.and_then(|id| specs.get(&id)).copied().unwrap_or_default()
+}
+
+fn peer_spec(network: &Network, underlay: IpAddr, ports: Vec<PortElsewhere>) -> PeerSpec {
+    let macs = ports.iter().map(|port| port.mac).collect();
+    let spec = |port: PortElsewhere| PeerPort {
+        mac: port.mac,
+        hostname: name_or(&port.dns_name, port.addresses.first().copied()),
+        dns_domain: domain(&port.dns_domain, network),
+        addresses: port.addresses,
+    };
+    PeerSpec { underlay, macs, ports: ports.into_iter().map(spec).collect() }
+}
+
+/// A port's own domain, else its network's.
+fn domain(own: &str, network: &Network) -> String {
+    if own.is_empty() { network.dns_domain.clone() } else { own.to_owned() }
+}
+
+fn forwarding_spec(external: IpAddr, of: &PortForwarding) -> Option<PortForwardingSpec> {
+    // Numbers as IANA has assigned them.
+    let protocol = match of.protocol.as_str() {
+        "tcp" => 6,
+        "udp" => 17,
+        "dccp" => 33,
+        "sctp" => 132,
+        _ => return None,
+    };
+    Some(PortForwardingSpec {
+        protocol,
+        external,
+        external_ports: of.external_ports,
+        internal: of.address,
+        internal_ports: of.internal_ports,
+    })
+}
+
+const fn mode_spec(mode: Ipv6Mode) -> agent::Ipv6Mode {
+    match mode {
+        Ipv6Mode::Slaac => agent::Ipv6Mode::Slaac,
+        Ipv6Mode::Stateful => agent::Ipv6Mode::DhcpStateful,
+        Ipv6Mode::Stateless => agent::Ipv6Mode::DhcpStateless,
+    }
+}
 
 fn group_spec(id: SecurityGroupId, rules: Vec<FilterRule>) -> SecurityGroupSpec {
     SecurityGroupSpec { id, rules, members: Vec::new(), address_groups: Vec::new() }
@@ -109,27 +204,29 @@ fn filter_rule(rule: &SecurityGroupRule) -> FilterRule {
         port_max: rule.port_max,
         remote_cidr: rule.remote_cidr,
         remote_group: rule.remote_group_id,
-        remote_address_group: None,
+        remote_address_group: rule.remote_address_group_id,
     }
 }
 
-fn network_specs(networks: &[Network], subnets: &[Subnet], ports: &[Port], mut peers: Peers) -> Vec<NetworkSpec> {
+fn network_specs(
+    networks: &[Network],
+    subnets: &[Subnet],
+    ports: &[Port],
+    mut peers: Peers,
+    qos: &QosSpecs,
+) -> Vec<NetworkSpec> {
     let spec = |network: &Network| NetworkSpec {
         id: network.id,
         segment: network.segment,
         mtu: network.mtu,
         external: if network.external { external(network, subnets) } else { None },
         subnets: subnets.iter().filter(|s| s.network_id == network.id).map(subnet_spec).collect(),
-        ports: ports
-            .iter()
-            .filter(|p| p.network_id == network.id)
-            .map(|p| PortSpec { admin_up: p.admin_up && network.admin_up, ..port_spec(p) })
-            .collect(),
+        ports: ports.iter().filter(|p| p.network_id == network.id).map(|p| port_spec(p, network, qos)).collect(),
         peers: peers
             .remove(&network.id)
             .unwrap_or_default()
             .into_iter()
-            .map(|(underlay, macs)| PeerSpec { underlay, macs, ports: Vec::new() })
+            .map(|(underlay, ports)| peer_spec(network, underlay, ports))
             .collect(),
     };
     networks.iter().map(spec).collect()
@@ -153,12 +250,14 @@ fn subnet_spec(subnet: &Subnet) -> SubnetSpec {
         dhcp: subnet.dhcp,
         dns_servers: subnet.dns_servers.clone(),
         host_routes: subnet.host_routes.iter().map(|route| (route.destination, route.nexthop)).collect(),
-        ipv6_address_mode: None,
-        ipv6_ra_mode: None,
+        ipv6_address_mode: subnet.ipv6_address_mode.map(mode_spec),
+        ipv6_ra_mode: subnet.ipv6_ra_mode.map(mode_spec),
     }
 }
 
-fn port_spec(port: &Port) -> PortSpec {
+fn port_spec(port: &Port, network: &Network, qos: &QosSpecs) -> PortSpec {
+    // What cannot be read was refused when it was written.
+    let option = |o: &DhcpOption| DhcpOptionSpec::parse(o.ip_version == 6, &o.name, &o.value).ok();
     PortSpec {
         id: port.id,
         server_id: port.server_id,
@@ -167,22 +266,23 @@ fn port_spec(port: &Port) -> PortSpec {
         security_groups: port.security_groups.clone(),
         port_security: port.port_security,
         allowed_pairs: port.allowed_pairs.iter().map(|pair| (pair.cidr, pair.mac)).collect(),
-        admin_up: port.admin_up,
+        admin_up: port.admin_up && network.admin_up,
         hostname: host_name(port),
-        dns_domain: String::new(),
-        dhcp_options: Vec::new(),
-        qos: QosSpec::default(),
+        dns_domain: domain(&port.dns_domain, network),
+        dhcp_options: port.dhcp_options.iter().filter_map(option).collect(),
+        qos: qos_of(port.qos_policy_id.or(port.qos_network_policy_id), qos),
     }
 }
 
 /// The name that DHCP tells: the port's own, else one made from its first address.
 pub(crate) fn host_name(port: &Port) -> String {
-    if !port.dns_name.is_empty() {
-        return port.dns_name.clone();
-    }
-    match port.fixed_ips.first() {
-        Some(ip) => format!("host-{}", ip.address.to_string().replace(['.', ':'], "-")),
-        None => String::new(),
+    name_or(&port.dns_name, port.fixed_ips.first().map(|ip| ip.address))
+}
+
+fn name_or(dns_name: &str, first: Option<IpAddr>) -> String {
+    match first {
+        Some(address) if dns_name.is_empty() => format!("host-{}", address.to_string().replace(['.', ':'], "-")),
+        Some(_) | None => dns_name.to_owned(),
     }
 }
 
@@ -191,7 +291,13 @@ fn with_prefixes(addresses: &[FixedIp], subnets: &HashMap<SubnetId, &Subnet>) ->
     addresses.iter().filter_map(with_prefix).collect()
 }
 
-fn router_specs(routers: &[Router], legs: &[Port], floating: &[FloatingIp], subnets: &[Subnet]) -> Vec<RouterSpec> {
+fn router_specs(
+    routers: &[Router],
+    legs: &[Port],
+    floating: &[FloatingIp],
+    subnets: &[Subnet],
+    qos: &QosSpecs,
+) -> Vec<RouterSpec> {
     let by_id: HashMap<SubnetId, &Subnet> = subnets.iter().map(|s| (s.id, s)).collect();
     let spec = |router: &Router| {
         let own = || legs.iter().filter(|leg| leg.router_id == Some(router.id));
@@ -217,7 +323,7 @@ fn router_specs(routers: &[Router], legs: &[Port], floating: &[FloatingIp], subn
             floating_ips: floating
                 .iter()
                 .filter(|ip| ip.router_id == Some(router.id))
-                .filter_map(floating_spec)
+                .filter_map(|ip| floating_spec(ip, qos))
                 .collect(),
             routes: router.routes.iter().map(|route| (route.destination, route.nexthop)).collect(),
             port_forwardings: Vec::new(),
@@ -226,6 +332,7 @@ fn router_specs(routers: &[Router], legs: &[Port], floating: &[FloatingIp], subn
     routers.iter().map(spec).collect()
 }
 
-fn floating_spec(ip: &FloatingIp) -> Option<FloatingIpSpec> {
-    Some(FloatingIpSpec { id: ip.id, floating: ip.address, fixed: ip.fixed_address?, qos: QosSpec::default() })
+fn floating_spec(ip: &FloatingIp, qos: &QosSpecs) -> Option<FloatingIpSpec> {
+    let (floating, fixed) = (ip.address, ip.fixed_address?);
+    Some(FloatingIpSpec { id: ip.id, floating, fixed, qos: qos_of(ip.qos_policy_id, qos) })
 }

@@ -2,9 +2,9 @@
 
 use crate::subnets::SubnetNew;
 use crate::{Engine, EngineError};
-use arcus_store::{AuditEntry, Db, Listing, Network, Page, QuotaResource, StoreError, Tx};
+use arcus_store::{AuditEntry, Db, Listing, Network, Page, QuotaResource, RbacAction, RbacType, StoreError, Tx};
 use arcus_types::policy::{Action, Denied, Target, authorize, network as policy};
-use arcus_types::{NetworkId, OpCtx, ProjectId, Timestamp};
+use arcus_types::{NetworkId, OpCtx, ProjectId, QosPolicyId, Timestamp};
 use ipnet::IpNet;
 use serde_json::json;
 use std::net::IpAddr;
@@ -41,6 +41,14 @@ pub struct NetworkNew {
     pub segment: Option<u32>,
     /// The network's kind, where an administrator names it.
     pub kind: Option<String>,
+    /// What its ports may send and receive; `None` is the project's default policy, `Some(None)` none.
+    pub qos_policy_id: Option<Option<QosPolicyId>>,
+    /// The domain that completes its ports' names.
+    pub dns_domain: String,
+    /// The zones that it should be in: a network is in all of them, so they need only be there.
+    pub zone_hints: Vec<String>,
+    /// Words of its owner.
+    pub tags: Vec<String>,
 }
 
 /// What of a network may change; `None` leaves it.
@@ -62,6 +70,23 @@ pub struct NetworkChange {
     pub mtu: Option<u32>,
     /// Whether new ports have filters.
     pub port_security: Option<bool>,
+    /// What its ports may send and receive; `Some(None)` takes the policy away.
+    pub qos_policy_id: Option<Option<QosPolicyId>>,
+    /// The domain that completes its ports' names.
+    pub dns_domain: Option<String>,
+    /// The revision that it must have.
+    pub if_match: Option<u64>,
+}
+
+/// Refuses to change what the caller has an older picture of.
+pub(crate) fn unchanged(if_match: Option<u64>, revision: u64) -> Result<(), EngineError> {
+    match if_match {
+        Some(expected) if expected != revision => Err(EngineError::Precondition {
+            code: "RevisionNumberConstraintFailed",
+            message: format!("Constrained to {expected}, but current revision is {revision}"),
+        }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The thing, or the answer that it is not there.
@@ -179,12 +204,17 @@ impl Engine {
         Ok(networks)
     }
 
-    async fn network_create_in(&self, tx: &Tx, new: NetworkNew) -> Result<Network, EngineError> {
+    pub(crate) async fn network_create_in(&self, tx: &Tx, new: NetworkNew) -> Result<Network, EngineError> {
         kind_checked(&new)?;
         let project_id = own_project(tx.ctx(), new.project_id)?;
         if !tx.quota_claim(project_id, QuotaResource::Networks, 1).await? {
             return Err(over_quota("network"));
         }
+        self.zones_checked(tx, &new.zone_hints).await?;
+        let qos_policy_id = match new.qos_policy_id {
+            Some(policy) => self.qos_policy_usable(tx, policy).await?,
+            None => tx.qos_policy_default(project_id).await?,
+        };
         let now = Timestamp::now();
         let mut network = Network {
             id: NetworkId::new(),
@@ -198,13 +228,24 @@ impl Engine {
             is_default: new.is_default,
             port_security: new.port_security.unwrap_or(true),
             segment: 0,
+            qos_policy_id,
+            dns_domain: new.dns_domain,
+            zone_hints: new.zone_hints,
+            tags: new.tags,
             subnets: Vec::new(),
+            ipv4_address_scope: None,
+            ipv6_address_scope: None,
             revision: 1,
             created_at: now,
             updated_at: now,
         };
         tx.network_insert(&network).await?;
         network.segment = self.segment_take(tx, network.id, new.segment).await?;
+        for (open, action) in [(network.shared, RbacAction::Shared), (network.external, RbacAction::External)] {
+            if open {
+                self.share_with_all(tx, RbacType::Network, network.id.0, project_id, action).await?;
+            }
+        }
         self.default_security_group_in(tx, project_id).await?;
         self.network_audit(tx, policy::NETWORK_CREATE, &network).await?;
         Ok(network)
@@ -239,27 +280,35 @@ impl Engine {
 
     /// The network, if the caller may put ports on it: its owner, or anybody if it is shared; administrators always.
     pub(crate) async fn network_usable(&self, db: &Db, ctx: &OpCtx, id: NetworkId) -> Result<Network, EngineError> {
-        let network = found(db.network_get(id).await?, NETWORK.0, NETWORK.1, id)?;
-        if network.shared {
+        let network = found(db.network_get_bare(id).await?, NETWORK.0, NETWORK.1, id)?;
+        match guard(ctx, policy::NETWORK_USE, network.project_id, NETWORK, id) {
+            Err(EngineError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+            Ok(()) => return Ok(network),
+        }
+        if network.shared || self.shared_with(db, ctx, id.0, Some(RbacAction::Shared)).await? {
             return Ok(network);
         }
-        match guard(ctx, policy::NETWORK_USE, network.project_id, NETWORK, id) {
-            Err(EngineError::NotFound { .. }) if network.external => {
-                Err(Denied::Forbidden(policy::NETWORK_USE.name).into())
-            }
-            Err(error) => Err(error),
-            Ok(()) => Ok(network),
+        if self.shared_with(db, ctx, id.0, Some(RbacAction::External)).await? {
+            return Err(Denied::Forbidden(policy::NETWORK_USE.name).into());
         }
+        Err(no_network(id))
     }
 
     /// The network, if the caller may see it.
     pub(crate) async fn network_seen(&self, db: &Db, ctx: &OpCtx, id: NetworkId) -> Result<Network, EngineError> {
         authorize(ctx, policy::NETWORK_GET, &Target::own(ctx))?;
-        let network = found(db.network_get(id).await?, NETWORK.0, NETWORK.1, id)?;
-        if !network.shared && !network.external {
-            guard(ctx, policy::NETWORK_GET, network.project_id, NETWORK, id)?;
+        let mut network = found(db.network_get(id).await?, NETWORK.0, NETWORK.1, id)?;
+        match guard(ctx, policy::NETWORK_GET, network.project_id, NETWORK, id) {
+            Err(EngineError::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+            Ok(()) => return Ok(network),
         }
-        Ok(network)
+        network.shared = network.shared || self.shared_with(db, ctx, id.0, Some(RbacAction::Shared)).await?;
+        if network.shared || self.shared_with(db, ctx, id.0, Some(RbacAction::External)).await? {
+            return Ok(network);
+        }
+        Err(no_network(id))
     }
 
     /// The network, if the caller may change it; what is seen but another's answers 403.
@@ -270,9 +319,9 @@ impl Engine {
         action: Action,
         id: NetworkId,
     ) -> Result<Network, EngineError> {
-        let network = found(db.network_get(id).await?, NETWORK.0, NETWORK.1, id)?;
+        let network = found(db.network_get_bare(id).await?, NETWORK.0, NETWORK.1, id)?;
         match guard(ctx, action, network.project_id, NETWORK, id) {
-            Err(EngineError::NotFound { .. }) if network.shared || network.external => {
+            Err(EngineError::NotFound { .. }) if self.shared_with(db, ctx, id.0, None).await? => {
                 Err(Denied::Forbidden(action.name).into())
             }
             Err(error) => Err(error),
@@ -294,7 +343,10 @@ impl Engine {
     /// Policy, or [`EngineError::Store`].
     pub async fn network_list(&self, ctx: &OpCtx, listing: Listing) -> Result<Page<Network>, EngineError> {
         authorize(ctx, policy::NETWORK_LIST, &Target::own(ctx))?;
-        Ok(self.store().network_list(&seen_by(ctx, listing)?).await?)
+        let mut page = self.store().network_list(&seen_by(ctx, listing)?).await?;
+        let marks = page.rows.iter_mut().map(|n| (n.id.0, n.project_id, &mut n.shared)).collect();
+        self.shared_marks(ctx, marks).await?;
+        Ok(page)
     }
 
     /// Changes a network.
@@ -311,6 +363,8 @@ impl Engine {
         self.network_owned(&tx, ctx, policy::NETWORK_UPDATE, id).await?;
         tx.network_lock(id).await?;
         let mut network = found(tx.network_get(id).await?, NETWORK.0, NETWORK.1, id)?;
+        // The lock has raised the revision by one.
+        unchanged(change.if_match, network.revision - 1)?;
         if change.shared.is_some_and(|shared| shared != network.shared) {
             authorize(ctx, policy::NETWORK_CREATE_SHARED, &Target::default())?;
         }
@@ -320,6 +374,22 @@ impl Engine {
             authorize(ctx, policy::NETWORK_CREATE_EXTERNAL, &Target::default())?;
         }
         self.network_change_fits(&tx, &network, &change).await?;
+        for (old, new, action) in [
+            (network.shared, change.shared, RbacAction::Shared),
+            (network.external, change.external, RbacAction::External),
+        ] {
+            match new {
+                Some(true) if !old => {
+                    self.share_with_all(&tx, RbacType::Network, id.0, network.project_id, action).await?;
+                }
+                Some(false) if old => self.share_with_all_end(&tx, id.0, action).await?,
+                Some(_) | None => {}
+            }
+        }
+        if let Some(policy) = change.qos_policy_id {
+            network.qos_policy_id = self.qos_policy_usable(&tx, policy).await?;
+        }
+        network.dns_domain = change.dns_domain.unwrap_or(network.dns_domain);
         network.name = change.name.unwrap_or(network.name);
         network.description = change.description.unwrap_or(network.description);
         network.admin_up = change.admin_up.unwrap_or(network.admin_up);
@@ -329,6 +399,7 @@ impl Engine {
         network.port_security = change.port_security.unwrap_or(network.port_security);
         network.mtu = mtu_checked(change.mtu.or(Some(network.mtu)), network.external)?;
         tx.network_update(&network).await?;
+        tx.rbac_settle(RbacType::Network, id.0).await?;
         tx.nodes_touch_by_networks(&[id]).await?;
         self.network_audit(&tx, policy::NETWORK_UPDATE, &network).await?;
         let network = found(tx.network_get(id).await?, NETWORK.0, NETWORK.1, id)?;
@@ -371,10 +442,22 @@ impl Engine {
     ///
     /// # Errors
     /// `NetworkNotFound`; `NetworkInUse` while there are ports on it.
-    pub async fn network_delete(&self, ctx: &OpCtx, id: NetworkId) -> Result<(), EngineError> {
+    pub async fn network_delete(&self, ctx: &OpCtx, id: NetworkId, if_match: Option<u64>) -> Result<(), EngineError> {
         let tx = self.store().begin(ctx).await?;
         let network = self.network_owned(&tx, ctx, policy::NETWORK_DELETE, id).await?;
+        unchanged(if_match, network.revision)?;
         tx.network_lock(id).await?;
+        self.network_delete_in(&tx, network).await?;
+        self.commit(tx).await?;
+        Ok(())
+    }
+
+    /// Removes a network that is locked, with its subnets and with floating IPs that lead nowhere.
+    pub(crate) async fn network_delete_in(&self, tx: &Tx, network: Network) -> Result<(), EngineError> {
+        let id = network.id;
+        for ip in tx.floating_ips_idle_by_network(id).await? {
+            self.floating_ip_delete_in(tx, &ip).await?;
+        }
         let ports = tx.port_list_by_network(id).await?;
         if !ports.is_empty() {
             let ids: Vec<String> = ports.iter().take(20).map(|p| p.id.to_string()).collect();
@@ -395,9 +478,8 @@ impl Engine {
             Err(error) => return Err(error.into()),
         }
         tx.quota_release(network.project_id, QuotaResource::Networks, 1).await?;
-        self.network_audit(&tx, policy::NETWORK_DELETE, &network).await?;
-        self.commit(tx).await?;
-        Ok(())
+        self.shares_forget(tx, id.0).await?;
+        self.network_audit(tx, policy::NETWORK_DELETE, &network).await
     }
 
     /// Makes the cloud's external network unless there is one with this name: owned by `owner`, not shared, the default

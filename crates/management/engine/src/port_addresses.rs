@@ -178,10 +178,10 @@ impl Engine {
         &self,
         tx: &Tx,
         port: &mut Port,
+        subnets: &[Subnet],
         wishes: Option<Vec<FixedIpWish>>,
     ) -> Result<(), EngineError> {
-        let subnets = tx.subnet_list_by_networks(&[port.network_id]).await?;
-        for pick in picks(port, &subnets, wishes.as_deref())? {
+        for pick in picks(port, subnets, wishes.as_deref())? {
             self.address_take(tx, port, pick).await?;
         }
         Ok(())
@@ -251,7 +251,17 @@ impl Engine {
             return Ok(());
         }
         let floating = tx.floating_ips_by_ports(&[port]).await?;
+        let forwarded = tx.port_forwardings_by_port(port).await?;
         for ip in gone {
+            if forwarded.iter().any(|forwarding| forwarding.address == ip.address) {
+                return Err(EngineError::Conflict {
+                    code: "PortInUse",
+                    message: format!(
+                        "Fixed IP {} of port {port} cannot be removed: port forwardings lead to it.",
+                        ip.address
+                    ),
+                });
+            }
             if let Some(used) = floating.iter().find(|f| f.fixed_address == Some(ip.address)) {
                 return Err(EngineError::Conflict {
                     code: "PortInUse",

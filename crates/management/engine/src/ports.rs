@@ -7,24 +7,29 @@
 //! record, and leave policy, the audit record and the commit to the caller. Commit with [`Engine::commit`]: it wakes the
 //! nodes that must know, which are more than the port's own.
 
-use crate::networks::{found, over_quota, own_project};
+use crate::networks::{found, over_quota, own_project, unchanged};
 use crate::port_addresses::FixedIpWish;
 use crate::{Engine, EngineError};
 use arcus_store::{
-    AllowedPair, AuditEntry, Listing, Network, OWNER_FLOATING_IP, Page, Port, PortFilter, PortStatus, QuotaResource,
-    SecurityGroup, StoreError, Tx,
+    AllowedPair, AuditEntry, DhcpOption, Listing, Network, OWNER_FLOATING_IP, Page, Port, PortFilter, PortStatus,
+    QuotaResource, RbacAction, SecurityGroup, StoreError, Subnet, Tx,
 };
+use arcus_types::agent::DhcpOptionSpec;
 use arcus_types::policy::{Target, authorize, network as policy};
 use arcus_types::{
-    MacAddr, NetworkId, NodeId, OpCtx, PortId, ProjectId, RouterId, SecurityGroupId, ServerId, Timestamp,
+    MacAddr, NetworkId, NodeId, OpCtx, PortId, ProjectId, QosPolicyId, RouterId, SecurityGroupId, ServerId, Timestamp,
 };
 use serde_json::json;
-use std::collections::HashSet;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 
 /// How often a random Ethernet address is drawn before giving up: each network has 16 million of them.
 const MAC_DRAWS_MAX: u32 = 16;
 /// The most allowed address pairs of a port.
 const ALLOWED_PAIRS_MAX: usize = 10;
+/// The most options that DHCP tells a port besides.
+const DHCP_OPTIONS_MAX: usize = 32;
 
 /// A port to make.
 #[derive(Debug, Clone, Default)]
@@ -65,8 +70,27 @@ pub struct PortNew {
     pub allowed_pairs: Vec<AllowedPair>,
     /// The host name that DHCP tells.
     pub dns_name: String,
+    /// The domain that completes the name; empty is the network's.
+    pub dns_domain: String,
+    /// What DHCP tells besides.
+    pub dhcp_options: Vec<DhcpOption>,
+    /// What it may send and receive; `None` is what its network says.
+    pub qos_policy_id: Option<QosPolicyId>,
+    /// Words of its owner.
+    pub tags: Vec<String>,
     /// Whether it goes away with its server.
     pub delete_with_server: bool,
+}
+
+/// A change of what DHCP tells a port besides: a new value for an option, or its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DhcpOptionChange {
+    /// The option's name or number.
+    pub name: String,
+    /// Its value; `None` takes the option away.
+    pub value: Option<String>,
+    /// 4 or 6.
+    pub ip_version: u8,
 }
 
 /// What of a port may change; `None` leaves it.
@@ -98,6 +122,51 @@ pub struct PortChange {
     pub allowed_pairs: Option<Vec<AllowedPair>>,
     /// The host name that DHCP tells.
     pub dns_name: Option<String>,
+    /// The domain that completes the name.
+    pub dns_domain: Option<String>,
+    /// What becomes of options that DHCP tells; those not named stay.
+    pub dhcp_options: Vec<DhcpOptionChange>,
+    /// What it may send and receive; `Some(None)` is what its network says.
+    pub qos_policy_id: Option<Option<QosPolicyId>>,
+    /// The revision that it must have.
+    pub if_match: Option<u64>,
+}
+
+/// The network that a port is made on, with its subnets: read once for any number of ports.
+struct Site {
+    network: Network,
+    subnets: Vec<Subnet>,
+}
+
+/// The options that DHCP tells, after changes. Pure.
+fn options_changed(present: &[DhcpOption], changes: Vec<DhcpOptionChange>) -> Result<Vec<DhcpOption>, EngineError> {
+    let mut options = present.to_vec();
+    for change in changes {
+        options.retain(|o| o.name != change.name || o.ip_version != change.ip_version);
+        if let Some(value) = change.value {
+            options.push(DhcpOption { name: change.name, value, ip_version: change.ip_version });
+        }
+    }
+    options_checked(&options)?;
+    Ok(options)
+}
+
+fn options_checked(options: &[DhcpOption]) -> Result<(), EngineError> {
+    if options.len() > DHCP_OPTIONS_MAX {
+        return Err(EngineError::invalid(format!("A port has at most {DHCP_OPTIONS_MAX} DHCP options.")));
+    }
+    for option in options {
+        let is_v6 = option.ip_version == 6;
+        match DhcpOptionSpec::parse(is_v6, &option.name, &option.value) {
+            Ok(_) => {}
+            // Clients leave the version out, which means 4, and write addresses of version 6: kept, and told to nobody.
+            Err(_) if option.value.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6() != is_v6) => {}
+            Err(refused) => {
+                return Err(EngineError::invalid(format!("Invalid input for extra_dhcp_opts. Reason: {refused}.")));
+            }
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn no_port(id: PortId) -> EngineError {
@@ -147,10 +216,19 @@ impl Engine {
         authorize(ctx, policy::PORT_CREATE, &Target::own(ctx))?;
         let tx = self.store().begin(ctx).await?;
         let mut ports = Vec::with_capacity(wishes.len());
+        let mut sites: HashMap<NetworkId, Site> = HashMap::new();
         for mut new in wishes {
             let project = own_project(ctx, new.project_id)?;
             new.project_id = Some(project);
-            let network = self.network_usable(&tx, ctx, new.network_id).await?;
+            let site = match sites.entry(new.network_id) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let network = self.network_usable(&tx, ctx, new.network_id).await?;
+                    let subnets = tx.subnet_list_by_networks(&[network.id]).await?;
+                    place.insert(Site { network, subnets })
+                }
+            };
+            let network = &site.network;
             let owner = network.project_id == project || ctx.is_admin();
             if new.device_owner.starts_with("network:") {
                 authorize(ctx, policy::PORT_DEVICE_OWNER, &Target::default())?;
@@ -164,7 +242,7 @@ impl Engine {
             if !new.binding_host.is_empty() || new.binding_profile.is_some() {
                 authorize(ctx, policy::PORT_BINDING, &Target::default())?;
             }
-            let port = self.port_create_in(&tx, new).await?;
+            let port = self.port_create_on(&tx, site, new).await?;
             let detail = json!({ "network_id": port.network_id, "name": port.name });
             self.port_audit(&tx, policy::PORT_CREATE, &port, &detail).await?;
             ports.push(port);
@@ -190,7 +268,14 @@ impl Engine {
     /// `NetworkNotFound`, `OverQuota`, `IpAddressGenerationFailure`, `IpAddressAlreadyAllocated`, `MacAddressInUse`,
     /// `SecurityGroupNotFound`, and 400 for addresses that are not the network's.
     pub async fn port_create_in(&self, tx: &Tx, new: PortNew) -> Result<Port, EngineError> {
-        let network = found(tx.network_get(new.network_id).await?, "NetworkNotFound", "Network", new.network_id)?;
+        let network = tx.network_get_bare(new.network_id).await?;
+        let network = found(network, "NetworkNotFound", "Network", new.network_id)?;
+        let subnets = tx.subnet_list_by_networks(&[network.id]).await?;
+        self.port_create_on(tx, &Site { network, subnets }, new).await
+    }
+
+    async fn port_create_on(&self, tx: &Tx, site: &Site, new: PortNew) -> Result<Port, EngineError> {
+        let network = &site.network;
         if let Some(project) = new.project_id
             && !tx.quota_claim(project, QuotaResource::Ports, 1).await?
         {
@@ -198,20 +283,20 @@ impl Engine {
         }
         let port_security = new.port_security.unwrap_or(network.port_security);
         pairs_checked(&new.allowed_pairs, port_security)?;
+        options_checked(&new.dhcp_options)?;
+        self.qos_policy_usable(tx, new.qos_policy_id).await?;
         let groups = self.port_groups(tx, &new, port_security).await?;
         let wishes = new.fixed_ips.clone();
-        let mut port = self.port_record(tx, &network, new, port_security).await?;
-        self.addresses_assign(tx, &mut port, wishes).await?;
-        if !groups.is_empty() {
-            tx.port_security_groups_set(port.id, &groups).await?;
-            port.security_groups = groups;
-        }
+        let mut port = self.port_record(tx, network, new, port_security).await?;
+        self.addresses_assign(tx, &mut port, &site.subnets, wishes).await?;
+        tx.port_security_groups_add(port.id, &groups).await?;
+        port.security_groups = groups;
         self.port_touch(tx, &port).await?;
         Ok(port)
     }
 
     /// Tells every node that must know of a change to this port, after the change: the nodes of the port as it is given
-    /// here, of its network, and of its groups.
+    /// here, of its network, and of its groups. A port that lives nowhere is nobody's matter.
     pub(crate) async fn port_touch(&self, tx: &Tx, port: &Port) -> Result<(), EngineError> {
         if let Some(node) = port.node_id {
             tx.node_touch(node).await?;
@@ -219,7 +304,9 @@ impl Engine {
         if port.node_id.is_some() || port.router_id.is_some() {
             tx.nodes_touch_by_networks(&[port.network_id]).await?;
         }
-        tx.nodes_touch_by_groups(&port.security_groups).await?;
+        if port.node_id.is_some() {
+            tx.nodes_touch_by_groups(&port.security_groups).await?;
+        }
         Ok(())
     }
 
@@ -258,7 +345,13 @@ impl Engine {
             });
         }
         let known: Vec<SecurityGroup> = tx.security_group_list_by_ids(groups).await?;
-        let usable = |group: &SecurityGroup| tx.ctx().is_admin() || Some(group.project_id) == project;
+        let own = |group: &SecurityGroup| tx.ctx().is_admin() || Some(group.project_id) == project;
+        let foreign: Vec<_> = known.iter().filter(|g| !own(g) && !g.shared).map(|g| g.id.0).collect();
+        let shared = match project {
+            Some(project) => tx.rbac_shared_with(foreign, Some(RbacAction::Shared), project).await?,
+            None => HashSet::new(),
+        };
+        let usable = |group: &SecurityGroup| own(group) || group.shared || shared.contains(&group.id.0);
         for id in groups {
             if !known.iter().any(|g| g.id == *id && usable(g)) {
                 return Err(EngineError::not_found("SecurityGroupNotFound", "Security group", id));
@@ -303,6 +396,11 @@ impl Engine {
             port_security,
             allowed_pairs: new.allowed_pairs,
             dns_name: new.dns_name,
+            dns_domain: new.dns_domain,
+            dhcp_options: new.dhcp_options,
+            qos_policy_id: new.qos_policy_id,
+            qos_network_policy_id: network.qos_policy_id,
+            tags: new.tags,
             delete_with_server: new.delete_with_server,
             revision: 1,
             created_at: now,
@@ -401,7 +499,8 @@ impl Engine {
     /// The port, if the caller may see it: its owner and the owner of its network do.
     async fn port_seen(&self, tx: &Tx, ctx: &OpCtx, id: PortId) -> Result<(Port, Network), EngineError> {
         let port = tx.port_get(id).await?.ok_or_else(|| no_port(id))?;
-        let network = found(tx.network_get(port.network_id).await?, "NetworkNotFound", "Network", port.network_id)?;
+        let network = tx.network_get_bare(port.network_id).await?;
+        let network = found(network, "NetworkNotFound", "Network", port.network_id)?;
         let mine = ctx.project_id();
         if ctx.is_admin() || (mine.is_some() && (port.project_id == mine || Some(network.project_id) == mine)) {
             Ok((port, network))
@@ -420,7 +519,7 @@ impl Engine {
         if ctx.is_admin() || (port.project_id.is_some() && port.project_id == ctx.project_id()) {
             return Ok(port);
         }
-        let network = self.store().network_get(port.network_id).await?;
+        let network = self.store().network_get_bare(port.network_id).await?;
         let owner = network.map(|n| n.project_id);
         if owner.is_some() && owner == ctx.project_id() { Ok(port) } else { Err(no_port(id)) }
     }
@@ -443,11 +542,15 @@ impl Engine {
         let tx = self.store().begin(ctx).await?;
         let (mut port, network) = self.port_seen(&tx, ctx, id).await?;
         let owner = ctx.is_admin() || Some(network.project_id) == ctx.project_id();
+        unchanged(change.if_match, port.revision)?;
         self.port_change_authorized(ctx, &port, &change, owner)?;
         let before = port.clone();
         let wishes = change.fixed_ips.clone();
         let groups = change.security_groups.clone();
-        port_apply(&mut port, change);
+        if let Some(policy) = change.qos_policy_id {
+            port.qos_policy_id = self.qos_policy_usable(&tx, policy).await?;
+        }
+        port_apply(&mut port, change)?;
         pairs_checked(&port.allowed_pairs, port.port_security)?;
         let wanted = groups.as_ref().unwrap_or(&port.security_groups);
         self.groups_checked(&tx, wanted, port.project_id, port.port_security).await?;
@@ -512,10 +615,11 @@ impl Engine {
     ///
     /// # Errors
     /// `PortNotFound`; `ServicePortInUse` for a port of a router or floating IP.
-    pub async fn port_delete(&self, ctx: &OpCtx, id: PortId) -> Result<(), EngineError> {
+    pub async fn port_delete(&self, ctx: &OpCtx, id: PortId, if_match: Option<u64>) -> Result<(), EngineError> {
         authorize(ctx, policy::PORT_DELETE, &Target::own(ctx))?;
         let tx = self.store().begin(ctx).await?;
         let (port, _) = self.port_seen(&tx, ctx, id).await?;
+        unchanged(if_match, port.revision)?;
         if port.router_id.is_some() || port.device_owner == OWNER_FLOATING_IP {
             return Err(EngineError::Conflict {
                 code: "ServicePortInUse",
@@ -570,7 +674,7 @@ fn mac_in_use(port: &Port) -> EngineError {
     }
 }
 
-fn port_apply(port: &mut Port, change: PortChange) {
+fn port_apply(port: &mut Port, change: PortChange) -> Result<(), EngineError> {
     fn set<T>(field: &mut T, value: Option<T>) {
         if let Some(value) = value {
             *field = value;
@@ -587,4 +691,7 @@ fn port_apply(port: &mut Port, change: PortChange) {
     set(&mut port.port_security, change.port_security);
     set(&mut port.allowed_pairs, change.allowed_pairs);
     set(&mut port.dns_name, change.dns_name);
+    set(&mut port.dns_domain, change.dns_domain);
+    port.dhcp_options = options_changed(&port.dhcp_options, change.dhcp_options)?;
+    Ok(())
 }

@@ -7,7 +7,7 @@ mod interfaces;
 pub use gateway::GatewayWish;
 pub use interfaces::{Interface, InterfaceOf};
 
-use crate::networks::{found, guard, over_quota, own_project, seen_by};
+use crate::networks::{found, guard, over_quota, own_project, seen_by, unchanged};
 use crate::{Engine, EngineError};
 use arcus_store::{
     AuditEntry, Db, HostRoute, Listing, OWNER_ROUTER_INTERFACE, Page, Port, QuotaResource, Router, StoreError, Tx,
@@ -32,6 +32,10 @@ pub struct RouterNew {
     pub admin_up: Option<bool>,
     /// Its way out.
     pub gateway: Option<GatewayWish>,
+    /// The zones that it should be in: a router is in all of them, so they need only be there.
+    pub zone_hints: Vec<String>,
+    /// Words of its owner.
+    pub tags: Vec<String>,
 }
 
 /// What of a router may change; `None` leaves it.
@@ -47,6 +51,17 @@ pub struct RouterChange {
     pub gateway: Option<Option<GatewayWish>>,
     /// Further routes, all of them.
     pub routes: Option<Vec<HostRoute>>,
+    /// The revision that it must have.
+    pub if_match: Option<u64>,
+}
+
+/// What to do with some of a router's further routes, whatever the others are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RoutesChange {
+    /// These as well.
+    Add(Vec<HostRoute>),
+    /// These no longer.
+    Remove(Vec<HostRoute>),
 }
 
 const ROUTER: (&str, &str) = ("RouterNotFound", "Router");
@@ -69,8 +84,16 @@ impl Engine {
     /// `OverQuota`, and what a gateway may answer.
     pub async fn router_create(&self, ctx: &OpCtx, new: RouterNew) -> Result<Router, EngineError> {
         authorize(ctx, policy::ROUTER_CREATE, &Target::own(ctx))?;
-        let project_id = own_project(ctx, new.project_id)?;
         let tx = self.store().begin(ctx).await?;
+        let router = self.router_create_in(&tx, new).await?;
+        self.commit(tx).await?;
+        Ok(router)
+    }
+
+    /// Makes a router inside the caller's transaction.
+    pub(crate) async fn router_create_in(&self, tx: &Tx, new: RouterNew) -> Result<Router, EngineError> {
+        let project_id = own_project(tx.ctx(), new.project_id)?;
+        self.zones_checked(tx, &new.zone_hints).await?;
         if !tx.quota_claim(project_id, QuotaResource::Routers, 1).await? {
             return Err(over_quota("router"));
         }
@@ -85,19 +108,19 @@ impl Engine {
             snat: true,
             gateway_addresses: Vec::new(),
             routes: Vec::new(),
+            zone_hints: new.zone_hints,
+            tags: new.tags,
             revision: 1,
             created_at: now,
             updated_at: now,
         };
         tx.router_insert(&router).await?;
         if let Some(wish) = new.gateway {
-            let changed = self.gateway_set(&tx, router.clone(), Some(wish)).await?;
+            let changed = self.gateway_set(tx, router.clone(), Some(wish)).await?;
             tx.router_update(&changed).await?;
         }
-        self.router_audit(&tx, policy::ROUTER_CREATE, &router).await?;
-        let router = found(tx.router_get(router.id).await?, ROUTER.0, ROUTER.1, router.id)?;
-        self.commit(tx).await?;
-        Ok(router)
+        self.router_audit(tx, policy::ROUTER_CREATE, &router).await?;
+        found(tx.router_get(router.id).await?, ROUTER.0, ROUTER.1, router.id)
     }
 
     async fn router_audit(&self, tx: &Tx, action: Action, router: &Router) -> Result<(), EngineError> {
@@ -144,6 +167,8 @@ impl Engine {
         let tx = self.store().begin(ctx).await?;
         self.router_owned(&tx, ctx, policy::ROUTER_UPDATE, id).await?;
         let mut router = found(tx.router_lock(id).await?, ROUTER.0, ROUTER.1, id)?;
+        // The lock has raised the revision by one.
+        unchanged(change.if_match, router.revision - 1)?;
         router.name = change.name.unwrap_or(router.name);
         router.description = change.description.unwrap_or(router.description);
         router.admin_up = change.admin_up.unwrap_or(router.admin_up);
@@ -154,6 +179,40 @@ impl Engine {
         if let Some(routes) = change.routes {
             self.routes_checked(&tx, &legs, &routes).await?;
             router.routes = routes;
+        }
+        tx.router_update(&router).await?;
+        self.router_touch(&tx, &legs).await?;
+        self.router_audit(&tx, policy::ROUTER_UPDATE, &router).await?;
+        let router = found(tx.router_get(id).await?, ROUTER.0, ROUTER.1, id)?;
+        self.commit(tx).await?;
+        Ok(router)
+    }
+
+    /// Adds or removes some of a router's further routes, without a look at the others: two callers never undo each
+    /// other's.
+    ///
+    /// # Errors
+    /// `RouterNotFound`, `InvalidRoutes`, `RoutesExhausted`.
+    pub async fn router_routes_change(
+        &self,
+        ctx: &OpCtx,
+        id: RouterId,
+        change: RoutesChange,
+    ) -> Result<Router, EngineError> {
+        let tx = self.store().begin(ctx).await?;
+        self.router_owned(&tx, ctx, policy::ROUTER_UPDATE, id).await?;
+        let mut router = found(tx.router_lock(id).await?, ROUTER.0, ROUTER.1, id)?;
+        let legs = tx.port_list_by_routers(&[id]).await?;
+        match change {
+            RoutesChange::Add(more) => {
+                for route in more {
+                    if !router.routes.contains(&route) {
+                        router.routes.push(route);
+                    }
+                }
+                self.routes_checked(&tx, &legs, &router.routes).await?;
+            }
+            RoutesChange::Remove(gone) => router.routes.retain(|route| !gone.contains(route)),
         }
         tx.router_update(&router).await?;
         self.router_touch(&tx, &legs).await?;
@@ -193,24 +252,31 @@ impl Engine {
     ///
     /// # Errors
     /// `RouterNotFound`; `RouterInUse` while it has legs on tenants' networks or floating IPs.
-    pub async fn router_delete(&self, ctx: &OpCtx, id: RouterId) -> Result<(), EngineError> {
+    pub async fn router_delete(&self, ctx: &OpCtx, id: RouterId, if_match: Option<u64>) -> Result<(), EngineError> {
         let tx = self.store().begin(ctx).await?;
-        self.router_owned(&tx, ctx, policy::ROUTER_DELETE, id).await?;
+        let seen = self.router_owned(&tx, ctx, policy::ROUTER_DELETE, id).await?;
+        unchanged(if_match, seen.revision)?;
         let router = found(tx.router_lock(id).await?, ROUTER.0, ROUTER.1, id)?;
+        self.router_delete_in(&tx, router).await?;
+        self.commit(tx).await?;
+        Ok(())
+    }
+
+    /// Removes a locked router with its gateway.
+    pub(crate) async fn router_delete_in(&self, tx: &Tx, router: Router) -> Result<(), EngineError> {
+        let id = router.id;
         let in_use = |why: &str| EngineError::Conflict { code: "RouterInUse", message: format!("Router {id} {why}") };
         let legs = tx.port_list_by_routers(&[id]).await?;
         if legs.iter().any(|p| p.device_owner == OWNER_ROUTER_INTERFACE) {
             return Err(in_use("still has ports"));
         }
-        let router = self.gateway_set(&tx, router, None).await?;
+        let router = self.gateway_set(tx, router, None).await?;
         match tx.router_delete(id).await {
             Ok(_) => {}
             Err(StoreError::Referenced(_)) => return Err(in_use("is still needed.")),
             Err(error) => return Err(error.into()),
         }
         tx.quota_release(router.project_id, QuotaResource::Routers, 1).await?;
-        self.router_audit(&tx, policy::ROUTER_DELETE, &router).await?;
-        self.commit(tx).await?;
-        Ok(())
+        self.router_audit(tx, policy::ROUTER_DELETE, &router).await
     }
 }

@@ -1,11 +1,14 @@
 //! Security groups: sets of filter rules, and the default group that each project has from first sight on.
 
 pub mod rules;
+pub mod templates;
 
+use crate::networks::unchanged;
 use crate::networks::{found, guard, over_quota, own_project, seen_by};
 use crate::{Engine, EngineError};
-use arcus_store::{AuditEntry, Db, Listing, Page, QuotaResource, SecurityGroup, SecurityGroupRule, StoreError, Tx};
-use arcus_types::agent::{Direction, EtherType};
+use arcus_store::{
+    AuditEntry, Db, DefaultRule, Listing, Page, QuotaResource, SecurityGroup, SecurityGroupRule, StoreError, Tx,
+};
 use arcus_types::policy::{Action, Target, authorize, network as policy};
 use arcus_types::{OpCtx, ProjectId, SecurityGroupId, SecurityGroupRuleId, Timestamp};
 use rules::RuleNew;
@@ -23,6 +26,8 @@ pub struct SecurityGroupNew {
     pub name: String,
     /// Free text.
     pub description: String,
+    /// Words of its owner.
+    pub tags: Vec<String>,
 }
 
 const GROUP: (&str, &str) = ("SecurityGroupNotFound", "Security group");
@@ -36,6 +41,8 @@ fn group_record(project_id: ProjectId, name: &str, description: &str) -> Securit
         name: name.to_owned(),
         description: description.to_owned(),
         is_default: false,
+        shared: false,
+        tags: Vec::new(),
         rules: Vec::new(),
         revision: 1,
         created_at: now,
@@ -43,20 +50,22 @@ fn group_record(project_id: ProjectId, name: &str, description: &str) -> Securit
     }
 }
 
-fn rule_record(group: &SecurityGroup, direction: Direction, ethertype: EtherType) -> SecurityGroupRule {
+/// The rule of a group that a template makes.
+fn rule_of(template: &DefaultRule, group: &SecurityGroup) -> SecurityGroupRule {
     SecurityGroupRule {
         id: SecurityGroupRuleId::new(),
         security_group_id: group.id,
         project_id: group.project_id,
-        description: String::new(),
-        direction,
-        ethertype,
-        protocol: None,
-        protocol_number: None,
-        port_min: None,
-        port_max: None,
-        remote_cidr: None,
-        remote_group_id: None,
+        description: template.description.clone(),
+        direction: template.direction,
+        ethertype: template.ethertype,
+        protocol: template.protocol.clone(),
+        protocol_number: template.protocol_number,
+        port_min: template.port_min,
+        port_max: template.port_max,
+        remote_cidr: template.remote_cidr,
+        remote_group_id: template.remote_self.then_some(group.id),
+        remote_address_group_id: None,
         revision: 1,
         created_at: group.created_at,
         updated_at: group.created_at,
@@ -78,14 +87,12 @@ impl Engine {
             let made_meanwhile = tx.security_group_default(project).await?;
             return found(made_meanwhile, GROUP.0, GROUP.1, DEFAULT_GROUP);
         }
-        for ethertype in [EtherType::V4, EtherType::V6] {
-            tx.security_group_rule_insert(&rule_record(&group, Direction::Egress, ethertype)).await?;
-            let mut ingress = rule_record(&group, Direction::Ingress, ethertype);
-            ingress.remote_group_id = Some(group.id);
-            tx.security_group_rule_insert(&ingress).await?;
+        let mut rules = 0;
+        for template in self.default_rules(tx).await?.iter().filter(|rule| rule.in_default) {
+            rules += u64::from(tx.security_group_rule_insert(&rule_of(template, &group)).await?);
         }
         tx.quota_count(project, QuotaResource::SecurityGroups, 1).await?;
-        tx.quota_count(project, QuotaResource::SecurityGroupRules, 4).await?;
+        tx.quota_count(project, QuotaResource::SecurityGroupRules, rules).await?;
         Ok(group.id)
     }
 
@@ -142,7 +149,8 @@ impl Engine {
         Ok(tx.audit(AuditEntry { action, kind: "security_group", id, project_id, detail: &detail }).await?)
     }
 
-    /// Makes groups, all or none. Each begins with two rules that let everything leave.
+    /// Makes groups, all or none. Each begins with the rules that the cloud's
+    /// administrators chose; unless they did, two that let everything leave.
     ///
     /// # Errors
     /// `OverQuota`; 409 for a second group named `default`.
@@ -164,15 +172,19 @@ impl Engine {
                 });
             }
             let mut group = group_record(project, &new.name, &new.description);
+            group.tags = new.tags;
             if !tx.quota_claim(project, QuotaResource::SecurityGroups, 1).await? {
                 return Err(over_quota("security_group"));
             }
-            if !tx.quota_claim(project, QuotaResource::SecurityGroupRules, 2).await? {
+            let templates = self.default_rules(&tx).await?;
+            let rules: Vec<SecurityGroupRule> =
+                templates.iter().filter(|rule| rule.in_others).map(|template| rule_of(template, &group)).collect();
+            let count = u64::try_from(rules.len()).unwrap_or(u64::MAX);
+            if !tx.quota_claim(project, QuotaResource::SecurityGroupRules, count).await? {
                 return Err(over_quota("security_group_rule"));
             }
             tx.security_group_insert(&group).await?;
-            for ethertype in [EtherType::V4, EtherType::V6] {
-                let rule = rule_record(&group, Direction::Egress, ethertype);
+            for rule in rules {
                 tx.security_group_rule_insert(&rule).await?;
                 group.rules.push(rule);
             }
@@ -190,8 +202,9 @@ impl Engine {
         action: Action,
         id: SecurityGroupId,
     ) -> Result<SecurityGroup, EngineError> {
-        let group = found(db.security_group_get(id).await?, GROUP.0, GROUP.1, id)?;
-        guard(ctx, action, group.project_id, GROUP, id)?;
+        let mut group = found(db.security_group_get(id).await?, GROUP.0, GROUP.1, id)?;
+        let seen = action == policy::SECURITY_GROUP_GET;
+        self.reach(db, ctx, (action, seen), (group.project_id, &mut group.shared), GROUP, id.0).await?;
         Ok(group)
     }
 
@@ -213,7 +226,10 @@ impl Engine {
         if let Some(project) = ctx.project_id() {
             self.default_security_group_ensure(ctx, project).await?;
         }
-        Ok(self.store().security_group_list(&listing).await?)
+        let mut page = self.store().security_group_list(&listing).await?;
+        let marks = page.rows.iter_mut().map(|g| (g.id.0, g.project_id, &mut g.shared)).collect();
+        self.shared_marks(ctx, marks).await?;
+        Ok(page)
     }
 
     /// Renames or describes a group.
@@ -226,9 +242,17 @@ impl Engine {
         id: SecurityGroupId,
         name: Option<String>,
         description: Option<String>,
+        if_match: Option<u64>,
     ) -> Result<SecurityGroup, EngineError> {
         let tx = self.store().begin(ctx).await?;
         let mut group = self.group_owned(&tx, ctx, policy::SECURITY_GROUP_UPDATE, id).await?;
+        unchanged(if_match, group.revision)?;
+        if !group.is_default && name.as_deref() == Some(DEFAULT_GROUP) {
+            return Err(EngineError::Conflict {
+                code: "SecurityGroupDefaultAlreadyExists",
+                message: "Default security group already exists.".into(),
+            });
+        }
         if group.is_default && name.as_ref().is_some_and(|name| *name != group.name) {
             return Err(EngineError::Conflict {
                 code: "SecurityGroupCannotUpdateDefault",
@@ -249,9 +273,15 @@ impl Engine {
     /// # Errors
     /// `SecurityGroupNotFound`; `SecurityGroupInUse` while ports or other groups' rules refer to it;
     /// `SecurityGroupCannotRemoveDefault`, except for administrators.
-    pub async fn security_group_delete(&self, ctx: &OpCtx, id: SecurityGroupId) -> Result<(), EngineError> {
+    pub async fn security_group_delete(
+        &self,
+        ctx: &OpCtx,
+        id: SecurityGroupId,
+        if_match: Option<u64>,
+    ) -> Result<(), EngineError> {
         let tx = self.store().begin(ctx).await?;
         let group = self.group_owned(&tx, ctx, policy::SECURITY_GROUP_DELETE, id).await?;
+        unchanged(if_match, group.revision)?;
         if group.is_default && !ctx.is_admin() {
             return Err(EngineError::Conflict {
                 code: "SecurityGroupCannotRemoveDefault",
@@ -276,6 +306,7 @@ impl Engine {
             }
             Err(error) => return Err(error.into()),
         }
+        self.shares_forget(&tx, id.0).await?;
         self.group_audit(&tx, policy::SECURITY_GROUP_DELETE, &group).await?;
         self.commit(tx).await?;
         Ok(())
@@ -297,9 +328,10 @@ impl Engine {
             let id = new.security_group_id;
             let group = self.group_owned(&tx, ctx, policy::SECURITY_GROUP_RULE_CREATE, id).await?;
             if let Some(remote) = new.remote_group_id {
-                let known = tx.security_group_get(remote).await?;
-                let usable = known.filter(|g| g.project_id == group.project_id || ctx.is_admin());
-                found(usable, GROUP.0, GROUP.1, remote)?;
+                self.group_owned(&tx, ctx, policy::SECURITY_GROUP_GET, remote).await?;
+            }
+            if let Some(remote) = new.remote_address_group_id {
+                self.address_group_usable(&tx, remote).await?;
             }
             let rule = rules::rule(&new, group.project_id, Timestamp::now())?;
             if !tx.quota_claim(group.project_id, QuotaResource::SecurityGroupRules, 1).await? {
@@ -336,8 +368,14 @@ impl Engine {
         id: SecurityGroupRuleId,
     ) -> Result<SecurityGroupRule, EngineError> {
         let rule = found(db.security_group_rule_get(id).await?, RULE.0, RULE.1, id)?;
-        guard(ctx, action, rule.project_id, RULE, id)?;
-        Ok(rule)
+        match guard(ctx, action, rule.project_id, RULE, id) {
+            Err(EngineError::NotFound { .. }) if action == policy::SECURITY_GROUP_RULE_GET => {
+                // Whoever sees the group sees its rules.
+                let group = self.group_owned(db, ctx, policy::SECURITY_GROUP_GET, rule.security_group_id).await;
+                group.map(|_| rule).map_err(|_| EngineError::not_found(RULE.0, RULE.1, id))
+            }
+            other => other.map(|()| rule),
+        }
     }
 
     /// The rule with this id.

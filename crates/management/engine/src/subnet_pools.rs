@@ -2,12 +2,12 @@
 
 mod cut;
 
-use crate::networks::{found, guard, over_quota, own_project, seen_by};
+use crate::networks::{found, over_quota, own_project, seen_by, unchanged};
 use crate::subnets::SubnetNew;
 use crate::{Engine, EngineError};
-use arcus_store::{AuditEntry, Db, Listing, Page, QuotaResource, StoreError, SubnetPool, Tx};
-use arcus_types::policy::{Action, Denied, Target, authorize, network as policy};
-use arcus_types::{OpCtx, ProjectId, SubnetPoolId, Timestamp};
+use arcus_store::{AuditEntry, Db, Listing, Page, QuotaResource, RbacAction, RbacType, StoreError, SubnetPool, Tx};
+use arcus_types::policy::{Action, Target, authorize, network as policy};
+use arcus_types::{AddressScopeId, OpCtx, ProjectId, SubnetPoolId, Timestamp};
 use ipnet::IpNet;
 use serde_json::json;
 
@@ -37,6 +37,10 @@ pub struct SubnetPoolNew {
     pub shared: bool,
     /// Whether it is the pool to take where none is named.
     pub is_default: bool,
+    /// The space that its ranges are in.
+    pub address_scope_id: Option<AddressScopeId>,
+    /// Words of its owner.
+    pub tags: Vec<String>,
 }
 
 /// What of a subnet pool may change; `None` leaves it.
@@ -58,6 +62,10 @@ pub struct SubnetPoolChange {
     pub quota: Option<Option<u64>>,
     /// Whether it is the pool to take where none is named.
     pub is_default: Option<bool>,
+    /// The space that its ranges are in; `Some(None)` takes it out of its space.
+    pub address_scope_id: Option<Option<AddressScopeId>>,
+    /// The revision that it must have.
+    pub if_match: Option<u64>,
 }
 
 const POOL: (&str, &str) = ("SubnetPoolNotFound", "Subnet pool");
@@ -119,6 +127,8 @@ impl Engine {
             quota: new.quota,
             shared: new.shared,
             is_default: new.is_default,
+            address_scope_id: new.address_scope_id,
+            tags: new.tags,
             revision: 1,
             created_at: now,
             updated_at: now,
@@ -129,10 +139,30 @@ impl Engine {
         if !tx.quota_claim(project_id, QuotaResource::SubnetPools, 1).await? {
             return Err(over_quota("subnetpool"));
         }
+        self.address_scope_fits(&tx, &pool).await?;
+        self.only_default(&tx, &pool).await?;
         tx.subnet_pool_insert(&pool).await?;
+        if pool.shared {
+            self.share_with_all(&tx, RbacType::SubnetPool, pool.id.0, project_id, RbacAction::Shared).await?;
+        }
         self.subnet_pool_audit(&tx, policy::SUBNET_POOL_CREATE, &pool).await?;
         self.commit(tx).await?;
         Ok(pool)
+    }
+
+    /// Refuses a second default pool of an IP version.
+    async fn only_default(&self, tx: &Tx, pool: &SubnetPool) -> Result<(), EngineError> {
+        let others = tx.subnet_pools_default().await?;
+        if pool.is_default && others.iter().any(|(version, id)| *version == pool.ip_version() && *id != pool.id) {
+            return Err(invalid(
+                "InvalidInput",
+                format!(
+                    "Invalid input for operation: A default subnetpool for this IP family has already been set. Only one default may exist per IP family ({}).",
+                    pool.ip_version()
+                ),
+            ));
+        }
+        Ok(())
     }
 
     async fn subnet_pool_audit(&self, tx: &Tx, action: Action, pool: &SubnetPool) -> Result<(), EngineError> {
@@ -142,12 +172,7 @@ impl Engine {
     }
 
     async fn subnet_pool_seen(&self, db: &Db, ctx: &OpCtx, id: SubnetPoolId) -> Result<SubnetPool, EngineError> {
-        authorize(ctx, policy::SUBNET_POOL_GET, &Target::own(ctx))?;
-        let pool = found(db.subnet_pool_get(id).await?, POOL.0, POOL.1, id)?;
-        if !pool.shared {
-            guard(ctx, policy::SUBNET_POOL_GET, pool.project_id, POOL, id)?;
-        }
-        Ok(pool)
+        self.subnet_pool_reached(db, ctx, (policy::SUBNET_POOL_GET, true), id).await
     }
 
     async fn subnet_pool_owned(
@@ -157,11 +182,19 @@ impl Engine {
         action: Action,
         id: SubnetPoolId,
     ) -> Result<SubnetPool, EngineError> {
-        let pool = self.subnet_pool_seen(db, ctx, id).await?;
-        match authorize(ctx, action, &Target::project(pool.project_id)) {
-            Err(Denied::Hidden) => Err(Denied::Forbidden(action.name).into()),
-            other => Ok(other.map(|()| pool)?),
-        }
+        self.subnet_pool_reached(db, ctx, (action, false), id).await
+    }
+
+    async fn subnet_pool_reached(
+        &self,
+        db: &Db,
+        ctx: &OpCtx,
+        asked: (Action, bool),
+        id: SubnetPoolId,
+    ) -> Result<SubnetPool, EngineError> {
+        let mut pool = found(db.subnet_pool_get(id).await?, POOL.0, POOL.1, id)?;
+        self.reach(db, ctx, asked, (pool.project_id, &mut pool.shared), POOL, id.0).await?;
+        Ok(pool)
     }
 
     /// The subnet pool with this id.
@@ -178,7 +211,10 @@ impl Engine {
     /// Policy, or [`EngineError::Store`].
     pub async fn subnet_pool_list(&self, ctx: &OpCtx, listing: Listing) -> Result<Page<SubnetPool>, EngineError> {
         authorize(ctx, policy::SUBNET_POOL_LIST, &Target::own(ctx))?;
-        Ok(self.store().subnet_pool_list(&seen_by(ctx, listing)?).await?)
+        let mut page = self.store().subnet_pool_list(&seen_by(ctx, listing)?).await?;
+        let marks = page.rows.iter_mut().map(|p| (p.id.0, p.project_id, &mut p.shared)).collect();
+        self.shared_marks(ctx, marks).await?;
+        Ok(page)
     }
 
     /// Changes a subnet pool.
@@ -194,6 +230,8 @@ impl Engine {
         let tx = self.store().begin(ctx).await?;
         self.subnet_pool_owned(&tx, ctx, policy::SUBNET_POOL_UPDATE, id).await?;
         let mut pool = found(tx.subnet_pool_lock(id).await?, POOL.0, POOL.1, id)?;
+        // The lock has raised the revision by one.
+        unchanged(change.if_match, pool.revision - 1)?;
         if change.is_default.is_some_and(|is_default| is_default != pool.is_default) {
             authorize(ctx, policy::SUBNET_POOL_CREATE_SHARED, &Target::default())?;
         }
@@ -215,6 +253,9 @@ impl Engine {
         pool.quota = change.quota.unwrap_or(pool.quota);
         pool.is_default = change.is_default.unwrap_or(pool.is_default);
         check(&pool)?;
+        self.only_default(&tx, &pool).await?;
+        pool.address_scope_id = change.address_scope_id.unwrap_or(pool.address_scope_id);
+        self.address_scope_fits(&tx, &pool).await?;
         tx.subnet_pool_update(&pool).await?;
         self.subnet_pool_audit(&tx, policy::SUBNET_POOL_UPDATE, &pool).await?;
         let pool = found(tx.subnet_pool_get(id).await?, POOL.0, POOL.1, id)?;
@@ -226,9 +267,15 @@ impl Engine {
     ///
     /// # Errors
     /// `SubnetPoolNotFound`; `SubnetPoolInUse` while subnets were cut from it.
-    pub async fn subnet_pool_delete(&self, ctx: &OpCtx, id: SubnetPoolId) -> Result<(), EngineError> {
+    pub async fn subnet_pool_delete(
+        &self,
+        ctx: &OpCtx,
+        id: SubnetPoolId,
+        if_match: Option<u64>,
+    ) -> Result<(), EngineError> {
         let tx = self.store().begin(ctx).await?;
         let pool = self.subnet_pool_owned(&tx, ctx, policy::SUBNET_POOL_DELETE, id).await?;
+        unchanged(if_match, pool.revision)?;
         match tx.subnet_pool_delete(id).await {
             Ok(_) => {}
             Err(StoreError::Referenced(_)) => {
@@ -240,6 +287,7 @@ impl Engine {
             Err(error) => return Err(error.into()),
         }
         tx.quota_release(pool.project_id, QuotaResource::SubnetPools, 1).await?;
+        self.shares_forget(&tx, id.0).await?;
         self.subnet_pool_audit(&tx, policy::SUBNET_POOL_DELETE, &pool).await?;
         self.commit(tx).await?;
         Ok(())

@@ -2,7 +2,7 @@
 
 pub mod ranges;
 
-use crate::networks::{found, guard, no_network, over_quota, own_project, seen_by};
+use crate::networks::{found, guard, no_network, over_quota, own_project, seen_by, unchanged};
 use crate::port_addresses::automatic_address;
 use crate::{Engine, EngineError};
 use arcus_store::{
@@ -36,6 +36,12 @@ pub struct SubnetNew {
     pub prefix_len: Option<u8>,
     /// The pool that the range comes from.
     pub subnet_pool_id: Option<SubnetPoolId>,
+    /// 4 or 6, where no range is named.
+    pub ip_version: Option<u32>,
+    /// Whether the range comes from the default pool of that IP version.
+    pub use_default_pool: bool,
+    /// Words of its owner.
+    pub tags: Vec<String>,
     /// The router's address: `None` takes the range's first one, `Some(None)` is none.
     pub gateway: Option<Option<IpAddr>>,
     /// Whether DHCP answers; `None` is yes.
@@ -69,6 +75,8 @@ pub struct SubnetChange {
     pub dns_servers: Option<Vec<IpAddr>>,
     /// Routes, all of them.
     pub host_routes: Option<Vec<HostRoute>>,
+    /// The revision that it must have.
+    pub if_match: Option<u64>,
 }
 
 const SUBNET: (&str, &str) = ("SubnetNotFound", "Subnet");
@@ -138,13 +146,20 @@ impl Engine {
         Ok(subnets)
     }
 
-    pub(crate) async fn subnet_create_in(&self, tx: &Tx, new: SubnetNew) -> Result<Subnet, EngineError> {
+    pub(crate) async fn subnet_create_in(&self, tx: &Tx, mut new: SubnetNew) -> Result<Subnet, EngineError> {
+        if new.use_default_pool && new.subnet_pool_id.is_none() {
+            let version = new.ip_version.unwrap_or(4);
+            let pools = tx.subnet_pools_default().await?;
+            let pool = pools.into_iter().find(|(of, _)| *of == version).map(|(_, pool)| pool);
+            new.subnet_pool_id =
+                Some(pool.ok_or_else(|| input(format!("No default subnetpool defined for IPv{version}")))?);
+        }
         let project_id = own_project(tx.ctx(), new.project_id)?;
         // Holds off every other subnet of this network until the overlap is decided.
         if !tx.network_lock(new.network_id).await? {
             return Err(no_network(new.network_id));
         }
-        let network = found(tx.network_get(new.network_id).await?, "NetworkNotFound", "Network", new.network_id)?;
+        let network = found(tx.network_get_bare(new.network_id).await?, "NetworkNotFound", "Network", new.network_id)?;
         let cidr = self.subnet_range(tx, &new).await?;
         let gateway = match new.gateway {
             Some(given) => given,
@@ -170,6 +185,8 @@ impl Engine {
             ipv6_ra_mode: new.ipv6_ra_mode,
             ipv6_address_mode: new.ipv6_address_mode,
             subnet_pool_id: new.subnet_pool_id,
+            external: network.external,
+            tags: new.tags,
             revision: 1,
             created_at: now,
             updated_at: now,
@@ -197,6 +214,13 @@ impl Engine {
                     "Requested subnet with cidr: {} for network: {} overlaps with another subnet.",
                     subnet.cidr, network.id
                 )));
+            }
+            // What a network's subnets of one IP version have in common, so that its addresses stay unique in a scope.
+            if other.ip_version() == subnet.ip_version() && other.subnet_pool_id != subnet.subnet_pool_id {
+                return Err(EngineError::Invalid {
+                    code: "NetworkSubnetPoolAffinityError",
+                    message: "Subnets hosted on the same network must be allocated from the same subnet pool.".into(),
+                });
             }
         }
         if subnet.ip_version() == 6 && network.mtu < 1280 {
@@ -233,16 +257,16 @@ impl Engine {
         if ctx.is_admin() || ctx.project_id() == Some(subnet.project_id) {
             return Ok(subnet);
         }
-        let network = found(db.network_get(subnet.network_id).await?, SUBNET.0, SUBNET.1, id)?;
-        if !network.shared && !network.external {
-            guard(ctx, policy::SUBNET_GET, network.project_id, SUBNET, id)?;
+        let network = found(db.network_get_bare(subnet.network_id).await?, SUBNET.0, SUBNET.1, id)?;
+        match guard(ctx, policy::SUBNET_GET, network.project_id, SUBNET, id) {
+            Err(EngineError::NotFound { .. }) if self.shared_with(db, ctx, network.id.0, None).await? => Ok(subnet),
+            other => other.map(|()| subnet),
         }
-        Ok(subnet)
     }
 
     async fn subnet_owned(&self, db: &Db, ctx: &OpCtx, action: Action, id: SubnetId) -> Result<Subnet, EngineError> {
         let subnet = self.subnet_seen(db, ctx, id).await?;
-        let network = found(db.network_get(subnet.network_id).await?, SUBNET.0, SUBNET.1, id)?;
+        let network = found(db.network_get_bare(subnet.network_id).await?, SUBNET.0, SUBNET.1, id)?;
         let by_network = authorize(ctx, action, &Target::project(network.project_id));
         if by_network.is_err() && authorize(ctx, action, &Target::project(subnet.project_id)).is_err() {
             return Err(arcus_types::policy::Denied::Forbidden(action.name).into());
@@ -275,6 +299,7 @@ impl Engine {
         authorize(ctx, policy::SUBNET_UPDATE, &Target::own(ctx))?;
         let tx = self.store().begin(ctx).await?;
         let mut subnet = self.subnet_owned(&tx, ctx, policy::SUBNET_UPDATE, id).await?;
+        unchanged(change.if_match, subnet.revision)?;
         if let Some(gateway) = change.gateway.filter(|gateway| *gateway != subnet.gateway) {
             self.gateway_is_free(&tx, &subnet).await?;
             subnet.gateway = gateway;
@@ -313,10 +338,11 @@ impl Engine {
     ///
     /// # Errors
     /// `SubnetNotFound`; `SubnetInUse` while ports have addresses from it.
-    pub async fn subnet_delete(&self, ctx: &OpCtx, id: SubnetId) -> Result<(), EngineError> {
+    pub async fn subnet_delete(&self, ctx: &OpCtx, id: SubnetId, if_match: Option<u64>) -> Result<(), EngineError> {
         authorize(ctx, policy::SUBNET_DELETE, &Target::own(ctx))?;
         let tx = self.store().begin(ctx).await?;
         let subnet = self.subnet_owned(&tx, ctx, policy::SUBNET_DELETE, id).await?;
+        unchanged(if_match, subnet.revision)?;
         if subnet.is_automatic() {
             self.automatic_addresses_remove(&tx, &subnet).await?;
         }

@@ -1,9 +1,10 @@
 //! Floating IPs: external addresses that follow a port.
 
 use crate::listing::{Field, ListOf, Listing, Page};
-use crate::sql::{Param, Row, Where, params};
+use crate::port_forwardings::PortForwarding;
+use crate::sql::{Json, Param, Row, Where, params};
 use crate::{Db, StoreError, Tx};
-use arcus_types::{FloatingIpId, NetworkId, PortId, ProjectId, RouterId, SubnetId, Timestamp};
+use arcus_types::{FloatingIpId, NetworkId, PortId, ProjectId, QosPolicyId, RouterId, SubnetId, Timestamp};
 use std::net::IpAddr;
 
 /// An external address.
@@ -29,6 +30,14 @@ pub struct FloatingIp {
     pub router_id: Option<RouterId>,
     /// A name for it; may be empty.
     pub dns_name: String,
+    /// The domain that completes the name; may be empty.
+    pub dns_domain: String,
+    /// What may pass under the address.
+    pub qos_policy_id: Option<QosPolicyId>,
+    /// Words of its owner.
+    pub tags: Vec<String>,
+    /// Ports that lead to guests, where the address as a whole does not.
+    pub forwardings: Vec<PortForwarding>,
     /// Rises with every change.
     pub revision: u64,
     /// When it was made.
@@ -49,15 +58,16 @@ pub const FLOATING_IP_FIELDS: &[Field] = &[
     Field::text("fixed_ip_address", "fixed_address").or_null(),
     Field::id("router_id", "router_id").or_null(),
     Field::text("status", "CASE WHEN router_id IS NULL THEN 'DOWN' ELSE 'ACTIVE' END"),
+    Field::id("qos_policy_id", "qos_policy_id").or_null(),
     Field::number("revision_number", "revision"),
-    Field::number("created_at", "created_at"),
-    Field::number("updated_at", "updated_at"),
+    Field::time("created_at", "created_at"),
+    Field::time("updated_at", "updated_at"),
 ];
 
 const FLOATING_IPS: ListOf = ListOf {
     table: "floating_ips",
     columns: "id, project_id, description, network_id, holder_id, address, port_id, fixed_address, router_id, dns_name, \
-              revision, created_at, updated_at",
+              dns_domain, qos_policy_id, tags, revision, created_at, updated_at",
     visible: "project_id = ?",
 };
 
@@ -73,6 +83,10 @@ fn floating_ip(row: &Row) -> Result<FloatingIp, StoreError> {
         fixed_address: row.opt("fixed_address")?,
         router_id: row.opt("router_id")?,
         dns_name: row.get("dns_name")?,
+        dns_domain: row.get("dns_domain")?,
+        qos_policy_id: row.opt("qos_policy_id")?,
+        tags: row.json("tags")?,
+        forwardings: Vec::new(),
         revision: row.get("revision")?,
         created_at: row.get("created_at")?,
         updated_at: row.get("updated_at")?,
@@ -85,7 +99,9 @@ impl Db {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn floating_ip_get(&self, id: FloatingIpId) -> Result<Option<FloatingIp>, StoreError> {
-        Ok(self.floating_ips_where("id", vec![id]).await?.pop())
+        let mut found = self.floating_ips_where("id", vec![id]).await?;
+        self.floating_ips_fill(&mut found).await?;
+        Ok(found.pop())
     }
 
     /// The floating IPs that lead to one of these ports.
@@ -114,12 +130,38 @@ impl Db {
         self.all(sql, filter.params).await?.iter().map(floating_ip).collect()
     }
 
-    /// A page of floating IPs.
+    /// A page of floating IPs: two statements at most.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn floating_ip_list(&self, listing: &Listing) -> Result<Page<FloatingIp>, StoreError> {
-        self.page(&FLOATING_IPS, listing, |_| {}, floating_ip).await
+        let mut page = self.page(&FLOATING_IPS, listing, |_| {}, floating_ip).await?;
+        self.floating_ips_fill(&mut page.rows).await?;
+        Ok(page)
+    }
+
+    /// Adds forwardings: one statement for any number of floating IPs, none where all lead somewhere whole or nowhere.
+    async fn floating_ips_fill(&self, ips: &mut [FloatingIp]) -> Result<(), StoreError> {
+        let shared: Vec<FloatingIpId> =
+            ips.iter().filter(|ip| ip.port_id.is_none() && ip.router_id.is_some()).map(|ip| ip.id).collect();
+        for forwarding in self.port_forwardings_by_floating_ips(&shared).await? {
+            if let Some(ip) = ips.iter_mut().find(|ip| ip.id == forwarding.floating_ip_id) {
+                ip.forwardings.push(forwarding);
+            }
+        }
+        Ok(())
+    }
+
+    /// The floating IPs of an external network that lead nowhere.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn floating_ips_idle_by_network(&self, network: NetworkId) -> Result<Vec<FloatingIp>, StoreError> {
+        let sql = format!(
+            "SELECT {} FROM floating_ips WHERE network_id = $1 AND router_id IS NULL ORDER BY id",
+            FLOATING_IPS.columns
+        );
+        self.all(sql, params![network]).await?.iter().map(floating_ip).collect()
     }
 
     /// How many floating IPs a router translates for addresses from this subnet.
@@ -131,9 +173,11 @@ impl Db {
         filter.and("router_id = ?", params![router]);
         if let Some(subnet) = subnet {
             filter.and(
-                "EXISTS (SELECT 1 FROM addresses a WHERE a.subnet_id = ? AND a.port_id = floating_ips.port_id
-                 AND a.address = floating_ips.fixed_address)",
-                params![subnet],
+                "(EXISTS (SELECT 1 FROM addresses a WHERE a.subnet_id = ? AND a.port_id = floating_ips.port_id
+                 AND a.address = floating_ips.fixed_address) OR EXISTS (SELECT 1 FROM port_forwardings f
+                 JOIN addresses a ON a.port_id = f.port_id AND a.address = f.address
+                 WHERE f.floating_ip_id = floating_ips.id AND a.subnet_id = ?))",
+                params![subnet, subnet],
             );
         }
         let sql = format!("SELECT COUNT(*) AS count FROM floating_ips{}", filter.sql());
@@ -150,11 +194,12 @@ impl Tx {
     pub async fn floating_ip_insert(&self, ip: &FloatingIp) -> Result<(), StoreError> {
         self.exec(
             "INSERT INTO floating_ips (id, project_id, description, network_id, holder_id, address, port_id, fixed_address,
-             router_id, dns_name, revision, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1, $11, $11)",
+             router_id, dns_name, dns_domain, qos_policy_id, tags, revision, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 1, $14, $14)",
             params![
                 ip.id, ip.project_id, &ip.description, ip.network_id, ip.holder_id, ip.address, ip.port_id,
-                ip.fixed_address, ip.router_id, &ip.dns_name, ip.created_at
+                ip.fixed_address, ip.router_id, &ip.dns_name, &ip.dns_domain, ip.qos_policy_id, Json(&ip.tags),
+                ip.created_at
             ],
         )
         .await?;
@@ -169,9 +214,9 @@ impl Tx {
         let changed = self
             .exec(
                 "UPDATE floating_ips SET description = $3, port_id = $4, fixed_address = $5, router_id = $6, dns_name = $7,
-                 revision = revision + 1, updated_at = $8 WHERE id = $1 AND revision = $2",
+                 qos_policy_id = $8, revision = revision + 1, updated_at = $9 WHERE id = $1 AND revision = $2",
                 params![
-                    ip.id, ip.revision, &ip.description, ip.port_id, ip.fixed_address, ip.router_id, &ip.dns_name,
+                    ip.id, ip.revision, &ip.description, ip.port_id, ip.fixed_address, ip.router_id, &ip.dns_name, ip.qos_policy_id,
                     Timestamp::now()
                 ],
             )
@@ -179,11 +224,22 @@ impl Tx {
         if changed == 1 { Ok(()) } else { Err(StoreError::Stale("floating IP")) }
     }
 
-    /// Lets go of a port: its floating IPs lead nowhere. Which those were.
+    /// Lets go of a port: its floating IPs lead nowhere, and forwardings to it end. Which those were.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn floating_ips_detach(&self, port: PortId) -> Result<Vec<FloatingIpId>, StoreError> {
+        let ended =
+            self.all("DELETE FROM port_forwardings WHERE port_id = $1 RETURNING floating_ip_id", params![port]).await?;
+        for row in ended {
+            let id: FloatingIpId = row.get("floating_ip_id")?;
+            self.exec(
+                "UPDATE floating_ips SET router_id = NULL, revision = revision + 1, updated_at = $2 WHERE id = $1
+                 AND port_id IS NULL AND NOT EXISTS (SELECT 1 FROM port_forwardings WHERE floating_ip_id = $1)",
+                params![id, Timestamp::now()],
+            )
+            .await?;
+        }
         let rows = self
             .all(
                 "UPDATE floating_ips SET port_id = NULL, fixed_address = NULL, router_id = NULL, revision = revision + 1,

@@ -4,11 +4,15 @@
 //! transaction alike, because both are a [`Db`] underneath. A transaction that wrote something and left no audit record
 //! does not commit.
 
+mod address_groups;
+mod address_scopes;
 mod addresses;
 mod aggregates;
 mod application_credentials;
 mod assignments;
 mod audit;
+mod auto_topologies;
+mod default_rules;
 mod consumers;
 mod domains;
 mod flavors;
@@ -19,10 +23,13 @@ mod keypairs;
 mod listing;
 mod networks;
 mod nodes;
+mod port_forwardings;
 mod ports;
 mod projects;
+mod qos;
 mod providers;
 mod quotas;
+mod rbac;
 mod revocations;
 mod roles;
 mod routers;
@@ -35,6 +42,7 @@ mod sql;
 mod sqlite;
 mod subnet_pools;
 mod subnets;
+mod tags;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod users;
@@ -45,11 +53,14 @@ mod volume_transfers;
 mod volume_types;
 mod volumes;
 
+pub use address_groups::{ADDRESS_GROUP_FIELDS, AddressGroup};
+pub use address_scopes::{ADDRESS_SCOPE_FIELDS, AddressScope};
 pub use addresses::{SEGMENT_MAX, Stretch};
 pub use aggregates::Aggregate;
 pub use application_credentials::{ApplicationCredential, ApplicationCredentialKey};
 pub use assignments::{Assignment, AssignmentActor, AssignmentFilter, AssignmentTarget, Named, RoleActor, RoleTarget};
 pub use audit::{AuditEntry, UsageEntry};
+pub use default_rules::{DEFAULT_RULE_FIELDS, DefaultRule};
 pub use consumers::{AllocationRow, Consumer, ConsumerUsage};
 pub use domains::{Domain, DomainChange, DomainFilter, DomainKey};
 pub use flavors::{Flavor, FlavorFilter, FlavorSort};
@@ -57,16 +68,19 @@ pub use floating_ips::{FLOATING_IP_FIELDS, FloatingIp};
 pub use groups::{Group, GroupFilter};
 pub use images::{Image, ImageContent, ImageFilter, ImageMember, ImageSortKey, ImageUpload, ImageVisible, TimeTest};
 pub use keypairs::Keypair;
-pub use listing::{Field, FieldKind, Listing, PAGE_ROWS_MAX, Page};
-pub use networks::{NETWORK_FIELDS, Network};
+pub use listing::{Field, FieldKind, Listing, PAGE_ROWS_MAX, Page, TagFilter};
+pub use networks::{NETWORK_FIELDS, Network, PortElsewhere};
 pub use nodes::{Node, NodeNew};
+pub use port_forwardings::{PORT_FORWARDING_FIELDS, PortForwarding};
 pub use ports::{
-    AllowedPair, OWNER_FLOATING_IP, OWNER_ROUTER_GATEWAY, OWNER_ROUTER_INTERFACE, PORT_FIELDS, Port, PortFilter,
-    PortStatus,
+    AllowedPair, DhcpOption, OWNER_FLOATING_IP, OWNER_ROUTER_GATEWAY, OWNER_ROUTER_INTERFACE, PORT_FIELDS, Port,
+    PortFilter, PortStatus,
 };
 pub use projects::{Project, ProjectChange, ProjectFilter, ProjectInDomain, ProjectKey};
+pub use qos::{QOS_POLICY_FIELDS, QosPolicy, QosRule, QosRuleKind};
 pub use providers::{Inventory, Provider, ProviderChanges, ProviderWord};
 pub use quotas::{Quota, QuotaResource};
+pub use rbac::{RBAC_FIELDS, RbacAction, RbacPolicy, RbacType};
 pub use revocations::{Revocation, RevocationKind, Revoked};
 pub use roles::{RoleEntry, RoleFilter};
 pub use routers::{ROUTER_FIELDS, Router};
@@ -82,6 +96,7 @@ pub use servers::{
 };
 pub use subnet_pools::{SUBNET_POOL_FIELDS, SubnetPool};
 pub use subnets::{AllocationPool, HostRoute, Ipv6Mode, SUBNET_FIELDS, Subnet};
+pub use tags::Tagged;
 pub use users::{Login, User, UserChange, UserFilter, UserKey};
 pub use volume_attachments::{VolumeAttachment, VolumeAttachmentFilter, VolumeAttachmentSort};
 pub use volume_qos::QosSpecs;

@@ -4,7 +4,7 @@
 
 use crate::sql::{Param, Row, Where};
 use crate::{Db, StoreError};
-use arcus_types::ProjectId;
+use arcus_types::{ProjectId, Timestamp};
 use sea_orm::Value;
 use uuid::Uuid;
 
@@ -22,6 +22,10 @@ pub enum FieldKind {
     Flag,
     /// A whole number.
     Number,
+    /// An instant, as ISO 8601 has it; to the second.
+    Time,
+    /// Whether a thing is shared with whoever asks: its own column `shared`, or a policy for that project.
+    Shared,
 }
 
 /// An attribute that a list can be filtered by and, unless it may be NULL, sorted by.
@@ -54,10 +58,31 @@ impl Field {
     pub const fn number(name: &'static str, column: &'static str) -> Self {
         Self { name, column, kind: FieldKind::Number, sorts: true }
     }
+    /// An attribute that is an instant.
+    pub const fn time(name: &'static str, column: &'static str) -> Self {
+        Self { name, column, kind: FieldKind::Time, sorts: true }
+    }
+    /// The attribute `shared` of a thing that can be shared by policy.
+    pub const fn shared() -> Self {
+        Self { name: "shared", column: "shared", kind: FieldKind::Shared, sorts: true }
+    }
     /// The same attribute, whose value may be missing.
     pub const fn or_null(self) -> Self {
         Self { sorts: false, ..self }
     }
+}
+
+/// Which tags a thing must have or not have; an empty list asks nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TagFilter {
+    /// All of these.
+    pub all: Vec<String>,
+    /// At least one of these.
+    pub any: Vec<String>,
+    /// Not all of these.
+    pub not_all: Vec<String>,
+    /// None of these.
+    pub not_any: Vec<String>,
 }
 
 /// What a list shall hold, and in which order.
@@ -75,6 +100,10 @@ pub struct Listing {
     pub reverse: bool,
     /// Only what this project may see; `None` is everything.
     pub viewer: Option<ProjectId>,
+    /// Only what has, or has not, these tags; for things that can be tagged.
+    pub tags: TagFilter,
+    /// Only what changed at this instant or later.
+    pub changed_since: Option<Timestamp>,
 }
 
 /// One page of a list.
@@ -109,7 +138,11 @@ impl Db {
             filter.and(of.visible, vec![viewer.value(); count]);
         }
         for (field, values) in &listing.filters {
-            narrow(&mut filter, field, values);
+            narrow(&mut filter, field, values, listing.viewer);
+        }
+        self.narrow_by_tags(&mut filter, &listing.tags);
+        if let Some(since) = listing.changed_since {
+            filter.and("updated_at >= ?", vec![since.value()]);
         }
         more(&mut filter);
         let mut sort: Vec<(&str, bool)> =
@@ -145,7 +178,26 @@ impl Db {
     }
 }
 
-fn narrow(filter: &mut Where, field: &Field, values: &[String]) {
+impl Db {
+    /// Tags are a JSON list of strings: one is there if its text, quoted, is part of the list's.
+    fn narrow_by_tags(&self, filter: &mut Where, tags: &TagFilter) {
+        let find = if self.is_postgres() { "strpos" } else { "instr" };
+        let one = format!("{find}(tags, ?) > 0");
+        let mut must = |tags: &[String], joined: &str, negated: bool| {
+            if !tags.is_empty() {
+                let tests = vec![one.as_str(); tags.len()].join(joined);
+                let quoted = tags.iter().map(|tag| serde_json::Value::from(tag.as_str()).to_string().value());
+                filter.and(&format!("{}({tests})", if negated { "NOT " } else { "" }), quoted.collect());
+            }
+        };
+        must(&tags.all, " AND ", false);
+        must(&tags.any, " OR ", false);
+        must(&tags.not_all, " AND ", true);
+        must(&tags.not_any, " OR ", true);
+    }
+}
+
+fn narrow(filter: &mut Where, field: &Field, values: &[String], viewer: Option<ProjectId>) {
     match field.kind {
         FieldKind::Id => {
             let ids: Vec<Uuid> = values.iter().filter_map(|v| Uuid::try_parse(v).ok()).collect();
@@ -161,6 +213,31 @@ fn narrow(filter: &mut Where, field: &Field, values: &[String]) {
         FieldKind::Number => {
             let numbers: Vec<i64> = values.iter().filter_map(|v| v.parse().ok()).collect();
             filter.and_in(field.column, numbers);
+        }
+        FieldKind::Time => {
+            // Instants are shown to the second.
+            let seconds: Vec<i64> =
+                values.iter().filter_map(|v| Timestamp::parse_iso(v)).map(|t| t.0 / 1_000_000).collect();
+            filter.and_in(&format!("{} / 1000000", field.column), seconds);
+        }
+        FieldKind::Shared => {
+            let (by_policy, params) = match viewer {
+                Some(viewer) => (
+                    "(shared OR id IN (SELECT object_id FROM rbac_policies WHERE target_id = ?
+                     AND action = 'access_as_shared'))",
+                    vec![viewer.value()],
+                ),
+                None => ("shared", vec![]),
+            };
+            let mut wanted: Vec<bool> = values.iter().filter_map(|v| flag(v)).collect();
+            wanted.sort_unstable();
+            wanted.dedup();
+            match wanted.as_slice() {
+                [true] => filter.and(by_policy, params),
+                [false] => filter.and(&format!("NOT {by_policy}"), params),
+                [] => filter.and("1 = 0", vec![]),
+                _ => filter,
+            };
         }
     }
 }

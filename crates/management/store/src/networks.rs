@@ -1,10 +1,12 @@
 //! Networks: layer-2 segments.
 
 use crate::listing::{Field, ListOf, Listing, Page};
-use crate::sql::{Row, Where, params};
+use crate::sql::{Json, Row, Where, params};
 use crate::{Db, StoreError, Tx};
 use arcus_types::agent::NodeFacts;
-use arcus_types::{MacAddr, NetworkId, NodeId, ProjectId, SecurityGroupId, SubnetId, Timestamp};
+use arcus_types::{
+    AddressScopeId, MacAddr, NetworkId, NodeId, PortId, ProjectId, QosPolicyId, SecurityGroupId, SubnetId, Timestamp,
+};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -33,14 +35,45 @@ pub struct Network {
     pub port_security: bool,
     /// Its number on the wire between nodes.
     pub segment: u32,
+    /// What its ports may send and receive, unless they say otherwise.
+    pub qos_policy_id: Option<QosPolicyId>,
+    /// The domain that completes its ports' names; may be empty.
+    pub dns_domain: String,
+    /// The zones that its owner named.
+    pub zone_hints: Vec<String>,
+    /// Words of its owner.
+    pub tags: Vec<String>,
     /// Its address ranges.
     pub subnets: Vec<SubnetId>,
+    /// The space that its IPv4 addresses are in.
+    pub ipv4_address_scope: Option<AddressScopeId>,
+    /// The space that its IPv6 addresses are in.
+    pub ipv6_address_scope: Option<AddressScopeId>,
     /// Rises with every change.
     pub revision: u64,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it last changed.
     pub updated_at: Timestamp,
+}
+
+/// What nodes must know of a port that lives on another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortElsewhere {
+    /// The port.
+    pub id: PortId,
+    /// The network that it is on.
+    pub network_id: NetworkId,
+    /// The node that it lives on.
+    pub node_id: NodeId,
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Its host name; may be empty.
+    pub dns_name: String,
+    /// The domain that completes the name; empty is the network's.
+    pub dns_domain: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What a list of networks can be filtered and sorted by.
@@ -53,22 +86,29 @@ pub const NETWORK_FIELDS: &[Field] = &[
     Field::flag("admin_state_up", "admin_up"),
     // Nodes make a network when they need it: it has no other status.
     Field::text("status", "'ACTIVE'").or_null(),
-    Field::flag("shared", "shared"),
+    Field::shared(),
     Field::flag("router:external", "external"),
     Field::flag("is_default", "is_default"),
     Field::number("mtu", "mtu"),
     Field::flag("port_security_enabled", "port_security"),
     Field::number("provider:segmentation_id", "segment"),
+    Field::text("provider:network_type", "CASE WHEN external THEN 'flat' ELSE 'vxlan' END").or_null(),
+    Field::id("qos_policy_id", "qos_policy_id").or_null(),
+    Field::text("dns_domain", "dns_domain"),
     Field::number("revision_number", "revision"),
-    Field::number("created_at", "created_at"),
-    Field::number("updated_at", "updated_at"),
+    Field::time("created_at", "created_at"),
+    Field::time("updated_at", "updated_at"),
 ];
+
+/// What a project sees: its own, and what is shared with it or a way out for it.
+pub(crate) const NETWORK_VISIBLE: &str = "(project_id = ? OR id IN (SELECT object_id FROM rbac_policies WHERE everyone
+     UNION ALL SELECT object_id FROM rbac_policies WHERE target_id = ?))";
 
 const NETWORKS: ListOf = ListOf {
     table: "networks",
     columns: "id, project_id, name, description, admin_up, shared, external, is_default, mtu, port_security, segment, \
-              revision, created_at, updated_at",
-    visible: "(project_id = ? OR shared OR external)",
+              qos_policy_id, dns_domain, zone_hints, tags, revision, created_at, updated_at",
+    visible: NETWORK_VISIBLE,
 };
 
 fn network(row: &Row) -> Result<Network, StoreError> {
@@ -84,7 +124,13 @@ fn network(row: &Row) -> Result<Network, StoreError> {
         mtu: row.get("mtu")?,
         port_security: row.get("port_security")?,
         segment: row.get("segment")?,
+        qos_policy_id: row.opt("qos_policy_id")?,
+        dns_domain: row.get("dns_domain")?,
+        zone_hints: row.json("zone_hints")?,
+        tags: row.json("tags")?,
         subnets: Vec::new(),
+        ipv4_address_scope: None,
+        ipv6_address_scope: None,
         revision: row.get("revision")?,
         created_at: row.get("created_at")?,
         updated_at: row.get("updated_at")?,
@@ -100,34 +146,61 @@ impl Db {
         Ok(self.network_list_by_ids(&[id]).await?.pop())
     }
 
+    /// The network with this id, without what its subnets say: one statement.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn network_get_bare(&self, id: NetworkId) -> Result<Option<Network>, StoreError> {
+        let sql = format!("SELECT {} FROM networks WHERE id = $1", NETWORKS.columns);
+        self.one(sql, params![id]).await?.as_ref().map(network).transpose()
+    }
+
+    /// The networks with these ids, without what their subnets say: one statement.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn network_list_bare(&self, ids: &[NetworkId]) -> Result<Vec<Network>, StoreError> {
+        let mut filter = Where::default();
+        filter.and_in("id", ids.to_vec());
+        let sql = format!("SELECT {} FROM networks{} ORDER BY id", NETWORKS.columns, filter.sql());
+        self.all(sql, filter.params).await?.iter().map(network).collect()
+    }
+
     /// The networks with these ids.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn network_list_by_ids(&self, ids: &[NetworkId]) -> Result<Vec<Network>, StoreError> {
-        let mut filter = Where::default();
-        filter.and_in("id", ids.to_vec());
-        let sql = format!("SELECT {} FROM networks{} ORDER BY id", NETWORKS.columns, filter.sql());
-        let rows = self.all(sql, filter.params).await?;
-        let mut networks = rows.iter().map(network).collect::<Result<Vec<_>, _>>()?;
+        let mut networks = self.network_list_bare(ids).await?;
         self.networks_fill(&mut networks).await?;
         Ok(networks)
     }
 
-    /// Adds the ids of subnets: one statement for any number of networks.
+    /// Adds the ids of subnets and their scopes: one statement for any number of networks.
     async fn networks_fill(&self, networks: &mut [Network]) -> Result<(), StoreError> {
         if networks.is_empty() {
             return Ok(());
         }
         let mut filter = Where::default();
-        filter.and_in("network_id", networks.iter().map(|n| n.id).collect());
-        let sql = format!("SELECT id, network_id FROM subnets{} ORDER BY id", filter.sql());
-        let mut subnets: HashMap<NetworkId, Vec<SubnetId>> = HashMap::new();
+        filter.and_in("s.network_id", networks.iter().map(|n| n.id).collect());
+        let sql = format!(
+            "SELECT s.id, s.network_id, s.ip_version, p.address_scope_id FROM subnets s
+             LEFT JOIN subnet_pools p ON p.id = s.subnet_pool_id{} ORDER BY s.id",
+            filter.sql()
+        );
+        let mut subnets: HashMap<NetworkId, Vec<Row>> = HashMap::new();
         for row in self.all(sql, filter.params).await? {
-            subnets.entry(row.get("network_id")?).or_default().push(row.get("id")?);
+            subnets.entry(row.get("network_id")?).or_default().push(row);
         }
         for network in networks {
-            network.subnets = subnets.remove(&network.id).unwrap_or_default();
+            for row in subnets.remove(&network.id).unwrap_or_default() {
+                network.subnets.push(row.get("id")?);
+                let scope: Option<AddressScopeId> = row.opt("address_scope_id")?;
+                let version: u32 = row.get("ip_version")?;
+                let of_version =
+                    if version == 4 { &mut network.ipv4_address_scope } else { &mut network.ipv6_address_scope };
+                *of_version = of_version.or(scope);
+            }
         }
         Ok(())
     }
@@ -151,20 +224,38 @@ impl Db {
         row.map(|r| r.get("id")).transpose()
     }
 
-    /// Other nodes that carry one of these networks, with the Ethernet addresses of the ports there.
+    /// The ports on these networks that live on other nodes.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn network_peers(
-        &self,
-        networks: &[NetworkId],
-        but: NodeId,
-    ) -> Result<Vec<(NetworkId, NodeId, MacAddr)>, StoreError> {
+    pub async fn network_peers(&self, networks: &[NetworkId], but: NodeId) -> Result<Vec<PortElsewhere>, StoreError> {
         let mut filter = Where::default();
-        filter.and_in("network_id", networks.to_vec()).and("node_id <> ?", params![but]);
-        let sql = format!("SELECT network_id, node_id, mac FROM ports{} ORDER BY id", filter.sql());
-        let rows = self.all(sql, filter.params).await?;
-        rows.iter().map(|r| Ok((r.get("network_id")?, r.get("node_id")?, r.get("mac")?))).collect()
+        filter.and_in("p.network_id", networks.to_vec()).and("p.node_id <> ?", params![but]);
+        let sql = format!(
+            "SELECT p.id, p.network_id, p.node_id, p.mac, p.dns_name, p.dns_domain, a.address FROM ports p
+             LEFT JOIN addresses a ON a.port_id = p.id{} ORDER BY p.id, a.ordinal, a.position",
+            filter.sql()
+        );
+        let mut ports: Vec<PortElsewhere> = Vec::new();
+        for row in self.all(sql, filter.params).await? {
+            let id: PortId = row.get("id")?;
+            if ports.last().is_none_or(|last| last.id != id) {
+                ports.push(PortElsewhere {
+                    id,
+                    network_id: row.get("network_id")?,
+                    node_id: row.get("node_id")?,
+                    mac: row.get("mac")?,
+                    dns_name: row.get("dns_name")?,
+                    dns_domain: row.get("dns_domain")?,
+                    addresses: Vec::new(),
+                });
+            }
+            let address: Option<IpAddr> = row.opt("address")?;
+            if let Some(last) = ports.last_mut() {
+                last.addresses.extend(address);
+            }
+        }
+        Ok(ports)
     }
 }
 
@@ -196,8 +287,8 @@ impl Tx {
     pub async fn network_insert(&self, network: &Network) -> Result<(), StoreError> {
         self.exec(
             "INSERT INTO networks (id, project_id, name, description, admin_up, shared, external, is_default, mtu,
-             port_security, segment, revision, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, 1, $11, $11)",
+             port_security, segment, qos_policy_id, dns_domain, zone_hints, tags, revision, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 0, $11, $12, $13, $14, 1, $15, $15)",
             params![
                 network.id,
                 network.project_id,
@@ -209,6 +300,10 @@ impl Tx {
                 network.is_default,
                 network.mtu,
                 network.port_security,
+                network.qos_policy_id,
+                &network.dns_domain,
+                Json(&network.zone_hints),
+                Json(&network.tags),
                 network.created_at
             ],
         )
@@ -224,8 +319,8 @@ impl Tx {
         let changed = self
             .exec(
                 "UPDATE networks SET name = $3, description = $4, admin_up = $5, shared = $6, external = $7,
-                 is_default = $8, mtu = $9, port_security = $10, revision = revision + 1, updated_at = $11
-                 WHERE id = $1 AND revision = $2",
+                 is_default = $8, mtu = $9, port_security = $10, qos_policy_id = $11, dns_domain = $12,
+                 revision = revision + 1, updated_at = $13 WHERE id = $1 AND revision = $2",
                 params![
                     network.id,
                     network.revision,
@@ -237,6 +332,8 @@ impl Tx {
                     network.is_default,
                     network.mtu,
                     network.port_security,
+                    network.qos_policy_id,
+                    &network.dns_domain,
                     Timestamp::now()
                 ],
             )
@@ -261,7 +358,7 @@ impl Tx {
         Ok(self.exec("DELETE FROM networks WHERE id = $1", params![id]).await? == 1)
     }
 
-    async fn touch(&self, sql: String, values: Vec<sea_orm::Value>) -> Result<(), StoreError> {
+    pub(crate) async fn touch(&self, sql: String, values: Vec<sea_orm::Value>) -> Result<(), StoreError> {
         let rows = self.all(sql, values).await?;
         let nodes = rows.iter().map(|r| r.get("id")).collect::<Result<Vec<NodeId>, _>>()?;
         self.touched_add(&nodes);

@@ -5,7 +5,8 @@ use crate::sql::{Json, Param, Row, Where, params};
 use crate::{Db, StoreError, Tx};
 use arcus_types::agent::FixedIp;
 use arcus_types::{
-    MacAddr, NetworkId, NodeId, PortId, ProjectId, RouterId, SecurityGroupId, ServerId, SubnetId, Timestamp,
+    MacAddr, NetworkId, NodeId, PortId, ProjectId, QosPolicyId, RouterId, SecurityGroupId, ServerId, SubnetId,
+    Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -56,6 +57,17 @@ pub struct AllowedPair {
     pub mac: Option<MacAddr>,
 }
 
+/// An option that DHCP tells a port besides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DhcpOption {
+    /// Its name or number.
+    pub name: String,
+    /// Its value, as it was written.
+    pub value: String,
+    /// 4 or 6.
+    pub ip_version: u8,
+}
+
 /// A virtual interface.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Port {
@@ -101,6 +113,16 @@ pub struct Port {
     pub allowed_pairs: Vec<AllowedPair>,
     /// The host name that DHCP tells; may be empty.
     pub dns_name: String,
+    /// The domain that completes the name; empty is the network's.
+    pub dns_domain: String,
+    /// What DHCP tells besides.
+    pub dhcp_options: Vec<DhcpOption>,
+    /// What it may send and receive; `None` is what its network says.
+    pub qos_policy_id: Option<QosPolicyId>,
+    /// Its network's policy, which applies where it has none of its own.
+    pub qos_network_policy_id: Option<QosPolicyId>,
+    /// Words of its owner.
+    pub tags: Vec<String>,
     /// Whether it goes away with its server, because the server create made it.
     pub delete_with_server: bool,
     /// Rises with every change.
@@ -141,16 +163,18 @@ pub const PORT_FIELDS: &[Field] = &[
     Field::text("binding:vnic_type", "vnic_type"),
     Field::flag("port_security_enabled", "port_security"),
     Field::text("dns_name", "dns_name"),
+    Field::id("qos_policy_id", "qos_policy_id").or_null(),
     Field::number("revision_number", "revision"),
-    Field::number("created_at", "created_at"),
-    Field::number("updated_at", "updated_at"),
+    Field::time("created_at", "created_at"),
+    Field::time("updated_at", "updated_at"),
 ];
 
 const PORTS: ListOf = ListOf {
     table: "ports",
     columns: "id, network_id, project_id, name, description, mac, admin_up, status, device_id, device_owner, server_id, \
               router_id, node_id, binding_host, binding_profile, vnic_type, port_security, allowed_pairs, dns_name, \
-              delete_with_server, revision, created_at, updated_at",
+              dns_domain, dhcp_options, qos_policy_id, tags, delete_with_server, revision, created_at, updated_at, \
+              (SELECT n.qos_policy_id FROM networks n WHERE n.id = ports.network_id) AS qos_network_policy_id",
     visible: "(project_id = ? OR network_id IN (SELECT id FROM networks WHERE project_id = ?))",
 };
 
@@ -177,6 +201,11 @@ fn port(row: &Row) -> Result<Port, StoreError> {
         port_security: row.get("port_security")?,
         allowed_pairs: row.json("allowed_pairs")?,
         dns_name: row.get("dns_name")?,
+        dns_domain: row.get("dns_domain")?,
+        dhcp_options: row.json("dhcp_options")?,
+        qos_policy_id: row.opt("qos_policy_id")?,
+        qos_network_policy_id: row.opt("qos_network_policy_id")?,
+        tags: row.json("tags")?,
         delete_with_server: row.get("delete_with_server")?,
         revision: row.get("revision")?,
         created_at: row.get("created_at")?,
@@ -209,12 +238,14 @@ impl Db {
         self.ports_where("server_id", servers.to_vec()).await
     }
 
-    /// The legs of these routers.
+    /// The legs of these routers, which have no security groups: two statements.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn port_list_by_routers(&self, routers: &[RouterId]) -> Result<Vec<Port>, StoreError> {
-        self.ports_where("router_id", routers.to_vec()).await
+        let mut legs = self.ports_bare("router_id", routers.to_vec()).await?;
+        self.ports_fill_addresses(&mut legs).await?;
+        Ok(legs)
     }
 
     /// The ports that live on a node.
@@ -243,16 +274,19 @@ impl Db {
     }
 
     async fn ports_where<T: Param>(&self, column: &str, values: Vec<T>) -> Result<Vec<Port>, StoreError> {
+        let mut ports = self.ports_bare(column, values).await?;
+        self.ports_fill(&mut ports).await?;
+        Ok(ports)
+    }
+
+    async fn ports_bare<T: Param>(&self, column: &str, values: Vec<T>) -> Result<Vec<Port>, StoreError> {
         if values.is_empty() {
             return Ok(Vec::new());
         }
         let mut filter = Where::default();
         filter.and_in(column, values);
         let sql = format!("SELECT {} FROM ports{} ORDER BY id", PORTS.columns, filter.sql());
-        let rows = self.all(sql, filter.params).await?;
-        let mut ports = rows.iter().map(port).collect::<Result<Vec<_>, _>>()?;
-        self.ports_fill(&mut ports).await?;
-        Ok(ports)
+        self.all(sql, filter.params).await?.iter().map(port).collect()
     }
 
     /// A page of ports: three statements.
@@ -267,12 +301,16 @@ impl Db {
 
     /// Adds addresses and security groups: two statements for any number of ports.
     async fn ports_fill(&self, ports: &mut [Port]) -> Result<(), StoreError> {
+        self.ports_fill_addresses(ports).await?;
+        self.ports_fill_groups(ports).await
+    }
+
+    async fn ports_fill_addresses(&self, ports: &mut [Port]) -> Result<(), StoreError> {
         if ports.is_empty() {
             return Ok(());
         }
-        let ids: Vec<PortId> = ports.iter().map(|p| p.id).collect();
         let mut filter = Where::default();
-        filter.and_in("port_id", ids.clone());
+        filter.and_in("port_id", ports.iter().map(|p| p.id).collect());
         let sql = format!(
             "SELECT port_id, subnet_id, address FROM addresses{} ORDER BY port_id, ordinal, position",
             filter.sql()
@@ -282,8 +320,18 @@ impl Db {
             let fixed = FixedIp { subnet_id: row.get("subnet_id")?, address: row.get("address")? };
             addresses.entry(row.get("port_id")?).or_default().push(fixed);
         }
+        for port in ports {
+            port.fixed_ips = addresses.remove(&port.id).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    async fn ports_fill_groups(&self, ports: &mut [Port]) -> Result<(), StoreError> {
+        if ports.is_empty() {
+            return Ok(());
+        }
         let mut filter = Where::default();
-        filter.and_in("port_id", ids);
+        filter.and_in("port_id", ports.iter().map(|p| p.id).collect());
         let sql = format!(
             "SELECT port_id, security_group_id FROM port_security_groups{} ORDER BY port_id, security_group_id",
             filter.sql()
@@ -293,7 +341,6 @@ impl Db {
             groups.entry(row.get("port_id")?).or_default().push(row.get("security_group_id")?);
         }
         for port in ports {
-            port.fixed_ips = addresses.remove(&port.id).unwrap_or_default();
             port.security_groups = groups.remove(&port.id).unwrap_or_default();
         }
         Ok(())
@@ -338,14 +385,17 @@ impl Tx {
             .exec(
                 "INSERT INTO ports (id, network_id, project_id, name, description, mac, admin_up, status, device_id,
                  device_owner, server_id, router_id, node_id, binding_host, binding_profile, vnic_type, port_security,
-                 allowed_pairs, dns_name, delete_with_server, revision, created_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, 1, $21, $21)
+                 allowed_pairs, dns_name, delete_with_server, dns_domain, dhcp_options, qos_policy_id, tags, revision,
+                 created_at, updated_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
+                 $23, $24, 1, $25, $25)
                  ON CONFLICT (network_id, mac) DO NOTHING",
                 params![
                     port.id, port.network_id, port.project_id, &port.name, &port.description, port.mac, port.admin_up,
                     port.status.as_str(), &port.device_id, &port.device_owner, port.server_id, port.router_id,
                     port.node_id, &port.binding_host, Json(&port.binding_profile), &port.vnic_type, port.port_security,
-                    Json(&port.allowed_pairs), &port.dns_name, port.delete_with_server, port.created_at
+                    Json(&port.allowed_pairs), &port.dns_name, port.delete_with_server, &port.dns_domain,
+                    Json(&port.dhcp_options), port.qos_policy_id, Json(&port.tags), port.created_at
                 ],
             )
             .await?;
@@ -362,7 +412,8 @@ impl Tx {
                 "UPDATE ports SET name = $3, description = $4, mac = $5, admin_up = $6, status = $7, device_id = $8,
                  device_owner = $9, server_id = $10, router_id = $11, node_id = $12, binding_host = $13,
                  binding_profile = $14, vnic_type = $15, port_security = $16, allowed_pairs = $17, dns_name = $18,
-                 delete_with_server = $19, revision = revision + 1, updated_at = $20 WHERE id = $1 AND revision = $2",
+                 delete_with_server = $19, dns_domain = $20, dhcp_options = $21, qos_policy_id = $22,
+                 revision = revision + 1, updated_at = $23 WHERE id = $1 AND revision = $2",
                 params![
                     port.id,
                     port.revision,
@@ -383,6 +434,9 @@ impl Tx {
                     Json(&port.allowed_pairs),
                     &port.dns_name,
                     port.delete_with_server,
+                    &port.dns_domain,
+                    Json(&port.dhcp_options),
+                    port.qos_policy_id,
                     Timestamp::now()
                 ],
             )
@@ -396,13 +450,25 @@ impl Tx {
     /// [`StoreError::Referenced`] if a group is gone.
     pub async fn port_security_groups_set(&self, port: PortId, groups: &[SecurityGroupId]) -> Result<(), StoreError> {
         self.exec("DELETE FROM port_security_groups WHERE port_id = $1", params![port]).await?;
-        for group in groups {
-            self.exec(
-                "INSERT INTO port_security_groups (port_id, security_group_id) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-                params![port, *group],
-            )
-            .await?;
+        self.port_security_groups_add(port, groups).await
+    }
+
+    /// Records a port's security groups: one statement for any number of them.
+    ///
+    /// # Errors
+    /// [`StoreError::Referenced`] if a group is gone.
+    pub async fn port_security_groups_add(&self, port: PortId, groups: &[SecurityGroupId]) -> Result<(), StoreError> {
+        if groups.is_empty() {
+            return Ok(());
         }
+        let mut values = params![port];
+        values.extend(groups.iter().map(|group| group.value()));
+        let rows: Vec<String> = (2..=values.len()).map(|n| format!("($1, ${n})")).collect();
+        let sql = format!(
+            "INSERT INTO port_security_groups (port_id, security_group_id) VALUES {} ON CONFLICT DO NOTHING",
+            rows.join(", ")
+        );
+        self.exec(sql, values).await?;
         Ok(())
     }
 

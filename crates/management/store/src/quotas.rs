@@ -46,6 +46,8 @@ resources! {
     SecurityGroups = "security_group", 10;
     /// Security group rules.
     SecurityGroupRules = "security_group_rule", 100;
+    /// Policies that share things of the network.
+    RbacPolicies = "rbac_policy", 10;
     /// Images.
     Images = "images", 100;
     /// Volumes.

@@ -30,6 +30,10 @@ pub struct Router {
     pub gateway_addresses: Vec<FixedIp>,
     /// Further routes.
     pub routes: Vec<HostRoute>,
+    /// The zones that its owner named.
+    pub zone_hints: Vec<String>,
+    /// Words of its owner.
+    pub tags: Vec<String>,
     /// Rises with every change.
     pub revision: u64,
     /// When it was made.
@@ -49,13 +53,14 @@ pub const ROUTER_FIELDS: &[Field] = &[
     // A router works wherever it has a leg: it has no other status.
     Field::text("status", "'ACTIVE'").or_null(),
     Field::number("revision_number", "revision"),
-    Field::number("created_at", "created_at"),
-    Field::number("updated_at", "updated_at"),
+    Field::time("created_at", "created_at"),
+    Field::time("updated_at", "updated_at"),
 ];
 
 const ROUTERS: ListOf = ListOf {
     table: "routers",
-    columns: "id, project_id, name, description, admin_up, gateway_network_id, snat, routes, revision, created_at, updated_at",
+    columns: "id, project_id, name, description, admin_up, gateway_network_id, snat, routes, zone_hints, tags, \
+              revision, created_at, updated_at",
     visible: "project_id = ?",
 };
 
@@ -70,6 +75,8 @@ fn router(row: &Row) -> Result<Router, StoreError> {
         snat: row.get("snat")?,
         gateway_addresses: Vec::new(),
         routes: row.json("routes")?,
+        zone_hints: row.json("zone_hints")?,
+        tags: row.json("tags")?,
         revision: row.get("revision")?,
         created_at: row.get("created_at")?,
         updated_at: row.get("updated_at")?,
@@ -180,11 +187,11 @@ impl Tx {
     /// [`StoreError::Database`].
     pub async fn router_insert(&self, router: &Router) -> Result<(), StoreError> {
         self.exec(
-            "INSERT INTO routers (id, project_id, name, description, admin_up, gateway_network_id, snat, routes, revision,
-             created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 1, $9, $9)",
+            "INSERT INTO routers (id, project_id, name, description, admin_up, gateway_network_id, snat, routes, zone_hints,
+             tags, revision, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 1, $11, $11)",
             params![
                 router.id, router.project_id, &router.name, &router.description, router.admin_up,
-                router.gateway_network_id, router.snat, Json(&router.routes), router.created_at
+                router.gateway_network_id, router.snat, Json(&router.routes), Json(&router.zone_hints), Json(&router.tags), router.created_at
             ],
         )
         .await?;

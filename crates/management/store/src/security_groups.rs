@@ -1,11 +1,12 @@
 //! Security groups and their rules.
 
 use crate::listing::{Field, ListOf, Listing, Page};
+use crate::ports::AllowedPair;
 use crate::quotas::QuotaResource;
-use crate::sql::{Row, Where, params};
+use crate::sql::{Json, Row, Where, params};
 use crate::{Db, StoreError, Tx};
 use arcus_types::agent::{Direction, EtherType};
-use arcus_types::{ProjectId, SecurityGroupId, SecurityGroupRuleId, Timestamp};
+use arcus_types::{AddressGroupId, ProjectId, SecurityGroupId, SecurityGroupRuleId, Timestamp};
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -22,6 +23,10 @@ pub struct SecurityGroup {
     pub description: String,
     /// Whether it is the one that ports get where none is named.
     pub is_default: bool,
+    /// Whether every project may use it.
+    pub shared: bool,
+    /// Words of its owner.
+    pub tags: Vec<String>,
     /// What it allows.
     pub rules: Vec<SecurityGroupRule>,
     /// Rises with every change.
@@ -59,6 +64,8 @@ pub struct SecurityGroupRule {
     pub remote_cidr: Option<ipnet::IpNet>,
     /// The group that the other side is in.
     pub remote_group_id: Option<SecurityGroupId>,
+    /// The address group that the other side is in.
+    pub remote_address_group_id: Option<AddressGroupId>,
     /// Rises with every change.
     pub revision: u64,
     /// When it was made.
@@ -80,6 +87,10 @@ impl SecurityGroupRule {
             show(self.remote_cidr.map(|c| c.to_string())),
             show(self.remote_group_id.map(|g| g.to_string())),
         ]
+        .into_iter()
+        // At the end and only where there is one: the texts of older rules stay what they are.
+        .chain(self.remote_address_group_id.map(|g| g.to_string()))
+        .collect::<Vec<_>>()
         .join(" ")
     }
 }
@@ -107,9 +118,10 @@ pub const SECURITY_GROUP_FIELDS: &[Field] = &[
     Field::text("description", "description"),
     Field::id("project_id", "project_id"),
     Field::id("tenant_id", "project_id"),
+    Field::shared(),
     Field::number("revision_number", "revision"),
-    Field::number("created_at", "created_at"),
-    Field::number("updated_at", "updated_at"),
+    Field::time("created_at", "created_at"),
+    Field::time("updated_at", "updated_at"),
 ];
 
 /// What a list of rules can be filtered and sorted by.
@@ -126,22 +138,24 @@ pub const SECURITY_GROUP_RULE_FIELDS: &[Field] = &[
     Field::number("port_range_max", "port_max").or_null(),
     Field::text("remote_ip_prefix", "remote_cidr").or_null(),
     Field::id("remote_group_id", "remote_group_id").or_null(),
+    Field::id("remote_address_group_id", "remote_address_group_id").or_null(),
     Field::number("revision_number", "revision"),
-    Field::number("created_at", "created_at"),
-    Field::number("updated_at", "updated_at"),
+    Field::time("created_at", "created_at"),
+    Field::time("updated_at", "updated_at"),
 ];
 
 const GROUPS: ListOf = ListOf {
     table: "security_groups",
-    columns: "id, project_id, name, description, is_default, revision, created_at, updated_at",
-    visible: "project_id = ?",
+    columns: "id, project_id, name, description, is_default, shared, tags, revision, created_at, updated_at",
+    visible: "(project_id = ? OR shared OR id IN (SELECT object_id FROM rbac_policies WHERE target_id = ?))",
 };
 
 const RULES: ListOf = ListOf {
     table: "security_group_rules",
     columns: "id, security_group_id, project_id, description, direction, ethertype, protocol, protocol_number, port_min, \
-              port_max, remote_cidr, remote_group_id, revision, created_at, updated_at",
-    visible: "project_id = ?",
+              port_max, remote_cidr, remote_group_id, remote_address_group_id, revision, created_at, updated_at",
+    visible: "(project_id = ? OR security_group_id IN (SELECT id FROM security_groups WHERE shared
+              UNION ALL SELECT object_id FROM rbac_policies WHERE target_id = ?))",
 };
 
 fn group(row: &Row) -> Result<SecurityGroup, StoreError> {
@@ -151,6 +165,8 @@ fn group(row: &Row) -> Result<SecurityGroup, StoreError> {
         name: row.get("name")?,
         description: row.get("description")?,
         is_default: row.get("is_default")?,
+        shared: row.get("shared")?,
+        tags: row.json("tags")?,
         rules: Vec::new(),
         revision: row.get("revision")?,
         created_at: row.get("created_at")?,
@@ -174,6 +190,7 @@ fn rule(row: &Row) -> Result<SecurityGroupRule, StoreError> {
         port_max: row.opt("port_max")?,
         remote_cidr: row.opt("remote_cidr")?,
         remote_group_id: row.opt("remote_group_id")?,
+        remote_address_group_id: row.opt("remote_address_group_id")?,
         revision: row.get("revision")?,
         created_at: row.get("created_at")?,
         updated_at: row.get("updated_at")?,
@@ -259,7 +276,8 @@ impl Db {
         Ok(())
     }
 
-    /// The addresses of these groups' ports, everywhere.
+    /// The addresses of these groups' ports that live on some node, and the single addresses that those may use besides:
+    /// whoever may be the other side of a packet. A port without a node sends nothing.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -268,14 +286,21 @@ impl Db {
         groups: &[SecurityGroupId],
     ) -> Result<Vec<(SecurityGroupId, IpAddr)>, StoreError> {
         let mut filter = Where::default();
-        filter.and_in("m.security_group_id", groups.to_vec());
+        filter.and("p.node_id IS NOT NULL", vec![]).and_in("m.security_group_id", groups.to_vec());
         let sql = format!(
-            "SELECT m.security_group_id, a.address FROM port_security_groups m JOIN addresses a ON a.port_id = m.port_id{}
-             ORDER BY m.security_group_id, a.position",
+            "SELECT m.security_group_id, a.address, p.allowed_pairs FROM port_security_groups m
+             JOIN ports p ON p.id = m.port_id JOIN addresses a ON a.port_id = p.id{} ORDER BY m.security_group_id, a.position",
             filter.sql()
         );
-        let rows = self.all(sql, filter.params).await?;
-        rows.iter().map(|r| Ok((r.get("security_group_id")?, r.get("address")?))).collect()
+        let mut members = Vec::new();
+        for row in self.all(sql, filter.params).await? {
+            let group: SecurityGroupId = row.get("security_group_id")?;
+            members.push((group, row.get("address")?));
+            let pairs: Vec<AllowedPair> = row.json("allowed_pairs")?;
+            let single = pairs.iter().filter(|pair| pair.cidr.prefix_len() == pair.cidr.max_prefix_len());
+            members.extend(single.map(|pair| (group, pair.cidr.addr())));
+        }
+        Ok(members)
     }
 
     /// The rule with this id.
@@ -307,10 +332,11 @@ impl Tx {
     pub async fn security_group_insert(&self, group: &SecurityGroup) -> Result<bool, StoreError> {
         let inserted = self
             .exec(
-                "INSERT INTO security_groups (id, project_id, name, description, is_default, revision, created_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $5, 1, $6, $6) ON CONFLICT DO NOTHING",
+                "INSERT INTO security_groups (id, project_id, name, description, is_default, tags, revision, created_at,
+                 updated_at) VALUES ($1, $2, $3, $4, $5, $6, 1, $7, $7) ON CONFLICT DO NOTHING",
                 params![
-                    group.id, group.project_id, &group.name, &group.description, group.is_default, group.created_at
+                    group.id, group.project_id, &group.name, &group.description, group.is_default,
+                    Json(&group.tags), group.created_at
                 ],
             )
             .await?;
@@ -360,15 +386,15 @@ impl Tx {
         let inserted = self
             .exec(
                 "INSERT INTO security_group_rules (id, security_group_id, project_id, description, direction, ethertype,
-                 protocol, protocol_number, port_min, port_max, remote_cidr, remote_group_id, fingerprint, revision,
-                 created_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, 1, $14, $14)
+                 protocol, protocol_number, port_min, port_max, remote_cidr, remote_group_id,
+                 remote_address_group_id, fingerprint, revision, created_at, updated_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1, $15, $15)
                  ON CONFLICT (security_group_id, fingerprint) DO NOTHING",
                 params![
                     rule.id, rule.security_group_id, rule.project_id, &rule.description,
                     direction_text(rule.direction), ethertype_text(rule.ethertype), &rule.protocol,
                     rule.protocol_number, rule.port_min, rule.port_max, rule.remote_cidr, rule.remote_group_id,
-                    rule.fingerprint(), rule.created_at
+                    rule.remote_address_group_id, rule.fingerprint(), rule.created_at
                 ],
             )
             .await?;

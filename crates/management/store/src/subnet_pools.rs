@@ -3,7 +3,7 @@
 use crate::listing::{Field, ListOf, Listing, Page};
 use crate::sql::{Json, Row, params};
 use crate::{Db, StoreError, Tx};
-use arcus_types::{ProjectId, SubnetPoolId, Timestamp};
+use arcus_types::{AddressScopeId, ProjectId, SubnetPoolId, Timestamp};
 use ipnet::IpNet;
 
 /// Ranges that subnets are cut from.
@@ -27,6 +27,10 @@ pub struct SubnetPool {
     pub prefix_max: u8,
     /// How much each project may cut: addresses for IPv4, 64-bit prefixes for IPv6; `None` is no limit.
     pub quota: Option<u64>,
+    /// The space that its ranges are in.
+    pub address_scope_id: Option<AddressScopeId>,
+    /// Words of its owner.
+    pub tags: Vec<String>,
     /// Whether every project may cut from it.
     pub shared: bool,
     /// Whether it is the pool of its IP version to take where none is named.
@@ -54,22 +58,23 @@ pub const SUBNET_POOL_FIELDS: &[Field] = &[
     Field::id("project_id", "project_id"),
     Field::id("tenant_id", "project_id"),
     Field::number("ip_version", "ip_version"),
-    Field::flag("shared", "shared"),
+    Field::shared(),
+    Field::id("address_scope_id", "address_scope_id").or_null(),
     Field::flag("is_default", "is_default"),
     Field::number("default_prefixlen", "prefix_default"),
     Field::number("min_prefixlen", "prefix_min"),
     Field::number("max_prefixlen", "prefix_max"),
     Field::number("default_quota", "quota").or_null(),
     Field::number("revision_number", "revision"),
-    Field::number("created_at", "created_at"),
-    Field::number("updated_at", "updated_at"),
+    Field::time("created_at", "created_at"),
+    Field::time("updated_at", "updated_at"),
 ];
 
 const POOLS: ListOf = ListOf {
     table: "subnet_pools",
     columns: "id, project_id, name, description, prefixes, ip_version, prefix_default, prefix_min, prefix_max, quota, \
-              shared, is_default, revision, created_at, updated_at",
-    visible: "(project_id = ? OR shared)",
+              shared, is_default, address_scope_id, tags, revision, created_at, updated_at",
+    visible: "(project_id = ? OR shared OR id IN (SELECT object_id FROM rbac_policies WHERE target_id = ?))",
 };
 
 fn pool(row: &Row) -> Result<SubnetPool, StoreError> {
@@ -83,6 +88,8 @@ fn pool(row: &Row) -> Result<SubnetPool, StoreError> {
         prefix_min: row.get("prefix_min")?,
         prefix_max: row.get("prefix_max")?,
         quota: row.opt("quota")?,
+        address_scope_id: row.opt("address_scope_id")?,
+        tags: row.json("tags")?,
         shared: row.get("shared")?,
         is_default: row.get("is_default")?,
         revision: row.get("revision")?,
@@ -118,8 +125,8 @@ impl Tx {
     pub async fn subnet_pool_insert(&self, pool: &SubnetPool) -> Result<(), StoreError> {
         self.exec(
             "INSERT INTO subnet_pools (id, project_id, name, description, prefixes, ip_version, prefix_default, prefix_min,
-             prefix_max, quota, shared, is_default, revision, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, $13, $13)",
+             prefix_max, quota, shared, is_default, address_scope_id, tags, revision, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, 1, $15, $15)",
             params![
                 pool.id,
                 pool.project_id,
@@ -133,6 +140,8 @@ impl Tx {
                 pool.quota,
                 pool.shared,
                 pool.is_default,
+                pool.address_scope_id,
+                Json(&pool.tags),
                 pool.created_at
             ],
         )
@@ -148,8 +157,8 @@ impl Tx {
         let changed = self
             .exec(
                 "UPDATE subnet_pools SET name = $3, description = $4, prefixes = $5, prefix_default = $6, prefix_min = $7,
-                 prefix_max = $8, quota = $9, is_default = $10, revision = revision + 1, updated_at = $11
-                 WHERE id = $1 AND revision = $2",
+                 prefix_max = $8, quota = $9, is_default = $10, address_scope_id = $11, revision = revision + 1,
+                 updated_at = $12 WHERE id = $1 AND revision = $2",
                 params![
                     pool.id,
                     pool.revision,
@@ -161,6 +170,7 @@ impl Tx {
                     pool.prefix_max,
                     pool.quota,
                     pool.is_default,
+                    pool.address_scope_id,
                     Timestamp::now()
                 ],
             )

@@ -97,6 +97,10 @@ pub struct Subnet {
     pub ipv6_address_mode: Option<Ipv6Mode>,
     /// The pool that the range came from.
     pub subnet_pool_id: Option<SubnetPoolId>,
+    /// Whether its network leads out of the cloud.
+    pub external: bool,
+    /// Words of its owner.
+    pub tags: Vec<String>,
     /// Rises with every change.
     pub revision: u64,
     /// When it was made.
@@ -135,16 +139,21 @@ pub const SUBNET_FIELDS: &[Field] = &[
     Field::text("ipv6_ra_mode", "ipv6_ra_mode").or_null(),
     Field::text("ipv6_address_mode", "ipv6_address_mode").or_null(),
     Field::id("subnetpool_id", "subnet_pool_id").or_null(),
+    Field::flag("router:external", "(SELECT n.external FROM networks n WHERE n.id = subnets.network_id)").or_null(),
+    Field::flag("shared", "(SELECT n.shared FROM networks n WHERE n.id = subnets.network_id)").or_null(),
     Field::number("revision_number", "revision"),
-    Field::number("created_at", "created_at"),
-    Field::number("updated_at", "updated_at"),
+    Field::time("created_at", "created_at"),
+    Field::time("updated_at", "updated_at"),
 ];
 
 const SUBNETS: ListOf = ListOf {
     table: "subnets",
     columns: "id, network_id, project_id, name, description, ip_version, cidr, gateway, dhcp, pools, dns_servers, \
-              host_routes, ipv6_ra_mode, ipv6_address_mode, subnet_pool_id, revision, created_at, updated_at",
-    visible: "(project_id = ? OR network_id IN (SELECT id FROM networks WHERE project_id = ? OR shared OR external))",
+              host_routes, ipv6_ra_mode, ipv6_address_mode, subnet_pool_id, tags, revision, created_at, updated_at, \
+              (SELECT n.external FROM networks n WHERE n.id = subnets.network_id) AS external",
+    visible: "(project_id = ? OR network_id IN (SELECT id FROM networks WHERE project_id = ?
+              UNION ALL SELECT object_id FROM rbac_policies WHERE everyone
+              UNION ALL SELECT object_id FROM rbac_policies WHERE target_id = ?))",
 };
 
 fn subnet(row: &Row) -> Result<Subnet, StoreError> {
@@ -167,6 +176,8 @@ fn subnet(row: &Row) -> Result<Subnet, StoreError> {
         ipv6_ra_mode: mode("ipv6_ra_mode")?,
         ipv6_address_mode: mode("ipv6_address_mode")?,
         subnet_pool_id: row.opt("subnet_pool_id")?,
+        external: row.get("external")?,
+        tags: row.json("tags")?,
         revision: row.get("revision")?,
         created_at: row.get("created_at")?,
         updated_at: row.get("updated_at")?,
@@ -234,14 +245,15 @@ impl Tx {
     pub async fn subnet_insert(&self, subnet: &Subnet) -> Result<(), StoreError> {
         self.exec(
             "INSERT INTO subnets (id, network_id, project_id, name, description, ip_version, cidr, gateway, dhcp, pools,
-             dns_servers, host_routes, ipv6_ra_mode, ipv6_address_mode, subnet_pool_id, cursor, revision, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 1, $17, $17)",
+             dns_servers, host_routes, ipv6_ra_mode, ipv6_address_mode, subnet_pool_id, cursor, tags, revision, created_at,
+             updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, 1, $18, $18)",
             params![
                 subnet.id, subnet.network_id, subnet.project_id, &subnet.name, &subnet.description,
                 subnet.ip_version(), subnet.cidr, subnet.gateway, subnet.dhcp, Json(&subnet.pools),
                 Json(&subnet.dns_servers), Json(&subnet.host_routes), subnet.ipv6_ra_mode.map(Ipv6Mode::as_str),
                 subnet.ipv6_address_mode.map(Ipv6Mode::as_str), subnet.subnet_pool_id, before_first(subnet),
-                subnet.created_at
+                Json(&subnet.tags), subnet.created_at
             ],
         )
         .await?;

@@ -124,6 +124,7 @@ impl From<EngineError> for ApiError {
             EngineError::Invalid { code, .. } => (StatusCode::BAD_REQUEST, code),
             EngineError::NotFound { code, .. } => (StatusCode::NOT_FOUND, code),
             EngineError::Conflict { code, .. } => (StatusCode::CONFLICT, code),
+            EngineError::Precondition { code, .. } => (StatusCode::PRECONDITION_FAILED, code),
             EngineError::OverQuota { code, .. } => (StatusCode::FORBIDDEN, code),
             EngineError::Denied(denied) => return denied.into(),
             EngineError::Forbidden(_) => (StatusCode::FORBIDDEN, "Forbidden"),

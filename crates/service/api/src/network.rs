@@ -1,15 +1,23 @@
 //! The network API (Neutron v2.0).
 
+mod address_groups;
+mod address_scopes;
+mod auto_topologies;
+mod default_rules;
 mod discovery;
 mod floating_ips;
 mod lists;
 mod networks;
+mod port_forwardings;
 mod ports;
+mod qos;
 mod quotas;
+mod rbac;
 mod routers;
 mod security_groups;
 mod subnet_pools;
 mod subnets;
+mod tags;
 mod wire;
 
 use crate::Route;
@@ -24,6 +32,14 @@ pub fn routes() -> Vec<Route> {
     routes.extend(routers::routes());
     routes.extend(floating_ips::routes());
     routes.extend(security_groups::routes());
+    routes.extend(default_rules::routes());
+    routes.extend(address_groups::routes());
+    routes.extend(address_scopes::routes());
+    routes.extend(rbac::routes());
+    routes.extend(qos::routes());
+    routes.extend(port_forwardings::routes());
+    routes.extend(auto_topologies::routes());
+    routes.extend(tags::routes());
     routes.extend(quotas::routes());
     routes
 }

@@ -49,18 +49,30 @@ impl Engine {
         let tx = self.store().begin(ctx).await?;
         self.router_owned(&tx, ctx, policy::ROUTER_INTERFACE_ADD, id).await?;
         let router = found(tx.router_lock(id).await?, ROUTER.0, ROUTER.1, id)?;
+        let port = self.router_interface_add_in(&tx, &router, of).await?;
+        self.commit(tx).await?;
+        let subnet_ids = port.fixed_ips.iter().map(|ip| ip.subnet_id).collect();
+        Ok(Interface { router, port_id: port.id, network_id: port.network_id, subnet_ids })
+    }
+
+    /// Gives a locked router a leg inside the caller's transaction; the leg's port.
+    pub(crate) async fn router_interface_add_in(
+        &self,
+        tx: &Tx,
+        router: &Router,
+        of: InterfaceOf,
+    ) -> Result<Port, EngineError> {
+        let ctx = *tx.ctx();
         let port = match of {
-            InterfaceOf::Subnet(subnet) => self.leg_by_subnet(&tx, ctx, &router, subnet).await?,
-            InterfaceOf::Port(port) => self.leg_by_port(&tx, &router, port).await?,
+            InterfaceOf::Subnet(subnet) => self.leg_by_subnet(tx, &ctx, router, subnet).await?,
+            InterfaceOf::Port(port) => self.leg_by_port(tx, router, port).await?,
             InterfaceOf::Both(..) => {
                 return Err(EngineError::invalid("Cannot specify both subnet-id and port-id."));
             }
         };
         tx.nodes_touch_by_networks(&[port.network_id]).await?;
-        self.router_audit(&tx, policy::ROUTER_INTERFACE_ADD, &router).await?;
-        self.commit(tx).await?;
-        let subnet_ids = port.fixed_ips.iter().map(|ip| ip.subnet_id).collect();
-        Ok(Interface { router, port_id: port.id, network_id: port.network_id, subnet_ids })
+        self.router_audit(tx, policy::ROUTER_INTERFACE_ADD, router).await?;
+        Ok(port)
     }
 
     async fn leg_by_subnet(&self, tx: &Tx, ctx: &OpCtx, router: &Router, id: SubnetId) -> Result<Port, EngineError> {
@@ -153,27 +165,40 @@ impl Engine {
         let tx = self.store().begin(ctx).await?;
         self.router_owned(&tx, ctx, policy::ROUTER_INTERFACE_REMOVE, id).await?;
         let router = found(tx.router_lock(id).await?, ROUTER.0, ROUTER.1, id)?;
-        let (mut port, meant) = self.leg(&tx, id, of).await?;
+        let (interface, router) = self.router_interface_remove_in(&tx, router, of).await?;
+        self.commit(tx).await?;
+        Ok(Interface { router, ..interface })
+    }
+
+    /// Takes a leg of a locked router away inside the caller's transaction; the leg and the router.
+    pub(crate) async fn router_interface_remove_in(
+        &self,
+        tx: &Tx,
+        router: Router,
+        of: InterfaceOf,
+    ) -> Result<(Interface, Router), EngineError> {
+        let id = router.id;
+        let (mut port, meant) = self.leg(tx, id, of).await?;
         let gone: Vec<SubnetId> = match meant {
             Some(subnet) => vec![subnet],
             None => port.fixed_ips.iter().map(|ip| ip.subnet_id).collect(),
         };
-        self.leg_is_free(&tx, &router, &gone).await?;
+        self.leg_is_free(tx, &router, &gone).await?;
         // Nodes are told last, and found by the legs as they were before.
         let legs = tx.port_list_by_routers(&[id]).await?;
         port.fixed_ips.retain(|ip| !gone.contains(&ip.subnet_id));
         if port.fixed_ips.is_empty() {
-            self.port_delete_in(&tx, port.id).await?;
+            self.port_delete_in(tx, port.id).await?;
         } else {
             let before = tx.port_get(port.id).await?.map(|p| p.fixed_ips).unwrap_or_default();
             for ip in before.iter().filter(|ip| gone.contains(&ip.subnet_id)) {
                 tx.address_release(port.id, ip.subnet_id, ip.address).await?;
             }
         }
-        self.router_touch(&tx, &legs).await?;
-        self.router_audit(&tx, policy::ROUTER_INTERFACE_REMOVE, &router).await?;
-        self.commit(tx).await?;
-        Ok(Interface { router, port_id: port.id, network_id: port.network_id, subnet_ids: gone })
+        self.router_touch(tx, &legs).await?;
+        self.router_audit(tx, policy::ROUTER_INTERFACE_REMOVE, &router).await?;
+        let leg = Interface { router: router.clone(), port_id: port.id, network_id: port.network_id, subnet_ids: gone };
+        Ok((leg, router))
     }
 
     /// The leg that is meant, and the subnet if one was named.

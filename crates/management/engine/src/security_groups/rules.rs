@@ -3,7 +3,7 @@
 use crate::EngineError;
 use arcus_store::{SecurityGroupRule, ethertype_text};
 use arcus_types::agent::{Direction, EtherType};
-use arcus_types::{ProjectId, SecurityGroupId, SecurityGroupRuleId, Timestamp};
+use arcus_types::{AddressGroupId, ProjectId, SecurityGroupId, SecurityGroupRuleId, Timestamp};
 use ipnet::IpNet;
 
 /// A rule to add, as its owner wrote it.
@@ -27,6 +27,8 @@ pub struct RuleNew {
     pub remote_cidr: Option<IpNet>,
     /// The other side's group.
     pub remote_group_id: Option<SecurityGroupId>,
+    /// The other side's address group.
+    pub remote_address_group_id: Option<AddressGroupId>,
 }
 
 /// Protocols by name. Source: the network API's list, with the numbers that IANA has assigned.
@@ -109,10 +111,11 @@ pub fn rule(new: &RuleNew, project_id: ProjectId, now: Timestamp) -> Result<Secu
         ));
     }
     let (port_min, port_max) = ports(new, number)?;
-    if new.remote_cidr.is_some() && new.remote_group_id.is_some() {
+    let remotes = [new.remote_cidr.is_some(), new.remote_group_id.is_some(), new.remote_address_group_id.is_some()];
+    if remotes.into_iter().filter(|named| *named).count() > 1 {
         return Err(invalid(
             "SecurityGroupMultipleRemoteEntites",
-            "Only remote_ip_prefix or remote_group_id may be provided.".into(),
+            "Only remote_ip_prefix or remote_group_id or remote_address_group_id may be provided.".into(),
         ));
     }
     if let Some(cidr) = new.remote_cidr
@@ -136,6 +139,7 @@ pub fn rule(new: &RuleNew, project_id: ProjectId, now: Timestamp) -> Result<Secu
         port_max,
         remote_cidr: new.remote_cidr.map(|cidr| cidr.trunc()),
         remote_group_id: new.remote_group_id,
+        remote_address_group_id: new.remote_address_group_id,
         revision: 1,
         created_at: now,
         updated_at: now,
@@ -223,6 +227,7 @@ mod tests {
             port_max: max,
             remote_cidr: None,
             remote_group_id: None,
+            remote_address_group_id: None,
         }
     }
 

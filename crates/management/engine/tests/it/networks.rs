@@ -104,7 +104,7 @@ async fn callers_do_not_block_each_other(engine: &Engine, nodes: [NodeId; 2]) {
             let mine = port(&engine, &ctx, network).await?;
             let change = PortChange { name: Some(format!("port {n}")), ..PortChange::default() };
             engine.port_update(&ctx, mine.id, change).await?;
-            engine.port_delete(&ctx, mine.id).await
+            engine.port_delete(&ctx, mine.id, None).await
         });
     }
     for answer in callers.join_all().await {
@@ -141,6 +141,7 @@ async fn a_tenant_leaves_nothing_behind(engine: &Engine, node: NodeId) {
         port_max: None,
         remote_cidr: None,
         remote_group_id: Some(group),
+        remote_address_group_id: None,
     };
     let rule = engine.security_group_rules_create(&ctx, vec![rule]).await.unwrap().remove(0);
     let (networks, routers, groups) = engine.network_specs(node).await.unwrap();
@@ -152,14 +153,14 @@ async fn a_tenant_leaves_nothing_behind(engine: &Engine, node: NodeId) {
 
     let free = FloatingIpChange { port_id: Some(None), ..FloatingIpChange::default() };
     assert_eq!(engine.floating_ip_update(&ctx, ip.id, free).await.unwrap().router_id, None);
-    engine.floating_ip_delete(&ctx, ip.id).await.unwrap();
+    engine.floating_ip_delete(&ctx, ip.id, None).await.unwrap();
     engine.security_group_rule_delete(&ctx, rule.id).await.unwrap();
-    engine.port_delete(&ctx, mine.id).await.unwrap();
+    engine.port_delete(&ctx, mine.id, None).await.unwrap();
     engine.router_interface_remove(&ctx, router.id, InterfaceOf::Subnet(subnet)).await.unwrap();
     let cleared = RouterChange { gateway: Some(None), ..RouterChange::default() };
     engine.router_update(&ctx, router.id, cleared).await.unwrap();
-    engine.router_delete(&ctx, router.id).await.unwrap();
-    engine.network_delete(&ctx, network).await.unwrap();
+    engine.router_delete(&ctx, router.id, None).await.unwrap();
+    engine.network_delete(&ctx, network, None).await.unwrap();
     for resource in [
         QuotaResource::Networks,
         QuotaResource::Subnets,

@@ -80,22 +80,8 @@ impl Cloud {
         engine.image_upload(&member, image, None, bytes).await.unwrap();
         let wish = NetworkNew { name: "lan".into(), ..NetworkNew::default() };
         let network = engine.networks_create(&member, vec![wish]).await.unwrap()[0].id;
-        let wish = SubnetNew {
-            network_id: network,
-            cidr: Some("10.1.0.0/22".parse().unwrap()),
-            project_id: None,
-            name: String::new(),
-            description: String::new(),
-            prefix_len: None,
-            subnet_pool_id: None,
-            gateway: None,
-            dhcp: None,
-            pools: None,
-            dns_servers: Vec::new(),
-            host_routes: Vec::new(),
-            ipv6_ra_mode: None,
-            ipv6_address_mode: None,
-        };
+        let wish =
+            SubnetNew { network_id: network, cidr: Some("10.1.0.0/22".parse().unwrap()), ..SubnetNew::default() };
         engine.subnets_create(&member, vec![wish]).await.unwrap();
         Self { engine, member, admin, project_id, node, image, network, _folder: folder }
     }

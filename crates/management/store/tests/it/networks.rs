@@ -2,11 +2,11 @@
 
 use arcus_store::testing::{Postgres, sqlite};
 use arcus_store::{
-    AllocationPool, AuditEntry, Field, Listing, NETWORK_FIELDS, Network, Port, PortFilter, PortStatus, Store, Stretch,
-    Subnet, Tx,
+    AllocationPool, AuditEntry, Field, Listing, NETWORK_FIELDS, Network, Port, PortFilter, PortStatus, RbacAction,
+    RbacPolicy, RbacType, Store, Stretch, Subnet, TagFilter, Tagged, Tx,
 };
 use arcus_types::policy::network::PORT_CREATE;
-use arcus_types::{MacAddr, NetworkId, OpCtx, PortId, ProjectId, SubnetId, Timestamp};
+use arcus_types::{MacAddr, NetworkId, OpCtx, PortId, ProjectId, RbacPolicyId, SubnetId, Timestamp};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -33,7 +33,13 @@ fn network(project_id: ProjectId, name: &str) -> Network {
         mtu: 1450,
         port_security: true,
         segment: 0,
+        qos_policy_id: None,
+        dns_domain: String::new(),
+        zone_hints: Vec::new(),
+        tags: Vec::new(),
         subnets: Vec::new(),
+        ipv4_address_scope: None,
+        ipv6_address_scope: None,
         revision: 1,
         created_at: now,
         updated_at: now,
@@ -57,6 +63,8 @@ fn subnet(network: &Network, cidr: &str, first: &str, last: &str) -> Subnet {
         ipv6_ra_mode: None,
         ipv6_address_mode: None,
         subnet_pool_id: None,
+        external: false,
+        tags: Vec::new(),
         revision: 1,
         created_at: now,
         updated_at: now,
@@ -88,6 +96,11 @@ fn port(network: &Network, mac: u32) -> Port {
         port_security: true,
         allowed_pairs: Vec::new(),
         dns_name: String::new(),
+        dns_domain: String::new(),
+        dhcp_options: Vec::new(),
+        qos_policy_id: None,
+        qos_network_policy_id: None,
+        tags: Vec::new(),
         delete_with_server: false,
         revision: 1,
         created_at: now,
@@ -197,7 +210,27 @@ async fn lists_are_filtered_sorted_and_paged_both_ways(store: &Store) {
         tx.network_insert(&network(mine, name)).await.unwrap();
     }
     tx.network_insert(&network(theirs, "hidden")).await.unwrap();
-    tx.network_insert(&Network { shared: true, ..network(theirs, "shared") }).await.unwrap();
+    let shared = Network { shared: true, ..network(theirs, "shared") };
+    tx.network_insert(&shared).await.unwrap();
+    let now = Timestamp::now();
+    let policy = RbacPolicy {
+        id: RbacPolicyId::new(),
+        project_id: theirs,
+        object_type: RbacType::Network,
+        object_id: shared.id.0,
+        action: RbacAction::Shared,
+        target: None,
+        revision: 1,
+        created_at: now,
+        updated_at: now,
+    };
+    assert!(tx.rbac_insert(&policy).await.unwrap());
+    assert!(!tx.rbac_insert(&RbacPolicy { id: RbacPolicyId::new(), ..policy.clone() }).await.unwrap());
+    let named = network(theirs, "named");
+    tx.network_insert(&named).await.unwrap();
+    let policy =
+        RbacPolicy { id: RbacPolicyId::new(), object_id: named.id.0, target: Some(ProjectId::new()), ..policy };
+    assert!(tx.rbac_insert(&policy).await.unwrap());
     tx.commit().await.unwrap();
     let viewed = Listing { viewer: Some(mine), sort: vec![(field("name"), true)], ..Listing::default() };
     let all = store.network_list(&viewed).await.unwrap();
@@ -224,6 +257,27 @@ async fn lists_are_filtered_sorted_and_paged_both_ways(store: &Store) {
     ];
     let found = store.network_list(&Listing { filters, ..viewed.clone() }).await.unwrap();
     assert_eq!(names(&found.rows), ["b", "b", "a"]);
+    // Tags: each network has the first letters of its name.
+    let tx = begin(store).await;
+    for network in &all.rows {
+        let letters: Vec<String> = network.name.chars().map(|c| format!("{c}\"%")).collect();
+        assert_eq!(tx.tags_lock(Tagged::Network, network.id.0).await.unwrap(), Some(Vec::new()));
+        tx.tags_set(Tagged::Network, network.id.0, &letters).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let words = |text: &str| text.chars().map(|c| format!("{c}\"%")).collect::<Vec<_>>();
+    for (tags, wanted) in [
+        (TagFilter { all: words("sh"), ..TagFilter::default() }, vec!["shared"]),
+        (TagFilter { any: words("ac"), ..TagFilter::default() }, vec!["shared", "c", "a"]),
+        (TagFilter { not_all: words("b"), ..TagFilter::default() }, vec!["shared", "d", "c", "a"]),
+        (TagFilter { not_any: words("ab"), ..TagFilter::default() }, vec!["d", "c"]),
+        (TagFilter { all: words("A"), ..TagFilter::default() }, vec![]),
+    ] {
+        let found = store.network_list(&Listing { tags, ..viewed.clone() }).await.unwrap();
+        assert_eq!(names(&found.rows), wanted);
+    }
+    let since = Listing { changed_since: Some(Timestamp::now().plus_seconds(60)), ..viewed.clone() };
+    assert!(store.network_list(&since).await.unwrap().rows.is_empty());
     let nonsense = vec![(field("id"), vec!["no id".to_owned()])];
     assert!(store.network_list(&Listing { filters: nonsense, ..viewed }).await.unwrap().rows.is_empty());
 }

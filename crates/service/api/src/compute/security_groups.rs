@@ -83,7 +83,7 @@ fn name_and_description(body: &Value) -> Result<(String, String), ApiError> {
 pub async fn create(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Json(body): Json<Value>) -> Answer {
     before(version, 36)?;
     let (name, description) = name_and_description(&body)?;
-    let wish = SecurityGroupNew { project_id: None, name, description };
+    let wish = SecurityGroupNew { name, description, ..SecurityGroupNew::default() };
     let made = app.engine.security_groups_create(&ctx, vec![wish]).await?;
     match made.first() {
         Some(made) => Ok(axum::Json(json!({ "security_group": group(made) }))),
@@ -101,7 +101,7 @@ pub async fn update(
 ) -> Answer {
     before(version, 36)?;
     let (name, description) = name_and_description(&body)?;
-    let changed = app.engine.security_group_update(&ctx, id, Some(name), Some(description)).await;
+    let changed = app.engine.security_group_update(&ctx, id, Some(name), Some(description), None).await;
     let changed = changed.map_err(old_error)?;
     Ok(axum::Json(json!({ "security_group": group(&changed) })))
 }
@@ -114,7 +114,7 @@ pub async fn delete(
     Id(id): Id<SecurityGroupId>,
 ) -> Result<StatusCode, ApiError> {
     before(version, 36)?;
-    app.engine.security_group_delete(&ctx, id).await.map_err(old_error)?;
+    app.engine.security_group_delete(&ctx, id, None).await.map_err(old_error)?;
     Ok(StatusCode::ACCEPTED)
 }
 

@@ -1,14 +1,15 @@
 //! `/network/v2.0/floatingips`.
 
 use super::lists::{answer, listing, prune};
-use super::wire::{one, present, text, with_standard};
+use super::port_forwardings;
+use super::wire::{IfMatch, domain, one, present, tags, text, with_standard};
 use crate::auth::Ctx;
 use crate::body::{Id, Json as Body, Pairs};
 use crate::{ApiError, App, Route};
 use arcus_engine::floating_ips::{FloatingIpChange, FloatingIpNew};
 use arcus_store::{FLOATING_IP_FIELDS, FloatingIp};
 use arcus_types::policy::network as policy;
-use arcus_types::{FloatingIpId, NetworkId, PortId, ProjectId, SubnetId};
+use arcus_types::{FloatingIpId, NetworkId, PortId, ProjectId, QosPolicyId, SubnetId};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -39,6 +40,9 @@ struct FloatingIpCreateRequest {
     project_id: Option<ProjectId>,
     tenant_id: Option<ProjectId>,
     dns_name: Option<String>,
+    dns_domain: Option<String>,
+    qos_policy_id: Option<QosPolicyId>,
+    tags: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -48,6 +52,8 @@ struct FloatingIpUpdateRequest {
     port_id: Option<Option<PortId>>,
     fixed_ip_address: Option<IpAddr>,
     description: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    qos_policy_id: Option<Option<QosPolicyId>>,
 }
 
 fn view(ip: &FloatingIp) -> Value {
@@ -62,7 +68,10 @@ fn view(ip: &FloatingIp) -> Value {
         "router_id": ip.router_id,
         "status": if ip.router_id.is_some() { "ACTIVE" } else { "DOWN" },
         "dns_name": ip.dns_name,
-        "dns_domain": "",
+        "dns_domain": ip.dns_domain,
+        "qos_policy_id": ip.qos_policy_id,
+        "port_forwardings": ip.forwardings.iter().map(port_forwardings::inner_view).collect::<Vec<_>>(),
+        "tags": ip.tags,
     });
     with_standard(shown, &ip.description, ip.revision, ip.created_at, ip.updated_at)
 }
@@ -87,6 +96,9 @@ async fn create(
         port_id: asked.port_id,
         fixed_address: asked.fixed_ip_address,
         dns_name: text("dns_name", asked.dns_name)?.unwrap_or_default(),
+        dns_domain: domain(asked.dns_domain)?.unwrap_or_default(),
+        qos_policy_id: asked.qos_policy_id,
+        tags: tags(asked.tags)?,
     };
     let ip = app.engine.floating_ip_create(&ctx, new).await?;
     Ok((StatusCode::CREATED, Json(json!({ "floatingip": view(&ip) }))))
@@ -106,6 +118,7 @@ async fn update(
     Ctx(ctx): Ctx,
     State(app): State<App>,
     Id(id): Id<FloatingIpId>,
+    IfMatch(if_match): IfMatch,
     Body(body): Body<Value>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: FloatingIpUpdateRequest = one(body, "floatingip")?;
@@ -113,12 +126,19 @@ async fn update(
         description: text("description", asked.description)?,
         port_id: asked.port_id,
         fixed_address: asked.fixed_ip_address,
+        qos_policy_id: asked.qos_policy_id,
+        if_match,
     };
     let ip = app.engine.floating_ip_update(&ctx, id, change).await?;
     Ok(Json(json!({ "floatingip": view(&ip) })))
 }
 
-async fn delete(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<FloatingIpId>) -> Result<StatusCode, ApiError> {
-    app.engine.floating_ip_delete(&ctx, id).await?;
+async fn delete(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    Id(id): Id<FloatingIpId>,
+    IfMatch(if_match): IfMatch,
+) -> Result<StatusCode, ApiError> {
+    app.engine.floating_ip_delete(&ctx, id, if_match).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -2,7 +2,8 @@
 
 use crate::body::Pairs;
 use crate::{ApiError, App};
-use arcus_store::{Field, Listing, Page};
+use arcus_store::{Field, Listing, Page, TagFilter};
+use arcus_types::Timestamp;
 use serde_json::{Map, Value};
 
 /// The list that a query string asks for. Keys that name no attribute are left to whoever knows them.
@@ -43,12 +44,43 @@ pub fn listing(query: &Pairs, fields: &[Field]) -> Result<Listing, ApiError> {
         listing.marker =
             Some(marker.map_err(|_| ApiError::bad_request(format!("Bad marker '{text}': it must be an id")))?);
     }
+    listing.tags = tags(query);
+    if let Some(text) = query.first("changed_since") {
+        let since = Timestamp::parse_iso(text);
+        listing.changed_since = Some(since.ok_or_else(|| {
+            ApiError::bad_request(format!(
+                "The input changed_since must be in the ISO 8601 format: '{}'",
+                text.chars().take(64).collect::<String>()
+            ))
+        })?);
+    }
     listing.reverse = query.first("page_reverse").is_some_and(|v| v.eq_ignore_ascii_case("true"));
     Ok(listing)
 }
 
+/// `tags=a,b`, `tags-any=a,b`, `not-tags=a,b`, `not-tags-any=a,b`.
+fn tags(query: &Pairs) -> TagFilter {
+    let words = |key: &str| {
+        let each = query.every(key).flat_map(|text| text.split(','));
+        each.filter(|tag| !tag.is_empty()).map(str::to_owned).collect()
+    };
+    TagFilter { all: words("tags"), any: words("tags-any"), not_all: words("not-tags"), not_any: words("not-tags-any") }
+}
+
 /// The answer to a list: the rows under `key`, and links to the pages beside this one if it is a page.
 pub fn answer<T>(app: &App, query: &Pairs, key: &str, page: &Page<T>, show: impl Fn(&T) -> Value) -> Value {
+    answer_at(app, query, key, &key.replace('_', "-"), page, show)
+}
+
+/// The same, where the list's path is not its name with dashes.
+pub fn answer_at<T>(
+    app: &App,
+    query: &Pairs,
+    key: &str,
+    path: &str,
+    page: &Page<T>,
+    show: impl Fn(&T) -> Value,
+) -> Value {
     let whole: Vec<Value> = page.rows.iter().map(show).collect();
     let id = |row: Option<&Value>| row.and_then(|r| r["id"].as_str()).map(str::to_owned);
     let (first, last) = (id(whole.first()), id(whole.last()));
@@ -59,13 +91,12 @@ pub fn answer<T>(app: &App, query: &Pairs, key: &str, page: &Page<T>, show: impl
     if paged {
         let reverse = query.first("page_reverse").is_some_and(|v| v.eq_ignore_ascii_case("true"));
         let middle = query.first("marker").is_some();
-        let path = key.replace('_', "-");
         let mut links = Vec::new();
         if let Some(marker) = last.filter(|_| if reverse { middle } else { page.more }) {
-            links.push(link(app, query, &path, "next", &marker));
+            links.push(link(app, query, path, "next", &marker));
         }
         if let Some(marker) = first.filter(|_| if reverse { page.more } else { middle }) {
-            links.push(link(app, query, &path, "previous", &marker));
+            links.push(link(app, query, path, "previous", &marker));
         }
         if !links.is_empty() {
             body.insert(format!("{key}_links"), Value::Array(links));

@@ -1,14 +1,14 @@
 //! `/network/v2.0/networks`.
 
 use super::lists::{answer, listing, prune};
-use super::wire::{made, number, one, some, text, with_standard};
+use super::wire::{IfMatch, domain, made, number, one, present, some, tags, text, with_standard};
 use crate::auth::Ctx;
 use crate::body::{Id, Json as Body, Pairs};
 use crate::{ApiError, App, Route};
 use arcus_engine::networks::{NetworkChange, NetworkNew};
 use arcus_store::{NETWORK_FIELDS, Network};
 use arcus_types::policy::network as policy;
-use arcus_types::{NetworkId, OpCtx, ProjectId};
+use arcus_types::{NetworkId, OpCtx, ProjectId, QosPolicyId};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -48,6 +48,10 @@ struct NetworkCreateRequest {
     #[serde(default, rename = "provider:segmentation_id", deserialize_with = "number")]
     segment: Option<i64>,
     availability_zone_hints: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "present")]
+    qos_policy_id: Option<Option<QosPolicyId>>,
+    dns_domain: Option<String>,
+    tags: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,6 +67,9 @@ struct NetworkUpdateRequest {
     #[serde(default, deserialize_with = "number")]
     mtu: Option<i64>,
     port_security_enabled: Option<bool>,
+    #[serde(default, deserialize_with = "present")]
+    qos_policy_id: Option<Option<QosPolicyId>>,
+    dns_domain: Option<String>,
 }
 
 fn mtu(value: Option<i64>) -> Result<Option<u32>, ApiError> {
@@ -75,11 +82,6 @@ impl NetworkCreateRequest {
         if self.physical.is_some() {
             return Err(ApiError::bad_request(
                 "Invalid input for provider:physical_network. Reason: networks of this cloud are not bound to a physical one.",
-            ));
-        }
-        if self.availability_zone_hints.is_some_and(|hints| !hints.is_empty()) {
-            return Err(ApiError::bad_request(
-                "Invalid input for availability_zone_hints. Reason: a network is in every availability zone.",
             ));
         }
         let segment =
@@ -96,8 +98,17 @@ impl NetworkCreateRequest {
             port_security: self.port_security_enabled,
             segment: self.segment.map(segment).transpose()?,
             kind: self.kind,
+            qos_policy_id: self.qos_policy_id,
+            dns_domain: domain(self.dns_domain)?.unwrap_or_default(),
+            zone_hints: self.availability_zone_hints.unwrap_or_default(),
+            tags: tags(self.tags)?,
         })
     }
+}
+
+/// The zones that a thing which is in every zone names: those that its owner asked for, else the default one.
+pub fn zones(app: &App, hints: &[String]) -> Vec<String> {
+    if hints.is_empty() { vec![app.engine.config().default_zone.clone()] } else { hints.to_vec() }
 }
 
 /// A network on the wire; what it is made of only administrators see.
@@ -115,10 +126,13 @@ pub fn view(app: &App, ctx: &OpCtx, network: &Network) -> Value {
         "mtu": network.mtu,
         "port_security_enabled": network.port_security,
         "subnets": network.subnets,
-        "availability_zone_hints": [],
-        "availability_zones": [app.engine.config().default_zone],
-        "ipv4_address_scope": null,
-        "ipv6_address_scope": null,
+        "availability_zone_hints": network.zone_hints,
+        "availability_zones": zones(app, &network.zone_hints),
+        "ipv4_address_scope": network.ipv4_address_scope,
+        "ipv6_address_scope": network.ipv6_address_scope,
+        "qos_policy_id": network.qos_policy_id,
+        "dns_domain": network.dns_domain,
+        "tags": network.tags,
     });
     if ctx.is_admin()
         && let Value::Object(map) = &mut shown
@@ -162,6 +176,7 @@ async fn update(
     Ctx(ctx): Ctx,
     State(app): State<App>,
     Id(id): Id<NetworkId>,
+    IfMatch(if_match): IfMatch,
     Body(body): Body<Value>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: NetworkUpdateRequest = one(body, "network")?;
@@ -174,12 +189,20 @@ async fn update(
         is_default: asked.is_default,
         mtu: mtu(asked.mtu)?,
         port_security: asked.port_security_enabled,
+        qos_policy_id: asked.qos_policy_id,
+        dns_domain: domain(asked.dns_domain)?,
+        if_match,
     };
     let network = app.engine.network_update(&ctx, id, change).await?;
     Ok(Json(json!({ "network": view(&app, &ctx, &network) })))
 }
 
-async fn delete(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<NetworkId>) -> Result<StatusCode, ApiError> {
-    app.engine.network_delete(&ctx, id).await?;
+async fn delete(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    Id(id): Id<NetworkId>,
+    IfMatch(if_match): IfMatch,
+) -> Result<StatusCode, ApiError> {
+    app.engine.network_delete(&ctx, id, if_match).await?;
     Ok(StatusCode::NO_CONTENT)
 }

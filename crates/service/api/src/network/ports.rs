@@ -1,15 +1,15 @@
 //! `/network/v2.0/ports`.
 
 use super::lists::{answer, listing, prune};
-use super::wire::{made, one, present, range, some, text, with_standard};
+use super::wire::{IfMatch, domain, made, number, one, present, range, some, tags, text, with_standard};
 use crate::auth::Ctx;
 use crate::body::{Id, Json as Body, Pairs};
 use crate::{ApiError, App, Route};
 use arcus_engine::port_addresses::FixedIpWish;
-use arcus_engine::ports::{PortChange, PortNew};
-use arcus_store::{AllowedPair, PORT_FIELDS, Port, PortFilter};
+use arcus_engine::ports::{DhcpOptionChange, PortChange, PortNew};
+use arcus_store::{AllowedPair, DhcpOption, PORT_FIELDS, Port, PortFilter};
 use arcus_types::policy::network as policy;
-use arcus_types::{MacAddr, NetworkId, OpCtx, PortId, ProjectId, SecurityGroupId, SubnetId};
+use arcus_types::{MacAddr, NetworkId, OpCtx, PortId, ProjectId, QosPolicyId, SecurityGroupId, SubnetId};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -55,8 +55,19 @@ struct PortCreateRequest {
     project_id: Option<ProjectId>,
     tenant_id: Option<ProjectId>,
     mac_address: Option<MacAddr>,
+    tags: Option<Vec<String>>,
     #[serde(flatten)]
     rest: PortRequest,
+}
+
+/// An option that DHCP tells besides; null as its value takes it away.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DhcpOptionRequest {
+    opt_name: String,
+    opt_value: Option<String>,
+    #[serde(default, deserialize_with = "number")]
+    ip_version: Option<i64>,
 }
 
 /// What a create and an update have in common.
@@ -73,6 +84,10 @@ struct PortRequest {
     allowed_address_pairs: Option<Vec<AllowedPairRequest>>,
     port_security_enabled: Option<bool>,
     dns_name: Option<String>,
+    dns_domain: Option<String>,
+    extra_dhcp_opts: Option<Vec<DhcpOptionRequest>>,
+    #[serde(default, deserialize_with = "present")]
+    qos_policy_id: Option<Option<QosPolicyId>>,
     #[serde(rename = "binding:host_id")]
     host_id: Option<String>,
     #[serde(rename = "binding:profile")]
@@ -94,6 +109,22 @@ fn pairs(asked: Vec<AllowedPairRequest>) -> Result<Vec<AllowedPair>, ApiError> {
         Ok(AllowedPair { cidr: range("allowed_address_pairs", &asked.ip_address)?, mac: asked.mac_address })
     };
     asked.into_iter().map(pair).collect()
+}
+
+fn options(asked: Vec<DhcpOptionRequest>) -> Result<Vec<DhcpOptionChange>, ApiError> {
+    let option = |asked: DhcpOptionRequest| {
+        let ip_version = match asked.ip_version {
+            None | Some(4) => 4,
+            Some(6) => 6,
+            Some(other) => {
+                return Err(ApiError::bad_request(format!(
+                    "Invalid input for extra_dhcp_opts. Reason: ip_version {other} is not 4 or 6."
+                )));
+            }
+        };
+        Ok(DhcpOptionChange { name: asked.opt_name, value: asked.opt_value, ip_version })
+    };
+    asked.into_iter().map(option).collect()
 }
 
 impl PortRequest {
@@ -123,6 +154,10 @@ impl PortRequest {
             port_security: self.port_security_enabled,
             allowed_pairs: self.allowed_address_pairs.map(pairs).transpose()?,
             dns_name: self.dns_name,
+            dns_domain: domain(self.dns_domain)?,
+            dhcp_options: self.extra_dhcp_opts.map(options).transpose()?.unwrap_or_default(),
+            qos_policy_id: self.qos_policy_id,
+            if_match: None,
         })
     }
 }
@@ -135,6 +170,10 @@ fn dns_label(name: &str) -> Result<(), ApiError> {
     } else {
         Err(ApiError::bad_request("Invalid input for dns_name. Reason: it is not a valid host name."))
     }
+}
+
+fn option(asked: DhcpOptionChange) -> Option<DhcpOption> {
+    Some(DhcpOption { name: asked.name, value: asked.value?, ip_version: asked.ip_version })
 }
 
 impl PortCreateRequest {
@@ -156,6 +195,10 @@ impl PortCreateRequest {
             port_security: rest.port_security,
             allowed_pairs: rest.allowed_pairs.unwrap_or_default(),
             dns_name: rest.dns_name.unwrap_or_default(),
+            dns_domain: rest.dns_domain.unwrap_or_default(),
+            dhcp_options: rest.dhcp_options.into_iter().filter_map(option).collect(),
+            qos_policy_id: rest.qos_policy_id.flatten(),
+            tags: tags(self.tags)?,
             ..PortNew::default()
         })
     }
@@ -188,6 +231,13 @@ pub fn view(ctx: &OpCtx, port: &Port) -> Value {
         "port_security_enabled": port.port_security,
         "allowed_address_pairs": port.allowed_pairs.iter().map(|pair| pair_view(port, pair)).collect::<Vec<_>>(),
         "dns_name": port.dns_name,
+        "dns_domain": port.dns_domain,
+        "extra_dhcp_opts": port.dhcp_options.iter().map(|o| json!({
+            "opt_name": o.name, "opt_value": o.value, "ip_version": o.ip_version,
+        })).collect::<Vec<_>>(),
+        "qos_policy_id": port.qos_policy_id,
+        "qos_network_policy_id": port.qos_network_policy_id,
+        "tags": port.tags,
         "binding:vnic_type": port.vnic_type,
     });
     if ctx.is_admin()
@@ -252,14 +302,21 @@ async fn update(
     Ctx(ctx): Ctx,
     State(app): State<App>,
     Id(id): Id<PortId>,
+    IfMatch(if_match): IfMatch,
     Body(body): Body<Value>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: PortUpdateRequest = one(body, "port")?;
-    let port = app.engine.port_update(&ctx, id, asked.rest.into_change(asked.mac_address)?).await?;
+    let change = PortChange { if_match, ..asked.rest.into_change(asked.mac_address)? };
+    let port = app.engine.port_update(&ctx, id, change).await?;
     Ok(Json(json!({ "port": view(&ctx, &port) })))
 }
 
-async fn delete(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<PortId>) -> Result<StatusCode, ApiError> {
-    app.engine.port_delete(&ctx, id).await?;
+async fn delete(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    Id(id): Id<PortId>,
+    IfMatch(if_match): IfMatch,
+) -> Result<StatusCode, ApiError> {
+    app.engine.port_delete(&ctx, id, if_match).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,13 +1,14 @@
 //! `/network/v2.0/routers`.
 
 use super::lists::{answer, listing, prune};
+use super::networks::zones;
 use super::ports::FixedIpRequest;
-use super::wire::{one, present, text, with_standard};
+use super::wire::{IfMatch, one, present, tags, text, with_standard};
 use crate::auth::Ctx;
 use crate::body::{Id, Json as Body, Pairs};
 use crate::{ApiError, App, Route};
 use arcus_engine::port_addresses::FixedIpWish;
-use arcus_engine::routers::{GatewayWish, Interface, InterfaceOf, RouterChange, RouterNew};
+use arcus_engine::routers::{GatewayWish, Interface, InterfaceOf, RouterChange, RouterNew, RoutesChange};
 use arcus_store::{HostRoute, ROUTER_FIELDS, Router};
 use arcus_types::policy::network as policy;
 use arcus_types::{NetworkId, PortId, ProjectId, RouterId, SubnetId};
@@ -27,6 +28,8 @@ pub fn routes() -> Vec<Route> {
         Route::delete("/network/v2.0/routers/{id}", policy::ROUTER_DELETE, delete),
         Route::put("/network/v2.0/routers/{id}/add_router_interface", policy::ROUTER_INTERFACE_ADD, add),
         Route::put("/network/v2.0/routers/{id}/remove_router_interface", policy::ROUTER_INTERFACE_REMOVE, remove),
+        Route::put("/network/v2.0/routers/{id}/add_extraroutes", policy::ROUTER_UPDATE, routes_add),
+        Route::put("/network/v2.0/routers/{id}/remove_extraroutes", policy::ROUTER_UPDATE, routes_remove),
     ]
 }
 
@@ -48,6 +51,8 @@ struct RouterCreateRequest {
     external_gateway_info: Option<GatewayRequest>,
     project_id: Option<ProjectId>,
     tenant_id: Option<ProjectId>,
+    availability_zone_hints: Option<Vec<String>>,
+    tags: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,7 +91,7 @@ fn gateway(asked: Option<GatewayRequest>) -> Result<Option<GatewayWish>, ApiErro
     }
 }
 
-fn view(router: &Router) -> Value {
+fn view(app: &App, router: &Router) -> Value {
     let gateway = router.gateway_network_id.map(|network_id| {
         let ips: Vec<Value> = router
             .gateway_addresses
@@ -104,13 +109,16 @@ fn view(router: &Router) -> Value {
         "status": "ACTIVE",
         "external_gateway_info": gateway,
         "routes": router.routes,
+        "availability_zone_hints": router.zone_hints,
+        "availability_zones": zones(app, &router.zone_hints),
+        "tags": router.tags,
     });
     with_standard(shown, &router.description, router.revision, router.created_at, router.updated_at)
 }
 
 async fn list(Ctx(ctx): Ctx, State(app): State<App>, query: Pairs) -> Result<Json<Value>, ApiError> {
     let page = app.engine.router_list(&ctx, listing(&query, ROUTER_FIELDS)?).await?;
-    Ok(Json(answer(&app, &query, "routers", &page, view)))
+    Ok(Json(answer(&app, &query, "routers", &page, |router| view(&app, router))))
 }
 
 async fn create(
@@ -125,9 +133,11 @@ async fn create(
         description: text("description", asked.description)?.unwrap_or_default(),
         admin_up: asked.admin_state_up,
         gateway: gateway(asked.external_gateway_info)?,
+        zone_hints: asked.availability_zone_hints.unwrap_or_default(),
+        tags: tags(asked.tags)?,
     };
     let router = app.engine.router_create(&ctx, new).await?;
-    Ok((StatusCode::CREATED, Json(json!({ "router": view(&router) }))))
+    Ok((StatusCode::CREATED, Json(json!({ "router": view(&app, &router) }))))
 }
 
 async fn show(
@@ -137,13 +147,14 @@ async fn show(
     query: Pairs,
 ) -> Result<Json<Value>, ApiError> {
     let router = app.engine.router_get(&ctx, id).await?;
-    Ok(Json(json!({ "router": prune(&query, view(&router)) })))
+    Ok(Json(json!({ "router": prune(&query, view(&app, &router)) })))
 }
 
 async fn update(
     Ctx(ctx): Ctx,
     State(app): State<App>,
     Id(id): Id<RouterId>,
+    IfMatch(if_match): IfMatch,
     Body(body): Body<Value>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: RouterUpdateRequest = one(body, "router")?;
@@ -153,14 +164,48 @@ async fn update(
         admin_up: asked.admin_state_up,
         gateway: asked.external_gateway_info.map(gateway).transpose()?,
         routes: asked.routes.map(Option::unwrap_or_default),
+        if_match,
     };
     let router = app.engine.router_update(&ctx, id, change).await?;
-    Ok(Json(json!({ "router": view(&router) })))
+    Ok(Json(json!({ "router": view(&app, &router) })))
 }
 
-async fn delete(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<RouterId>) -> Result<StatusCode, ApiError> {
-    app.engine.router_delete(&ctx, id).await?;
+async fn delete(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    Id(id): Id<RouterId>,
+    IfMatch(if_match): IfMatch,
+) -> Result<StatusCode, ApiError> {
+    app.engine.router_delete(&ctx, id, if_match).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoutesRequest {
+    routes: Vec<HostRoute>,
+}
+
+async fn routes_add(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    Id(id): Id<RouterId>,
+    Body(body): Body<Value>,
+) -> Result<Json<Value>, ApiError> {
+    let asked: RoutesRequest = one(body, "router")?;
+    let router = app.engine.router_routes_change(&ctx, id, RoutesChange::Add(asked.routes)).await?;
+    Ok(Json(json!({ "router": view(&app, &router) })))
+}
+
+async fn routes_remove(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    Id(id): Id<RouterId>,
+    Body(body): Body<Value>,
+) -> Result<Json<Value>, ApiError> {
+    let asked: RoutesRequest = one(body, "router")?;
+    let router = app.engine.router_routes_change(&ctx, id, RoutesChange::Remove(asked.routes)).await?;
+    Ok(Json(json!({ "router": view(&app, &router) })))
 }
 
 fn meant(asked: &InterfaceRequest) -> Result<InterfaceOf, ApiError> {

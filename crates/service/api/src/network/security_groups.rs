@@ -1,7 +1,7 @@
 //! `/network/v2.0/security-groups` and `/network/v2.0/security-group-rules`.
 
 use super::lists::{answer, listing, prune};
-use super::wire::{loose_text, made, number, one, range, some, text, with_standard};
+use super::wire::{IfMatch, loose_text, made, number, one, range, some, tags, text, with_standard};
 use crate::auth::Ctx;
 use crate::body::{Id, Json as Body, Pairs};
 use crate::{ApiError, App, Route};
@@ -12,7 +12,7 @@ use arcus_store::{
 };
 use arcus_types::agent::{Direction, EtherType};
 use arcus_types::policy::network as policy;
-use arcus_types::{ProjectId, SecurityGroupId, SecurityGroupRuleId};
+use arcus_types::{AddressGroupId, ProjectId, SecurityGroupId, SecurityGroupRuleId};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -42,6 +42,7 @@ struct SecurityGroupCreateRequest {
     project_id: Option<ProjectId>,
     tenant_id: Option<ProjectId>,
     stateful: Option<bool>,
+    tags: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -65,7 +66,7 @@ struct RuleCreateRequest {
     #[serde(default, deserialize_with = "number")]
     port_range_max: Option<i64>,
     remote_ip_prefix: Option<String>,
-    remote_group_id: Option<SecurityGroupId>,
+    remote_group_id: Option<String>,
     remote_address_group_id: Option<String>,
     description: Option<String>,
     // Who owns the group owns the rule; clients send these all the same.
@@ -91,17 +92,27 @@ impl SecurityGroupCreateRequest {
             project_id: self.project_id.or(self.tenant_id),
             name: text("name", self.name)?.unwrap_or_default(),
             description: text("description", self.description)?.unwrap_or_default(),
+            tags: tags(self.tags)?,
         })
     }
 }
 
+/// The group that a rule refers to; a text that is no id names none.
+fn remote<T: std::str::FromStr>(
+    id: Option<String>,
+    code: &'static str,
+    kind: &'static str,
+) -> Result<Option<T>, ApiError> {
+    let named = id.filter(|text| !text.is_empty());
+    let missing = |text: &String| {
+        let shown: String = text.chars().take(64).collect();
+        ApiError { code, ..ApiError::not_found(kind, shown) }
+    };
+    named.map(|text| text.parse().map_err(|_| missing(&text))).transpose()
+}
+
 impl RuleCreateRequest {
     fn into_domain(self) -> Result<RuleNew, ApiError> {
-        if self.remote_address_group_id.is_some() {
-            return Err(ApiError::bad_request(
-                "Invalid input for remote_address_group_id. Reason: this cloud has no address groups.",
-            ));
-        }
         let prefix = self.remote_ip_prefix.filter(|text| !text.is_empty());
         Ok(RuleNew {
             security_group_id: self.security_group_id,
@@ -112,7 +123,16 @@ impl RuleCreateRequest {
             port_min: self.port_range_min,
             port_max: self.port_range_max,
             remote_cidr: prefix.map(|text| range("remote_ip_prefix", &text)).transpose()?,
-            remote_group_id: self.remote_group_id,
+            remote_group_id: remote::<SecurityGroupId>(
+                self.remote_group_id,
+                "SecurityGroupNotFound",
+                "Security group",
+            )?,
+            remote_address_group_id: remote::<AddressGroupId>(
+                self.remote_address_group_id,
+                "AddressGroupNotFound",
+                "Address group",
+            )?,
         })
     }
 }
@@ -125,7 +145,8 @@ pub fn view(group: &SecurityGroup) -> Value {
         "project_id": group.project_id,
         "tenant_id": group.project_id,
         "stateful": true,
-        "shared": false,
+        "shared": group.shared,
+        "tags": group.tags,
         "security_group_rules": group.rules.iter().map(rule_view).collect::<Vec<_>>(),
     });
     with_standard(shown, &group.description, group.revision, group.created_at, group.updated_at)
@@ -145,7 +166,7 @@ fn rule_view(rule: &SecurityGroupRule) -> Value {
         "remote_ip_prefix": rule.remote_cidr,
         "normalized_cidr": rule.remote_cidr,
         "remote_group_id": rule.remote_group_id,
-        "remote_address_group_id": null,
+        "remote_address_group_id": rule.remote_address_group_id,
     });
     with_standard(shown, &rule.description, rule.revision, rule.created_at, rule.updated_at)
 }
@@ -181,17 +202,23 @@ async fn update(
     Ctx(ctx): Ctx,
     State(app): State<App>,
     Id(id): Id<SecurityGroupId>,
+    IfMatch(if_match): IfMatch,
     Body(body): Body<Value>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: SecurityGroupUpdateRequest = one(body, "security_group")?;
     tracked(asked.stateful)?;
     let (name, description) = (text("name", asked.name)?, text("description", asked.description)?);
-    let group = app.engine.security_group_update(&ctx, id, name, description).await?;
+    let group = app.engine.security_group_update(&ctx, id, name, description, if_match).await?;
     Ok(Json(json!({ "security_group": view(&group) })))
 }
 
-async fn delete(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<SecurityGroupId>) -> Result<StatusCode, ApiError> {
-    app.engine.security_group_delete(&ctx, id).await?;
+async fn delete(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    Id(id): Id<SecurityGroupId>,
+    IfMatch(if_match): IfMatch,
+) -> Result<StatusCode, ApiError> {
+    app.engine.security_group_delete(&ctx, id, if_match).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,14 +1,14 @@
 //! `/network/v2.0/subnetpools`.
 
 use super::lists::{answer, listing, prune};
-use super::wire::{number, one, present, range, text, with_standard};
+use super::wire::{IfMatch, number, one, present, range, tags, text, with_standard};
 use crate::auth::Ctx;
 use crate::body::{Id, Json as Body, Pairs};
 use crate::{ApiError, App, Route};
 use arcus_engine::subnet_pools::{SubnetPoolChange, SubnetPoolNew};
 use arcus_store::{SUBNET_POOL_FIELDS, SubnetPool};
 use arcus_types::policy::network as policy;
-use arcus_types::{ProjectId, SubnetPoolId};
+use arcus_types::{AddressScopeId, ProjectId, SubnetPoolId};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -42,7 +42,8 @@ struct SubnetPoolCreateRequest {
     default_quota: Option<u64>,
     shared: Option<bool>,
     is_default: Option<bool>,
-    address_scope_id: Option<String>,
+    address_scope_id: Option<AddressScopeId>,
+    tags: Option<Vec<String>>,
     project_id: Option<ProjectId>,
     tenant_id: Option<ProjectId>,
 }
@@ -62,16 +63,8 @@ struct SubnetPoolUpdateRequest {
     #[serde(default, deserialize_with = "present")]
     default_quota: Option<Option<u64>>,
     is_default: Option<bool>,
-    address_scope_id: Option<String>,
-}
-
-fn no_scope(id: Option<String>) -> Result<(), ApiError> {
-    match id {
-        Some(_) => {
-            Err(ApiError::bad_request("Invalid input for address_scope_id. Reason: there are no address scopes."))
-        }
-        None => Ok(()),
-    }
+    #[serde(default, deserialize_with = "present")]
+    address_scope_id: Option<Option<AddressScopeId>>,
 }
 
 fn prefixes(texts: &[String]) -> Result<Vec<IpNet>, ApiError> {
@@ -97,7 +90,8 @@ fn view(pool: &SubnetPool) -> Value {
         "default_quota": pool.quota,
         "shared": pool.shared,
         "is_default": pool.is_default,
-        "address_scope_id": null,
+        "address_scope_id": pool.address_scope_id,
+        "tags": pool.tags,
     });
     with_standard(shown, &pool.description, pool.revision, pool.created_at, pool.updated_at)
 }
@@ -113,7 +107,6 @@ async fn create(
     Body(body): Body<Value>,
 ) -> Result<(StatusCode, Json<Value>), ApiError> {
     let asked: SubnetPoolCreateRequest = one(body, "subnetpool")?;
-    no_scope(asked.address_scope_id)?;
     let new = SubnetPoolNew {
         project_id: asked.project_id.or(asked.tenant_id),
         name: text("name", Some(asked.name))?.unwrap_or_default(),
@@ -125,6 +118,8 @@ async fn create(
         quota: asked.default_quota,
         shared: asked.shared.unwrap_or(false),
         is_default: asked.is_default.unwrap_or(false),
+        address_scope_id: asked.address_scope_id,
+        tags: tags(asked.tags)?,
     };
     let pool = app.engine.subnet_pool_create(&ctx, new).await?;
     Ok((StatusCode::CREATED, Json(json!({ "subnetpool": view(&pool) }))))
@@ -144,10 +139,10 @@ async fn update(
     Ctx(ctx): Ctx,
     State(app): State<App>,
     Id(id): Id<SubnetPoolId>,
+    IfMatch(if_match): IfMatch,
     Body(body): Body<Value>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: SubnetPoolUpdateRequest = one(body, "subnetpool")?;
-    no_scope(asked.address_scope_id)?;
     let change = SubnetPoolChange {
         name: text("name", asked.name)?,
         description: text("description", asked.description)?,
@@ -157,12 +152,19 @@ async fn update(
         prefix_max: length(asked.max_prefixlen)?,
         quota: asked.default_quota,
         is_default: asked.is_default,
+        address_scope_id: asked.address_scope_id,
+        if_match,
     };
     let pool = app.engine.subnet_pool_update(&ctx, id, change).await?;
     Ok(Json(json!({ "subnetpool": view(&pool) })))
 }
 
-async fn delete(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<SubnetPoolId>) -> Result<StatusCode, ApiError> {
-    app.engine.subnet_pool_delete(&ctx, id).await?;
+async fn delete(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    Id(id): Id<SubnetPoolId>,
+    IfMatch(if_match): IfMatch,
+) -> Result<StatusCode, ApiError> {
+    app.engine.subnet_pool_delete(&ctx, id, if_match).await?;
     Ok(StatusCode::NO_CONTENT)
 }

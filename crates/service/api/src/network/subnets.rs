@@ -1,7 +1,7 @@
 //! `/network/v2.0/subnets`.
 
 use super::lists::{answer, listing, prune};
-use super::wire::{made, number, one, present, range, some, text, with_standard};
+use super::wire::{IfMatch, made, number, one, present, range, some, tags, text, with_standard};
 use crate::auth::Ctx;
 use crate::body::{Id, Json as Body, Pairs};
 use crate::{ApiError, App, Route};
@@ -51,6 +51,8 @@ struct SubnetCreateRequest {
     tenant_id: Option<ProjectId>,
     service_types: Option<Vec<String>>,
     segment_id: Option<String>,
+    use_default_subnetpool: Option<bool>,
+    tags: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -110,6 +112,9 @@ impl SubnetCreateRequest {
             cidr,
             prefix_len: self.prefixlen.map(prefix).transpose()?,
             subnet_pool_id: self.subnetpool_id,
+            ip_version: self.ip_version.and_then(|version| u32::try_from(version).ok()),
+            use_default_pool: self.use_default_subnetpool.unwrap_or(false),
+            tags: tags(self.tags)?,
             gateway: self.gateway_ip,
             dhcp: self.enable_dhcp,
             pools: self.allocation_pools,
@@ -140,6 +145,8 @@ pub fn view(subnet: &Subnet) -> Value {
         "ipv6_address_mode": subnet.ipv6_address_mode,
         "subnetpool_id": subnet.subnet_pool_id,
         "service_types": [],
+        "router:external": subnet.external,
+        "tags": subnet.tags,
     });
     with_standard(shown, &subnet.description, subnet.revision, subnet.created_at, subnet.updated_at)
 }
@@ -174,6 +181,7 @@ async fn update(
     Ctx(ctx): Ctx,
     State(app): State<App>,
     Id(id): Id<SubnetId>,
+    IfMatch(if_match): IfMatch,
     Body(body): Body<Value>,
 ) -> Result<Json<Value>, ApiError> {
     let asked: SubnetUpdateRequest = one(body, "subnet")?;
@@ -186,12 +194,18 @@ async fn update(
         pools: asked.allocation_pools,
         dns_servers: asked.dns_nameservers,
         host_routes: asked.host_routes,
+        if_match,
     };
     let subnet = app.engine.subnet_update(&ctx, id, change).await?;
     Ok(Json(json!({ "subnet": view(&subnet) })))
 }
 
-async fn delete(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<SubnetId>) -> Result<StatusCode, ApiError> {
-    app.engine.subnet_delete(&ctx, id).await?;
+async fn delete(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    Id(id): Id<SubnetId>,
+    IfMatch(if_match): IfMatch,
+) -> Result<StatusCode, ApiError> {
+    app.engine.subnet_delete(&ctx, id, if_match).await?;
     Ok(StatusCode::NO_CONTENT)
 }

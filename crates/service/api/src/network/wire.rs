@@ -1,15 +1,80 @@
 //! Bodies of the network API: one thing or several under their names, attributes that may be missing, null or set.
 
 use crate::ApiError;
+use arcus_engine::network_tags::TAGS_MAX;
 use arcus_types::Timestamp;
+use axum::extract::{FromRequestParts, Path};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
 use serde::de::{Deserialize, DeserializeOwned, Deserializer};
 use serde_json::{Value, json};
+use std::str::FromStr;
 
 /// The longest name, and the longest of other short texts, in characters.
 pub const TEXT_CHARS_MAX: usize = 255;
 
 /// The most things that one request may make.
 const BULK_MAX: usize = 256;
+
+/// The revision that a thing must have to be changed or removed: `If-Match: revision_number=3`. An extractor.
+#[derive(Debug, Clone, Copy)]
+pub struct IfMatch(pub Option<u64>);
+
+impl<S: Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let Some(value) = parts.headers.get(header::IF_MATCH) else { return Ok(Self(None)) };
+        let number = value.to_str().ok().and_then(|text| text.strip_prefix("revision_number=")?.parse().ok());
+        let wrong =
+            || ApiError::bad_request("Revision number precondition must be 'If-Match: revision_number=<number>'");
+        Ok(Self(Some(number.ok_or_else(wrong)?)))
+    }
+}
+
+/// Two ids from the path; text that is no id names nothing, so it answers 404. An extractor.
+#[derive(Debug, Clone)]
+pub struct Ids<A, B>(pub A, pub B);
+
+impl<A: FromStr, B: FromStr, S: Sync + Send> FromRequestParts<S> for Ids<A, B> {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let missing = || ApiError::new(StatusCode::NOT_FOUND, "The resource could not be found.");
+        let Path((a, b)) = Path::<(String, String)>::from_request_parts(parts, state).await.map_err(|_| missing())?;
+        Ok(Self(a.parse().map_err(|_| missing())?, b.parse().map_err(|_| missing())?))
+    }
+}
+
+/// Tags that a thing begins with: short texts without commas, which separate them in filters.
+///
+/// # Errors
+/// 400 if one is empty, too long, or holds a comma.
+pub fn tags(asked: Option<Vec<String>>) -> Result<Vec<String>, ApiError> {
+    let mut tags = asked.unwrap_or_default();
+    tags.iter().try_for_each(|tag| tag_checked(tag))?;
+    tags.sort();
+    tags.dedup();
+    if tags.len() > TAGS_MAX {
+        return Err(ApiError::bad_request(format!("A resource has at most {TAGS_MAX} tags.")));
+    }
+    Ok(tags)
+}
+
+/// One tag, checked.
+///
+/// # Errors
+/// 400 if it is empty, too long, or holds a comma.
+pub fn tag_checked(tag: &str) -> Result<(), ApiError> {
+    let fine =
+        !tag.is_empty() && tag.chars().count() <= TEXT_CHARS_MAX && !tag.chars().any(|c| c == ',' || c.is_control());
+    if fine {
+        Ok(())
+    } else {
+        Err(ApiError::bad_request(format!(
+            "Invalid input for tags. Reason: '{}' is not 1 to {TEXT_CHARS_MAX} characters without a comma.",
+            tag.chars().take(64).collect::<String>()
+        )))
+    }
+}
 
 /// One thing or several, as they were asked for.
 pub struct Things<T> {
@@ -74,6 +139,28 @@ pub fn number<'de, D: Deserializer<'de>>(d: D) -> Result<Option<i64>, D::Error> 
         Some(Value::String(text)) => text.trim().parse().map(Some).map_err(serde::de::Error::custom),
         Some(other) => Err(serde::de::Error::custom(format!("'{other}' is not an integer"))),
     }
+}
+
+/// A domain name with a dot at its end, or nothing.
+///
+/// # Errors
+/// 400 if it is neither.
+pub fn domain(value: Option<String>) -> Result<Option<String>, ApiError> {
+    if let Some(name) = value.as_deref().filter(|name| !name.is_empty()) {
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        let plain = name.len() <= 253 && name.strip_suffix('.').is_some_and(|name| name.split('.').all(label));
+        if !plain {
+            return Err(ApiError::bad_request(
+                "Invalid input for dns_domain. Reason: it is not a domain name that ends with a dot.",
+            ));
+        }
+    }
+    Ok(value)
 }
 
 /// Text, written as such or as a number.

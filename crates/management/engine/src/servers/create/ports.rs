@@ -67,7 +67,7 @@ impl Engine {
             Networks::Implicit | Networks::Auto => {
                 let listing = Listing { viewer: Some(plan.project_id), ..Listing::default() };
                 let mut usable = tx.network_list(&listing).await?.rows;
-                usable.retain(|n| !n.external && (n.shared || n.project_id == plan.project_id));
+                usable.retain(|n| !n.external);
                 let ids: Vec<_> = usable.iter().map(|n| n.id).collect();
                 let subnets = tx.subnet_list_by_networks(&ids).await?;
                 let own = usable.iter().any(|n| n.project_id == plan.project_id);
@@ -77,9 +77,15 @@ impl Engine {
                     usable.retain(|n| n.project_id == plan.project_id);
                 }
                 match usable.as_slice() {
-                    [] if plan.new.networks == Networks::Auto => Err(EngineError::invalid(
-                        "Unable to automatically allocate a network for this project: it can use none with a subnet.",
-                    )),
+                    [] if plan.new.networks == Networks::Auto => {
+                        let made = self.auto_topology_in(tx, plan.project_id).await.map_err(|error| {
+                            EngineError::invalid(format!(
+                                "Unable to automatically allocate a network for project {}: {error}",
+                                plan.project_id
+                            ))
+                        })?;
+                        Ok(vec![NetworkWish { what: NetworkOrPort::Network(made), fixed_ip: None, tag: None }])
+                    }
                     [] => Ok(Vec::new()),
                     [one] => {
                         let what = NetworkOrPort::Network(one.id);

@@ -28,6 +28,23 @@ pub enum Thing {
     FloatingIp,
     SecurityGroup,
     SecurityGroupRule,
+    AddressGroup,
+    AddressScope,
+    /// A network `{network}` that is shared with the project `{elsewhere}` by the policy `{id}`.
+    RbacPolicy,
+    /// A QoS policy with the rules `{limit}` and `{mark}`.
+    QosPolicy,
+    /// A floating IP, and `{port}` behind a router to its network.
+    FloatingIpAndPort,
+    /// The same with the forwarding `{forwarding}`.
+    PortForwarding,
+    DefaultRule,
+    /// A default subnet pool, which the cloud has one of.
+    DefaultPool,
+    /// What the project `{project}` got that asked for any network.
+    AutoTopology,
+    /// A thing of this collection with the tag `t`.
+    Tagged(&'static str),
     /// An image without bytes.
     ImageQueued,
     Image,
@@ -349,6 +366,33 @@ impl World {
             | Thing::FloatingIp
             | Thing::SecurityGroup
             | Thing::SecurityGroupRule => self.network_thing(thing, &mut vars).await,
+            Thing::AddressGroup
+            | Thing::AddressScope
+            | Thing::RbacPolicy
+            | Thing::QosPolicy
+            | Thing::FloatingIpAndPort
+            | Thing::PortForwarding
+            | Thing::DefaultRule => self.network_extra(thing, &mut vars).await,
+            Thing::DefaultPool => self.default_pool().await,
+            Thing::AutoTopology => {
+                self.default_pool().await;
+                let path = format!("/network/v2.0/auto-allocated-topology/{}", vars.get("project").unwrap());
+                self.demo("GET", &path, Value::Null).await;
+            }
+            Thing::Tagged(collection) => {
+                match collection {
+                    "networks" => self.network_thing(Thing::Network, &mut vars).await,
+                    "subnets" => self.network_thing(Thing::Subnet, &mut vars).await,
+                    "subnetpools" => self.network_thing(Thing::SubnetPool, &mut vars).await,
+                    "ports" => self.network_thing(Thing::Port, &mut vars).await,
+                    "routers" => self.network_thing(Thing::Router, &mut vars).await,
+                    "floatingips" => self.network_thing(Thing::FloatingIp, &mut vars).await,
+                    "security-groups" => self.network_thing(Thing::SecurityGroup, &mut vars).await,
+                    _ => self.network_extra(Thing::QosPolicy, &mut vars).await,
+                }
+                let path = format!("/network/v2.0/{collection}/{}/tags/t", vars.get("id").unwrap());
+                self.demo("PUT", &path, Value::Null).await;
+            }
             Thing::ImageQueued | Thing::Image | Thing::ImageDeactivated | Thing::ImageShared | Thing::ImageOffered => {
                 self.image_thing(thing, &mut vars).await;
             }
@@ -516,6 +560,77 @@ impl World {
                 let on_network = self.on_network(thing, &network, vars).await;
                 vars.secret("network", network.clone());
                 on_network.unwrap_or(network)
+            }
+        };
+        vars.secret("id", made);
+    }
+
+    /// The default subnet pool: made once, for a cloud has one of an IP version.
+    async fn default_pool(&self) {
+        let there = self.admin("GET", "/network/v2.0/subnetpools?is_default=true", Value::Null).await;
+        if there["subnetpools"] == json!([]) {
+            let pool = json!({ "name": "default", "prefixes": ["10.80.0.0/16"], "default_prefixlen": 26,
+                "is_default": true, "shared": true });
+            self.net_of(Who::Admin, "subnetpool", "subnetpools", pool).await;
+        }
+    }
+
+    async fn network_extra(&self, thing: Thing, vars: &mut Vars) {
+        let word = self.word();
+        let made = match thing {
+            Thing::AddressGroup => {
+                let group = json!({ "name": word, "addresses": ["10.0.0.0/24"] });
+                self.net("address_group", "address-groups", group).await
+            }
+            Thing::AddressScope => {
+                self.net("address_scope", "address-scopes", json!({ "name": word, "ip_version": 4 })).await
+            }
+            Thing::RbacPolicy => {
+                let network = self.net("network", "networks", json!({ "name": word })).await;
+                let policy = json!({ "object_type": "network", "object_id": network, "action": "access_as_shared",
+                    "target_tenant": vars.get("admins").unwrap() });
+                vars.secret("network", network);
+                self.net("rbac_policy", "rbac-policies", policy).await
+            }
+            Thing::QosPolicy => {
+                let policy = json!({ "name": word, "project_id": vars.get("project").unwrap() });
+                let policy = self.net_of(Who::Admin, "policy", "qos/policies", policy).await;
+                for (kind, name, body) in [
+                    ("bandwidth_limit_rule", "limit", json!({ "max_kbps": 1000, "direction": "ingress" })),
+                    ("dscp_marking_rule", "mark", json!({ "dscp_mark": 10 })),
+                ] {
+                    let rule = self.net_of(Who::Admin, kind, &format!("qos/policies/{policy}/{kind}s"), body).await;
+                    vars.secret(name, rule);
+                }
+                policy
+            }
+            Thing::DefaultRule => {
+                // Which one it is differs, so that a cloud may have several of them.
+                let port = 1000 + self.words.get();
+                let rule = json!({ "direction": "ingress", "protocol": "tcp", "port_range_min": port,
+                    "port_range_max": port });
+                let kind = "default_security_group_rule";
+                let rule = self.net_of(Who::Admin, kind, "default-security-group-rules", rule).await;
+                return vars.set("id", Kind::Common, rule);
+            }
+            _ => {
+                let public = vars.get("public").unwrap().to_owned();
+                self.network_thing(Thing::RouterWithLeg, vars).await;
+                let router = vars.get("id").unwrap().to_owned();
+                let gateway = json!({ "router": { "external_gateway_info": { "network_id": public } } });
+                self.demo("PUT", &format!("/network/v2.0/routers/{router}"), gateway).await;
+                let network = vars.get("network").unwrap();
+                let port = self.net("port", "ports", json!({ "network_id": network })).await;
+                let ip = self.net("floatingip", "floatingips", json!({ "floating_network_id": public })).await;
+                if thing == Thing::PortForwarding {
+                    let body = json!({ "internal_port_id": port, "internal_port": 22, "external_port": 2222,
+                        "protocol": "tcp" });
+                    let collection = format!("floatingips/{ip}/port_forwardings");
+                    let forwarding = self.net("port_forwarding", &collection, body).await;
+                    vars.secret("forwarding", forwarding);
+                }
+                vars.secret("port", port);
+                ip
             }
         };
         vars.secret("id", made);
