@@ -5,7 +5,7 @@ use crate::networks::{found, guard, over_quota, own_project, seen_by};
 use crate::{Engine, EngineError};
 use arcus_store::{AuditEntry, Db, Listing, Page, QuotaResource, RbacAction, RbacPolicy, RbacType, StoreError, Tx};
 use arcus_types::policy::{Action, Target, authorize, network as policy};
-use arcus_types::{OpCtx, ProjectId, RbacPolicyId, Timestamp};
+use arcus_types::{NetworkId, OpCtx, ProjectId, RbacPolicyId, Timestamp};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -195,6 +195,9 @@ impl Engine {
         let tx = self.store().begin(ctx).await?;
         self.rbac_object(&tx, new.object_type, new.object_id).await?;
         self.rbac_allowed(ctx, new.action, new.target)?;
+        if new.action == RbacAction::External {
+            self.network_may_lead_out(&tx, NetworkId(new.object_id)).await?;
+        }
         if !tx.quota_claim(project_id, QuotaResource::RbacPolicies, 1).await? {
             return Err(over_quota("rbac_policy"));
         }
@@ -214,9 +217,26 @@ impl Engine {
             return Err(exists(&made));
         }
         tx.rbac_settle(made.object_type, made.object_id).await?;
+        if made.action == RbacAction::External {
+            tx.nodes_touch_by_networks(&[NetworkId(made.object_id)]).await?;
+        }
         self.rbac_audit(&tx, policy::RBAC_CREATE, &made).await?;
         self.commit(tx).await?;
         Ok(made)
+    }
+
+    /// A network becomes a way out only while nothing is on it.
+    async fn network_may_lead_out(&self, tx: &Tx, id: NetworkId) -> Result<(), EngineError> {
+        let external = tx.network_get_bare(id).await?.is_some_and(|network| network.external);
+        if external || tx.port_list_by_network(id).await?.is_empty() {
+            return Ok(());
+        }
+        Err(EngineError::Conflict {
+            code: "NetworkInUse",
+            message: format!(
+                "Unable to complete operation on network {id}. A network with ports cannot become external."
+            ),
+        })
     }
 
     async fn rbac_audit(&self, tx: &Tx, action: Action, of: &RbacPolicy) -> Result<(), EngineError> {
