@@ -263,15 +263,10 @@ impl Engine {
     /// # Errors
     /// `RbacPolicyNotFound`.
     pub async fn rbac_get(&self, ctx: &OpCtx, id: RbacPolicyId) -> Result<RbacPolicy, EngineError> {
-        authorize(ctx, policy::RBAC_GET, &Target::own(ctx))?;
-        let found_one = found(self.store().rbac_get(id).await?, POLICY.0, POLICY.1, id)?;
-        if found_one.target.is_none() || found_one.target == ctx.project_id() {
-            return Ok(found_one);
-        }
         self.rbac_owned(self.store(), ctx, policy::RBAC_GET, id).await
     }
 
-    /// A page of policies: the caller's own, and those that share something with it.
+    /// A page of policies: the caller's own.
     ///
     /// # Errors
     /// Policy, or [`EngineError::Store`].

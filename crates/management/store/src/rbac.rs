@@ -106,7 +106,7 @@ pub const RBAC_FIELDS: &[Field] = &[
 const POLICIES: ListOf = ListOf {
     table: "rbac_policies",
     columns: "id, project_id, object_type, object_id, action, everyone, target_id, revision, created_at, updated_at",
-    visible: "(project_id = ? OR target_id = ? OR everyone)",
+    visible: "project_id = ?",
 };
 
 fn policy(row: &Row) -> Result<RbacPolicy, StoreError> {
