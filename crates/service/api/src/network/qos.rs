@@ -11,7 +11,7 @@ use arcus_types::agent::Direction;
 use arcus_types::policy::network as policy;
 use arcus_types::{ProjectId, QosPolicyId, QosRuleId};
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -324,7 +324,7 @@ async fn type_list(Ctx(ctx): Ctx, State(app): State<App>) -> Result<Json<Value>,
     Ok(Json(json!({ "rule_types": types })))
 }
 
-async fn type_show(Ctx(ctx): Ctx, State(app): State<App>, Path(word): Path<String>) -> Result<Json<Value>, ApiError> {
+async fn type_show(Ctx(ctx): Ctx, State(app): State<App>, Id(word): Id<String>) -> Result<Json<Value>, ApiError> {
     let word = app.engine.qos_rule_type(&ctx, &word)?;
     let range = json!({ "start": 0, "end": KBPS_MAX });
     let parameters = if word == LIMIT {

@@ -1,6 +1,6 @@
 //! `/network/v2.0/{collection}/{id}/tags`, the same for every collection whose things carry tags.
 
-use super::wire::{IfMatch, tag_checked, tags};
+use super::wire::{Ids, IfMatch, tag_checked, tags};
 use crate::auth::Ctx;
 use crate::body::{Id, Json as Body};
 use crate::{ApiError, App, Route};
@@ -9,7 +9,7 @@ use arcus_store::Tagged;
 use arcus_types::OpCtx;
 use arcus_types::policy::network as policy;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -39,19 +39,19 @@ macro_rules! of {
         Route::get(
             concat!("/network/v2.0/", $collection, "/{id}/tags/{tag}"),
             policy::TAG_LIST,
-            |Ctx(ctx): Ctx, State(app): State<App>, tag: Path<(String, String)>| check(ctx, app, Tagged::$kind, tag),
+            |Ctx(ctx): Ctx, State(app): State<App>, tag: Ids<Uuid, String>| check(ctx, app, Tagged::$kind, tag),
         ),
         Route::put(
             concat!("/network/v2.0/", $collection, "/{id}/tags/{tag}"),
             policy::TAG_UPDATE,
-            |Ctx(ctx): Ctx, State(app): State<App>, tag: Path<(String, String)>, if_match: IfMatch| {
+            |Ctx(ctx): Ctx, State(app): State<App>, tag: Ids<Uuid, String>, if_match: IfMatch| {
                 add(ctx, app, Tagged::$kind, tag, if_match)
             },
         ),
         Route::delete(
             concat!("/network/v2.0/", $collection, "/{id}/tags/{tag}"),
             policy::TAG_UPDATE,
-            |Ctx(ctx): Ctx, State(app): State<App>, tag: Path<(String, String)>, if_match: IfMatch| {
+            |Ctx(ctx): Ctx, State(app): State<App>, tag: Ids<Uuid, String>, if_match: IfMatch| {
                 remove(ctx, app, Tagged::$kind, tag, if_match)
             },
         ),
@@ -105,14 +105,7 @@ async fn clear(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// The thing and the tag of a path.
-fn parts(Path((id, tag)): Path<(String, String)>) -> Result<(Uuid, String), ApiError> {
-    let shown: String = id.chars().take(64).collect();
-    Ok((Uuid::try_parse(&id).map_err(|_| ApiError::not_found("Resource", shown))?, tag))
-}
-
-async fn check(ctx: OpCtx, app: App, kind: Tagged, path: Path<(String, String)>) -> Result<StatusCode, ApiError> {
-    let (id, tag) = parts(path)?;
+async fn check(ctx: OpCtx, app: App, kind: Tagged, Ids(id, tag): Ids<Uuid, String>) -> Result<StatusCode, ApiError> {
     app.engine.tag_check(&ctx, kind, id, &tag).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -121,10 +114,9 @@ async fn add(
     ctx: OpCtx,
     app: App,
     kind: Tagged,
-    path: Path<(String, String)>,
+    Ids(id, tag): Ids<Uuid, String>,
     IfMatch(if_match): IfMatch,
 ) -> Result<StatusCode, ApiError> {
-    let (id, tag) = parts(path)?;
     tag_checked(&tag)?;
     app.engine.tags_change(&ctx, kind, id, TagChange::Add(tag), if_match).await?;
     Ok(StatusCode::CREATED)
@@ -134,10 +126,9 @@ async fn remove(
     ctx: OpCtx,
     app: App,
     kind: Tagged,
-    path: Path<(String, String)>,
+    Ids(id, tag): Ids<Uuid, String>,
     IfMatch(if_match): IfMatch,
 ) -> Result<StatusCode, ApiError> {
-    let (id, tag) = parts(path)?;
     app.engine.tags_change(&ctx, kind, id, TagChange::Remove(tag), if_match).await?;
     Ok(StatusCode::NO_CONTENT)
 }
