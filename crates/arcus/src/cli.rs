@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use crate::passwords::PasswordOptions;
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -71,6 +72,9 @@ pub struct EndpointOptions {
     /// The database: `postgres://…`; without it, an embedded one under the home folder.
     #[arg(long, env = "ARCUS_DATABASE")]
     pub database: Option<String>,
+    /// Rules for passwords and tokens.
+    #[command(flatten)]
+    pub passwords: PasswordOptions,
 }
 
 /// What this machine does as a node.

@@ -7,7 +7,7 @@ use crate::{listener, uplink};
 use anyhow::{Context as _, Result, bail};
 use arcus_api::{App, Endpoint};
 use arcus_engine::{Engine, EngineConfig};
-use arcus_identity::{BootstrapPasswords, Identity, IdentityConfig};
+use arcus_identity::{BootstrapPasswords, Identity};
 use arcus_store::{DomainKey, ProjectKey, Store};
 use arcus_types::{DomainId, OpCtx, Timestamp};
 use std::sync::Arc;
@@ -43,7 +43,7 @@ pub async fn start(options: &EndpointOptions, home: &Home, stop: CancellationTok
     let engine = Engine::new(store.clone(), EngineConfig::under(home.path()));
     let endpoint = Arc::new(Endpoint { url: url.clone(), region: clouds::REGION.to_owned() });
     first_run(home, &url, &store, &engine).await?;
-    let identity = Identity::open(store, &home.join("keys"), IdentityConfig::new((*endpoint).clone())).await?;
+    let identity = Identity::open(store, &home.join("keys"), options.passwords.config((*endpoint).clone())).await?;
     engine.images_recover(&OpCtx::system()).await?;
     let authority = engine.authority()?;
     let names = vec![address.ip().to_string(), "localhost".to_owned(), "127.0.0.1".to_owned()];

@@ -89,6 +89,7 @@ fn spawn(options: &Up, home: &Home) -> Result<Child> {
     if let Some(name) = &options.node.node {
         command.args(["--node", name]);
     }
+    command.args(options.endpoint.passwords.arguments());
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/").process_group(0);
     command.spawn().context("could not start Arcus in the background")
 }

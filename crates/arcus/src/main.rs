@@ -11,6 +11,7 @@ mod home;
 mod join_token;
 mod listener;
 mod node;
+mod passwords;
 mod process;
 mod session;
 mod uplink;

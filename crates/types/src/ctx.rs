@@ -1,6 +1,6 @@
 //! Who acts, where, and with which rights: the first argument of every entry point of the engine.
 
-use crate::ids::{ApplicationCredentialId, DomainId, NodeId, ProjectId, RequestId, UserId};
+use crate::ids::{ApplicationCredentialId, DomainId, NodeId, ProjectId, RequestId, TrustId, UserId};
 use serde::{Deserialize, Serialize};
 
 /// A right that the policy table knows. Custom roles may exist; they grant nothing by themselves.
@@ -106,6 +106,8 @@ pub enum Actor {
         domain_id: DomainId,
         /// The application credential that was used, if one was.
         application_credential_id: Option<ApplicationCredentialId>,
+        /// The trust that was used, if one was: then somebody else may act here in this user's name.
+        trust_id: Option<TrustId>,
     },
     /// A node, over its own certificate.
     Node {
@@ -157,6 +159,14 @@ impl OpCtx {
     pub fn user_id(&self) -> Option<UserId> {
         match self.actor {
             Actor::User { user_id, .. } => Some(user_id),
+            Actor::Anonymous | Actor::Node { .. } | Actor::System => None,
+        }
+    }
+
+    /// The trust by which the actor acts, if there is one.
+    pub fn trust_id(&self) -> Option<TrustId> {
+        match self.actor {
+            Actor::User { trust_id, .. } => trust_id,
             Actor::Anonymous | Actor::Node { .. } | Actor::System => None,
         }
     }

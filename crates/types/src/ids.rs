@@ -151,6 +151,16 @@ ids! {
     RoleId, "role", simple;
     /// An application credential.
     ApplicationCredentialId, "application credential", simple;
+    /// A trust: one user acting with roles of another.
+    TrustId, "trust", simple;
+    /// A rule that says what an application credential may call.
+    AccessRuleId, "access rule", simple;
+    /// A limit's default.
+    RegisteredLimitId, "registered limit", simple;
+    /// A limit of one project or domain.
+    LimitId, "limit", simple;
+    /// A secret that a user keeps for another program.
+    CredentialId, "credential", simple;
     /// A region of the catalogue's service.
     ServiceId, "service", simple;
     /// An endpoint of the catalogue.

@@ -184,6 +184,7 @@ mod tests {
                 user_id: UserId::new(),
                 domain_id: DomainId::DEFAULT,
                 application_credential_id: None,
+                trust_id: None,
             },
             scope: Scope::Project { project_id, domain_id: DomainId::DEFAULT },
             roles: RoleSet::from_iter([role]),

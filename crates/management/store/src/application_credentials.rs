@@ -23,6 +23,8 @@ pub struct ApplicationCredential {
     pub roles: Vec<RoleId>,
     /// Whether it may be used to make and delete application credentials.
     pub unrestricted: bool,
+    /// Whether access rules say what it may call; without any it may then call nothing.
+    pub ruled: bool,
     /// From then on it opens nothing.
     pub expires_at: Option<Timestamp>,
     /// When it was made.
@@ -44,7 +46,7 @@ pub enum ApplicationCredentialKey<'a> {
 }
 
 const COLUMNS: &str =
-    "id, user_id, project_id, name, description, secret_hash, roles, unrestricted, expires_at, created_at";
+    "id, user_id, project_id, name, description, secret_hash, roles, unrestricted, ruled, expires_at, created_at";
 
 fn application_credential(row: &Row) -> Result<ApplicationCredential, StoreError> {
     Ok(ApplicationCredential {
@@ -56,6 +58,7 @@ fn application_credential(row: &Row) -> Result<ApplicationCredential, StoreError
         secret_hash: row.get("secret_hash")?,
         roles: row.json("roles")?,
         unrestricted: row.get("unrestricted")?,
+        ruled: row.get("ruled")?,
         expires_at: row.opt("expires_at")?,
         created_at: row.get("created_at")?,
     })
@@ -113,7 +116,7 @@ impl Tx {
     pub async fn application_credential_insert(&self, new: &ApplicationCredential) -> Result<(), StoreError> {
         self.exec(
             "INSERT INTO application_credentials (id, user_id, project_id, name, description, secret_hash, roles,
-             unrestricted, expires_at, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+             unrestricted, ruled, expires_at, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             params![
                 new.id,
                 new.user_id,
@@ -123,6 +126,7 @@ impl Tx {
                 &new.secret_hash,
                 Json(&new.roles),
                 new.unrestricted,
+                new.ruled,
                 new.expires_at,
                 new.created_at
             ],

@@ -97,12 +97,18 @@ pub struct Assignment {
     pub role_id: RoleId,
     /// Its name.
     pub role_name: Name,
+    /// The domain that the role belongs to, if it is not the whole cloud's.
+    pub role_domain_id: Option<DomainId>,
     /// Who holds it.
     pub actor: AssignmentActor,
     /// Where.
     pub target: AssignmentTarget,
-    /// The group through which a user holds it, if groups were asked to be expanded.
+    /// Whether it is held not there but on every project below.
+    pub inherited: bool,
+    /// The group through which a user holds it, if effective assignments were asked for.
     pub through: Option<GroupId>,
+    /// Where an inherited assignment was given that has an effect here: a project, or the domain.
+    pub inherited_from: Option<RoleTarget>,
 }
 
 /// Which assignments to list.
@@ -118,20 +124,67 @@ pub struct AssignmentFilter {
     pub within: Option<DomainId>,
     /// Of this role.
     pub role_id: Option<RoleId>,
-    /// Whether a group's assignment is listed once for each of its users instead.
-    pub expand_groups: bool,
+    /// Also on the projects below the target, which is a project.
+    pub subtree: bool,
+    /// Only inherited ones, or only others.
+    pub inherited: Option<bool>,
+    /// What has an effect: a group's assignment is listed once for each of its users instead, and an inherited one once
+    /// for each project below.
+    pub effective: bool,
     /// At most so many.
     pub limit: u32,
 }
 
-/// Every assignment of a group, once for each of its users, beside those of users.
-const EXPANDED: &str = "(SELECT a.role_id, a.target_id, a.user_id, a.group_id, a.project_id, a.domain_id,
-     a.group_id AS through FROM role_assignments a WHERE a.user_id IS NOT NULL
-     UNION ALL SELECT a.role_id, a.target_id, m.user_id, CAST(NULL AS UUID), a.project_id, a.domain_id, a.group_id
-     FROM role_assignments a JOIN user_group_members m ON m.group_id = a.group_id)";
-const PLAIN: &str =
-    "(SELECT role_id, target_id, user_id, group_id, project_id, domain_id, CAST(NULL AS UUID) AS through
+/// What has an effect: users instead of groups, projects below instead of what is inherited.
+const EFFECTIVE: &str = "(SELECT a.role_id, e.target_id, COALESCE(a.user_id, m.user_id) AS user_id,
+     CAST(NULL AS UUID) AS group_id, e.project_id, e.domain_id, FALSE AS inherited, a.group_id AS through,
+     e.from_project, e.from_domain
+     FROM role_assignments a LEFT JOIN user_group_members m ON m.group_id = a.group_id
+     JOIN (SELECT t.actor_id, t.role_id, t.target_id AS given_id, t.inherited, t.target_id, t.project_id, t.domain_id,
+       CAST(NULL AS UUID) AS from_project, CAST(NULL AS UUID) AS from_domain
+       FROM role_assignments t WHERE NOT t.inherited
+       UNION ALL SELECT t.actor_id, t.role_id, t.target_id, t.inherited, p.id, p.id, CAST(NULL AS UUID),
+       CAST(NULL AS UUID), t.domain_id
+       FROM role_assignments t JOIN projects p ON p.domain_id = t.domain_id WHERE t.inherited
+       UNION ALL SELECT t.actor_id, t.role_id, t.target_id, t.inherited, b.id, b.id, CAST(NULL AS UUID),
+       t.project_id, CAST(NULL AS UUID)
+       FROM role_assignments t JOIN beneath b ON b.top = t.project_id WHERE t.inherited) e
+     ON e.actor_id = a.actor_id AND e.role_id = a.role_id AND e.given_id = a.target_id AND e.inherited = a.inherited
+     WHERE COALESCE(a.user_id, m.user_id) IS NOT NULL)";
+/// The projects below those on which something inherited was given.
+const BENEATH: &str = "WITH RECURSIVE beneath(top, id) AS (SELECT p.parent_id, p.id FROM projects p
+     WHERE p.parent_id IN (SELECT i.project_id FROM role_assignments i WHERE i.inherited AND i.project_id IS NOT NULL)
+     UNION SELECT b.top, c.id FROM beneath b JOIN projects c ON c.parent_id = b.id) ";
+const PLAIN: &str = "(SELECT role_id, target_id, user_id, group_id, project_id, domain_id, inherited,
+     CAST(NULL AS UUID) AS through, CAST(NULL AS UUID) AS from_project, CAST(NULL AS UUID) AS from_domain
      FROM role_assignments)";
+/// A project, by `?`, and all below it.
+const SUBTREE: &str = "a.project_id IN (WITH RECURSIVE tree(id) AS (SELECT t.id FROM projects t WHERE t.id = ?
+     UNION SELECT c.id FROM projects c JOIN tree ON c.parent_id = tree.id) SELECT id FROM tree)";
+/// The roles that the user `$1` holds on `$2`, with all that they imply; those of a domain have no effect by themselves.
+const HELD: &str = "WITH RECURSIVE above(id) AS (
+       SELECT p.parent_id FROM projects p WHERE p.id = $2 AND p.parent_id IS NOT NULL
+       UNION SELECT p.parent_id FROM projects p JOIN above a ON p.id = a.id WHERE p.parent_id IS NOT NULL),
+     held(id) AS (
+       SELECT a.role_id FROM role_assignments a
+       WHERE (a.user_id = $1 OR a.group_id IN (SELECT m.group_id FROM user_group_members m WHERE m.user_id = $1))
+       AND (a.target_id = $2 AND NOT a.inherited OR a.inherited AND (
+         a.domain_id IN (SELECT p.domain_id FROM projects p WHERE p.id = $2)
+         OR a.project_id IN (SELECT id FROM above)))
+       UNION SELECT i.implied_id FROM role_implications i JOIN held h ON i.prior_id = h.id)
+     SELECT r.id, r.name FROM roles r JOIN held h ON h.id = r.id WHERE r.domain_id IS NULL ORDER BY r.name";
+/// The projects on which the user `?`, `?` holds a role, itself or through groups, given there or inherited: three
+/// conditions on `p`, each of which has the user twice.
+pub(crate) const MEMBER_OF_PROJECT: &str = "(p.id IN (SELECT a.project_id FROM role_assignments a
+       WHERE a.project_id IS NOT NULL AND NOT a.inherited AND (a.user_id = ?
+       OR a.group_id IN (SELECT m.group_id FROM user_group_members m WHERE m.user_id = ?)))
+     OR p.domain_id IN (SELECT a.domain_id FROM role_assignments a
+       WHERE a.domain_id IS NOT NULL AND a.inherited AND (a.user_id = ?
+       OR a.group_id IN (SELECT m.group_id FROM user_group_members m WHERE m.user_id = ?)))
+     OR p.id IN (WITH RECURSIVE below(id) AS (SELECT c.id FROM projects c JOIN role_assignments a
+       ON a.project_id = c.parent_id WHERE a.inherited AND (a.user_id = ?
+       OR a.group_id IN (SELECT m.group_id FROM user_group_members m WHERE m.user_id = ?))
+       UNION SELECT c.id FROM projects c JOIN below ON c.parent_id = below.id) SELECT id FROM below))";
 
 fn named<T: Column<Sql = Uuid>>(row: &Row, kind: &str) -> Result<Option<Named<T>>, StoreError> {
     let Some(id) = row.opt(&format!("{kind}_id"))? else { return Ok(None) };
@@ -164,27 +217,27 @@ fn assignment(row: &Row) -> Result<Assignment, StoreError> {
     Ok(Assignment {
         role_id: row.get("role_id")?,
         role_name: row.get("role_name")?,
+        role_domain_id: row.opt("role_domain_id")?,
         actor,
         target,
+        inherited: row.get("inherited")?,
         through: row.opt("through")?,
+        inherited_from: match (row.opt("from_project")?, row.opt("from_domain")?) {
+            (Some(id), _) => Some(RoleTarget::Project(id)),
+            (None, Some(id)) => Some(RoleTarget::Domain(id)),
+            (None, None) => None,
+        },
     })
 }
 
 impl Db {
-    /// The roles that a user holds somewhere, directly or through groups, without those that they imply.
+    /// The roles that a user holds somewhere, given there or inherited, directly or through groups, with all that they
+    /// imply.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn roles_of_user(&self, user_id: UserId, target: RoleTarget) -> Result<Vec<(RoleId, Name)>, StoreError> {
-        let rows = self
-            .all(
-                "SELECT r.id, r.name FROM roles r WHERE r.id IN (SELECT a.role_id FROM role_assignments a
-                 WHERE a.target_id = $2 AND (a.user_id = $1
-                 OR a.group_id IN (SELECT m.group_id FROM user_group_members m WHERE m.user_id = $1)))
-                 ORDER BY r.name",
-                params![user_id, target.id()],
-            )
-            .await?;
+        let rows = self.all(HELD, params![user_id, target.id()]).await?;
         rows.iter().map(|row| Ok((row.get("id")?, row.get("name")?))).collect()
     }
 
@@ -196,12 +249,13 @@ impl Db {
         &self,
         actor: RoleActor,
         target: RoleTarget,
+        inherited: bool,
     ) -> Result<Vec<(RoleId, Name)>, StoreError> {
         let rows = self
             .all(
                 "SELECT r.id, r.name FROM roles r JOIN role_assignments a ON a.role_id = r.id
-                 WHERE a.actor_id = $1 AND a.target_id = $2 ORDER BY r.name",
-                params![actor.id(), target.id()],
+                 WHERE a.actor_id = $1 AND a.target_id = $2 AND a.inherited = $3 ORDER BY r.name",
+                params![actor.id(), target.id(), inherited],
             )
             .await?;
         rows.iter().map(|row| Ok((row.get("id")?, row.get("name")?))).collect()
@@ -219,18 +273,28 @@ impl Db {
         if let Some(group_id) = wanted.group_id {
             filter.and("a.group_id = ?", params![group_id]);
         }
-        if let Some(target) = wanted.target {
-            filter.and("a.target_id = ?", params![target.id()]);
-        }
+        match wanted.target {
+            Some(RoleTarget::Project(id)) if wanted.subtree => filter.and(SUBTREE, params![id]),
+            Some(target) => filter.and("a.target_id = ?", params![target.id()]),
+            None => &mut filter,
+        };
+        match wanted.inherited {
+            Some(true) if wanted.effective => {
+                filter.and("(a.from_project IS NOT NULL OR a.from_domain IS NOT NULL)", vec![])
+            }
+            Some(false) if wanted.effective => filter.and("a.from_project IS NULL AND a.from_domain IS NULL", vec![]),
+            Some(inherited) => filter.and("a.inherited = ?", params![inherited]),
+            None => &mut filter,
+        };
         if let Some(domain_id) = wanted.within {
             filter.and("(a.domain_id = ? OR p.domain_id = ?)", params![domain_id, domain_id]);
         }
         if let Some(role_id) = wanted.role_id {
             filter.and("a.role_id = ?", params![role_id]);
         }
-        let source = if wanted.expand_groups { EXPANDED } else { PLAIN };
+        let (with, source) = if wanted.effective { (BENEATH, EFFECTIVE) } else { ("", PLAIN) };
         let sql = format!(
-            "SELECT a.role_id, r.name AS role_name, a.through,
+            "{with}SELECT a.role_id, r.name AS role_name, r.domain_id AS role_domain_id, a.inherited, a.through, a.from_project, a.from_domain,
              a.user_id, u.name AS user_name, ud.id AS user_domain_id, ud.name AS user_domain_name,
              a.group_id, g.name AS group_name, gd.id AS group_domain_id, gd.name AS group_domain_name,
              a.project_id, p.name AS project_name, pd.id AS project_domain_id, pd.name AS project_domain_name,
@@ -246,8 +310,8 @@ impl Db {
         self.all(sql, filter.params).await?.iter().map(assignment).collect()
     }
 
-    /// Whether a user or group holds, itself or through a group, one of these roles anywhere, or any role outside of a
-    /// domain.
+    /// Whether a user or group holds, itself or through a group, one of these roles or what implies one anywhere, or any
+    /// role outside of a domain.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -266,10 +330,14 @@ impl Db {
             RoleActor::Group(id) => filter.and("a.group_id = ?", params![id]),
         };
         let marks = vec!["?"; roles.len()].join(", ");
+        let high = format!(
+            "WITH RECURSIVE high(id) AS (SELECT r.id FROM roles r WHERE r.id IN ({marks})
+             UNION SELECT i.prior_id FROM role_implications i JOIN high ON i.implied_id = high.id) SELECT id FROM high"
+        );
         let mut values = params![domain_id];
         values.extend(roles.iter().flat_map(|id| params![*id]));
         filter
-            .and(&format!("(COALESCE(a.domain_id, p.domain_id, a.target_id) <> ? OR a.role_id IN ({marks}))"), values);
+            .and(&format!("(COALESCE(a.domain_id, p.domain_id, a.target_id) <> ? OR a.role_id IN ({high}))"), values);
         let sql = format!(
             "SELECT 1 AS one FROM role_assignments a LEFT JOIN projects p ON p.id = a.project_id{} LIMIT 1",
             filter.sql()
@@ -288,6 +356,7 @@ impl Tx {
         actor: RoleActor,
         target: RoleTarget,
         role_id: RoleId,
+        inherited: bool,
     ) -> Result<bool, StoreError> {
         let (user_id, group_id) = match actor {
             RoleActor::User(id) => (Some(id), None),
@@ -295,9 +364,18 @@ impl Tx {
         };
         let inserted = self
             .exec(
-                "INSERT INTO role_assignments (actor_id, target_id, role_id, user_id, group_id, project_id, domain_id)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
-                params![actor.id(), target.id(), role_id, user_id, group_id, target.project_id(), target.domain_id()],
+                "INSERT INTO role_assignments (actor_id, target_id, role_id, inherited, user_id, group_id, project_id,
+                 domain_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+                params![
+                    actor.id(),
+                    target.id(),
+                    role_id,
+                    inherited,
+                    user_id,
+                    group_id,
+                    target.project_id(),
+                    target.domain_id()
+                ],
             )
             .await?;
         Ok(inserted == 1)
@@ -312,8 +390,29 @@ impl Tx {
         actor: RoleActor,
         target: RoleTarget,
         role_id: RoleId,
+        inherited: bool,
     ) -> Result<bool, StoreError> {
-        let sql = "DELETE FROM role_assignments WHERE actor_id = $1 AND target_id = $2 AND role_id = $3";
-        Ok(self.exec(sql, params![actor.id(), target.id(), role_id]).await? == 1)
+        let sql = "DELETE FROM role_assignments
+             WHERE actor_id = $1 AND target_id = $2 AND role_id = $3 AND inherited = $4";
+        Ok(self.exec(sql, params![actor.id(), target.id(), role_id, inherited]).await? == 1)
+    }
+}
+
+impl Db {
+    /// Roles with all that they imply, by name; those of a domain have no effect by themselves and are left out.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn roles_closure(&self, ids: &[RoleId]) -> Result<Vec<(RoleId, Name)>, StoreError> {
+        let mut filter = Where::default();
+        filter.and_in("r.id", ids.to_vec());
+        let sql = format!(
+            "WITH RECURSIVE held(id) AS (SELECT r.id FROM roles r{}
+             UNION SELECT i.implied_id FROM role_implications i JOIN held h ON i.prior_id = h.id)
+             SELECT r.id, r.name FROM roles r JOIN held h ON h.id = r.id WHERE r.domain_id IS NULL ORDER BY r.name",
+            filter.sql()
+        );
+        let rows = self.all(sql, filter.params).await?;
+        rows.iter().map(|row| Ok((row.get("id")?, row.get("name")?))).collect()
     }
 }

@@ -1,6 +1,8 @@
 //! Domains: name spaces of users, groups and projects.
 
-use crate::sql::{Row, Where, params};
+use crate::roles::json_text;
+use crate::sql::{Json, Row, Where, params};
+use crate::text_tests::{Extra, TextTest};
 use crate::{Db, StoreError, Tx};
 use arcus_types::{DomainId, Name, Timestamp, UserId};
 
@@ -15,6 +17,10 @@ pub struct Domain {
     pub description: String,
     /// Whether its users may log in and its projects may be used.
     pub enabled: bool,
+    /// Attributes of the client's own.
+    pub extra: Extra,
+    /// Options such as `immutable`.
+    pub options: Extra,
     /// Tokens that hold a lower epoch of this domain are void.
     pub token_epoch: u64,
     /// When it was made.
@@ -39,13 +45,17 @@ pub struct DomainChange {
     pub description: Option<String>,
     /// Whether it may be used.
     pub enabled: Option<bool>,
+    /// Attributes of the client's own, all of them.
+    pub extra: Option<Extra>,
+    /// Options, all of them.
+    pub options: Option<Extra>,
 }
 
 /// Which domains to list.
 #[derive(Debug, Clone, Default)]
 pub struct DomainFilter {
-    /// With this name.
-    pub name: Option<String>,
+    /// With such a name.
+    pub names: Vec<TextTest>,
     /// Enabled or not.
     pub enabled: Option<bool>,
     /// Only this one: for callers that may see no other.
@@ -58,7 +68,8 @@ pub struct DomainFilter {
     pub limit: u32,
 }
 
-pub(crate) const DOMAIN_COLUMNS: &str = "d.id, d.name, d.description, d.enabled, d.token_epoch, d.created_at";
+pub(crate) const DOMAIN_COLUMNS: &str = 
+    "d.id, d.name, d.description, d.enabled, d.extra, d.options, d.token_epoch, d.created_at";
 
 pub(crate) fn domain(row: &Row) -> Result<Domain, StoreError> {
     Ok(Domain {
@@ -66,6 +77,8 @@ pub(crate) fn domain(row: &Row) -> Result<Domain, StoreError> {
         name: row.get("name")?,
         description: row.get("description")?,
         enabled: row.get("enabled")?,
+        extra: row.json("extra")?,
+        options: row.json("options")?,
         token_epoch: row.get("token_epoch")?,
         created_at: row.get("created_at")?,
     })
@@ -92,9 +105,7 @@ impl Db {
     /// [`StoreError::Database`].
     pub async fn domain_list(&self, wanted: &DomainFilter) -> Result<Vec<Domain>, StoreError> {
         let mut filter = Where::default();
-        if let Some(name) = &wanted.name {
-            filter.and("d.name = ?", params![name]);
-        }
+        filter.and_texts("d.name", &wanted.names);
         if let Some(enabled) = wanted.enabled {
             filter.and("d.enabled = ?", params![enabled]);
         }
@@ -103,7 +114,8 @@ impl Db {
         }
         if let Some(user_id) = wanted.member {
             filter.and(
-                "d.id IN (SELECT a.domain_id FROM role_assignments a WHERE a.domain_id IS NOT NULL AND (a.user_id = ?
+                "d.id IN (SELECT a.domain_id FROM role_assignments a WHERE a.domain_id IS NOT NULL AND NOT a.inherited
+                 AND (a.user_id = ?
                  OR a.group_id IN (SELECT m.group_id FROM user_group_members m WHERE m.user_id = ?)))",
                 params![user_id, user_id],
             );
@@ -124,8 +136,18 @@ impl Tx {
     /// [`StoreError::Duplicate`] if the name is taken.
     pub async fn domain_insert(&self, new: &Domain) -> Result<(), StoreError> {
         self.exec(
-            "INSERT INTO domains (id, name, description, enabled, token_epoch, created_at) VALUES ($1, $2, $3, $4, $5, $6)",
-            params![new.id, &new.name, &new.description, new.enabled, new.token_epoch, new.created_at],
+            "INSERT INTO domains (id, name, description, enabled, extra, options, token_epoch, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            params![
+                new.id,
+                &new.name,
+                &new.description,
+                new.enabled,
+                Json(&new.extra),
+                Json(&new.options),
+                new.token_epoch,
+                new.created_at
+            ],
         )
         .await?;
         Ok(())
@@ -139,8 +161,16 @@ impl Tx {
         let changed = self
             .exec(
                 "UPDATE domains SET name = COALESCE($2, name), description = COALESCE($3, description),
-                 enabled = COALESCE($4, enabled) WHERE id = $1",
-                params![id, change.name.clone(), &change.description, change.enabled],
+                 enabled = COALESCE($4, enabled), extra = COALESCE($5, extra), options = COALESCE($6, options)
+                 WHERE id = $1",
+                params![
+                    id,
+                    change.name.clone(),
+                    &change.description,
+                    change.enabled,
+                    change.extra.as_ref().map(json_text),
+                    change.options.as_ref().map(json_text)
+                ],
             )
             .await?;
         Ok(changed == 1)

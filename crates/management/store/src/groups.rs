@@ -1,6 +1,8 @@
 //! Groups of users.
 
-use crate::sql::{Row, Where, params};
+use crate::roles::json_text;
+use crate::sql::{Json, Row, Where, params};
+use crate::text_tests::{Extra, TextTest};
 use crate::{Db, StoreError, Tx};
 use arcus_types::{DomainId, GroupId, Name, Timestamp, UserId};
 
@@ -15,6 +17,8 @@ pub struct Group {
     pub name: Name,
     /// What it is for.
     pub description: String,
+    /// Attributes of the client's own.
+    pub extra: Extra,
     /// When it was made.
     pub created_at: Timestamp,
 }
@@ -24,8 +28,8 @@ pub struct Group {
 pub struct GroupFilter {
     /// In this domain.
     pub domain_id: Option<DomainId>,
-    /// With this name.
-    pub name: Option<String>,
+    /// With such a name.
+    pub names: Vec<TextTest>,
     /// That this user is in.
     pub user_id: Option<UserId>,
     /// After this one.
@@ -34,7 +38,7 @@ pub struct GroupFilter {
     pub limit: u32,
 }
 
-const COLUMNS: &str = "g.id, g.domain_id, g.name, g.description, g.created_at";
+const COLUMNS: &str = "g.id, g.domain_id, g.name, g.description, g.extra, g.created_at";
 
 fn group(row: &Row) -> Result<Group, StoreError> {
     Ok(Group {
@@ -42,6 +46,7 @@ fn group(row: &Row) -> Result<Group, StoreError> {
         domain_id: row.get("domain_id")?,
         name: row.get("name")?,
         description: row.get("description")?,
+        extra: row.json("extra")?,
         created_at: row.get("created_at")?,
     })
 }
@@ -65,9 +70,7 @@ impl Db {
         if let Some(domain_id) = wanted.domain_id {
             filter.and("g.domain_id = ?", params![domain_id]);
         }
-        if let Some(name) = &wanted.name {
-            filter.and("g.name = ?", params![name]);
-        }
+        filter.and_texts("g.name", &wanted.names);
         if let Some(user_id) = wanted.user_id {
             filter.and("g.id IN (SELECT m.group_id FROM user_group_members m WHERE m.user_id = ?)", params![user_id]);
         }
@@ -95,14 +98,15 @@ impl Tx {
     /// [`StoreError::Duplicate`] if the name is taken in its domain.
     pub async fn group_insert(&self, new: &Group) -> Result<(), StoreError> {
         self.exec(
-            "INSERT INTO user_groups (id, domain_id, name, description, created_at) VALUES ($1, $2, $3, $4, $5)",
-            params![new.id, new.domain_id, &new.name, &new.description, new.created_at],
+            "INSERT INTO user_groups (id, domain_id, name, description, extra, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6)",
+            params![new.id, new.domain_id, &new.name, &new.description, Json(&new.extra), new.created_at],
         )
         .await?;
         Ok(())
     }
 
-    /// Changes a group's name or description; `false` if there is none with this id.
+    /// Changes a group's name, description or attributes of the client's own; `false` if there is none with this id.
     ///
     /// # Errors
     /// [`StoreError::Duplicate`] if the name is taken in its domain.
@@ -111,11 +115,13 @@ impl Tx {
         id: GroupId,
         name: Option<&Name>,
         description: Option<&str>,
+        extra: Option<&Extra>,
     ) -> Result<bool, StoreError> {
         let changed = self
             .exec(
-                "UPDATE user_groups SET name = COALESCE($2, name), description = COALESCE($3, description) WHERE id = $1",
-                params![id, name.cloned(), description],
+                "UPDATE user_groups SET name = COALESCE($2, name), description = COALESCE($3, description),
+                 extra = COALESCE($4, extra) WHERE id = $1",
+                params![id, name.cloned(), description, extra.map(json_text)],
             )
             .await?;
         Ok(changed == 1)

@@ -4,6 +4,7 @@
 //! transaction alike, because both are a [`Db`] underneath. A transaction that wrote something and left no audit record
 //! does not commit.
 
+mod access_rules;
 mod address_groups;
 mod address_scopes;
 mod addresses;
@@ -12,7 +13,9 @@ mod application_credentials;
 mod assignments;
 mod audit;
 mod auto_topologies;
+mod catalog;
 mod consumers;
+mod credentials;
 mod default_rules;
 mod domains;
 mod flavors;
@@ -20,6 +23,7 @@ mod floating_ips;
 mod groups;
 mod images;
 mod keypairs;
+mod limits;
 mod listing;
 mod networks;
 mod nodes;
@@ -45,6 +49,8 @@ mod subnets;
 mod tags;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text_tests;
+mod trusts;
 mod users;
 mod volume_attachments;
 mod volume_qos;
@@ -53,6 +59,7 @@ mod volume_transfers;
 mod volume_types;
 mod volumes;
 
+pub use access_rules::AccessRule;
 pub use address_groups::{ADDRESS_GROUP_FIELDS, AddressGroup};
 pub use address_scopes::{ADDRESS_SCOPE_FIELDS, AddressScope};
 pub use addresses::{SEGMENT_MAX, Stretch};
@@ -60,7 +67,9 @@ pub use aggregates::Aggregate;
 pub use application_credentials::{ApplicationCredential, ApplicationCredentialKey};
 pub use assignments::{Assignment, AssignmentActor, AssignmentFilter, AssignmentTarget, Named, RoleActor, RoleTarget};
 pub use audit::{AuditEntry, UsageEntry};
+pub use catalog::{EndpointEntry, EndpointFilter, RegionEntry, ServiceEntry};
 pub use consumers::{AllocationRow, Consumer, ConsumerUsage};
+pub use credentials::{CredentialEntry, CredentialFilter};
 pub use default_rules::{DEFAULT_RULE_FIELDS, DefaultRule};
 pub use domains::{Domain, DomainChange, DomainFilter, DomainKey};
 pub use flavors::{Flavor, FlavorFilter, FlavorSort};
@@ -68,6 +77,7 @@ pub use floating_ips::{FLOATING_IP_FIELDS, FloatingIp};
 pub use groups::{Group, GroupFilter};
 pub use images::{Image, ImageContent, ImageFilter, ImageMember, ImageSortKey, ImageUpload, ImageVisible, TimeTest};
 pub use keypairs::Keypair;
+pub use limits::{LimitEntry, LimitFilter, LimitOwner, RegisteredLimit};
 pub use listing::{Field, FieldKind, Listing, PAGE_ROWS_MAX, Page, TagFilter};
 pub use networks::{NETWORK_FIELDS, Network, PortElsewhere};
 pub use nodes::{Node, NodeNew};
@@ -76,13 +86,13 @@ pub use ports::{
     AllowedPair, DhcpOption, OWNER_FLOATING_IP, OWNER_ROUTER_GATEWAY, OWNER_ROUTER_INTERFACE, PORT_FIELDS, Port,
     PortFilter, PortStatus,
 };
-pub use projects::{Project, ProjectChange, ProjectFilter, ProjectInDomain, ProjectKey};
+pub use projects::{Project, ProjectChange, ProjectFilter, ProjectInDomain, ProjectKey, TagFilter};
 pub use providers::{Inventory, Provider, ProviderChanges, ProviderWord};
 pub use qos::{QOS_POLICY_FIELDS, QosPolicy, QosRule, QosRuleKind};
 pub use quotas::{Quota, QuotaResource};
 pub use rbac::{RBAC_FIELDS, RbacAction, RbacPolicy, RbacType};
 pub use revocations::{Revocation, RevocationKind, Revoked};
-pub use roles::{RoleEntry, RoleFilter};
+pub use roles::{Implication, RoleChange, RoleEntry, RoleFilter};
 pub use routers::{ROUTER_FIELDS, Router};
 pub use security_groups::{
     SECURITY_GROUP_FIELDS, SECURITY_GROUP_RULE_FIELDS, SecurityGroup, SecurityGroupRule, direction_text, ethertype_text,
@@ -97,6 +107,8 @@ pub use servers::{
 pub use subnet_pools::{SUBNET_POOL_FIELDS, SubnetPool};
 pub use subnets::{AllocationPool, HostRoute, Ipv6Mode, SUBNET_FIELDS, Subnet};
 pub use tags::Tagged;
+pub use text_tests::{Extra, TextPlace, TextTest};
+pub use trusts::{Trust, TrustFilter};
 pub use users::{Login, User, UserChange, UserFilter, UserKey};
 pub use volume_attachments::{VolumeAttachment, VolumeAttachmentFilter, VolumeAttachmentSort};
 pub use volume_qos::QosSpecs;

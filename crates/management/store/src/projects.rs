@@ -1,7 +1,10 @@
 //! Projects: what resources belong to.
 
 use crate::domains::DomainKey;
-use crate::sql::{Row, Where, params};
+use crate::assignments::MEMBER_OF_PROJECT;
+use crate::roles::json_text;
+use crate::sql::{Json, Row, Where, params};
+use crate::text_tests::{Extra, TextTest};
 use crate::{Db, StoreError, Tx};
 use arcus_types::{DomainId, Name, ProjectId, Timestamp, UserId};
 
@@ -20,6 +23,12 @@ pub struct Project {
     pub description: String,
     /// Whether it may be used.
     pub enabled: bool,
+    /// Words by which it can be found.
+    pub tags: Vec<String>,
+    /// Attributes of the client's own.
+    pub extra: Extra,
+    /// Options such as `immutable`.
+    pub options: Extra,
     /// Tokens that hold a lower epoch of this project are void.
     pub token_epoch: u64,
     /// When it was made.
@@ -62,6 +71,25 @@ pub struct ProjectChange {
     pub description: Option<String>,
     /// Whether it may be used.
     pub enabled: Option<bool>,
+    /// Tags, all of them.
+    pub tags: Option<Vec<String>>,
+    /// Attributes of the client's own, all of them.
+    pub extra: Option<Extra>,
+    /// Options, all of them.
+    pub options: Option<Extra>,
+}
+
+/// By which tags to choose projects; empty lists choose nothing away.
+#[derive(Debug, Clone, Default)]
+pub struct TagFilter {
+    /// Has all of these.
+    pub all: Vec<String>,
+    /// Has one of these.
+    pub any: Vec<String>,
+    /// Does not have all of these.
+    pub not_all: Vec<String>,
+    /// Has none of these.
+    pub not_any: Vec<String>,
 }
 
 /// Which projects to list.
@@ -69,8 +97,10 @@ pub struct ProjectChange {
 pub struct ProjectFilter {
     /// In this domain.
     pub domain_id: Option<DomainId>,
-    /// With this name.
-    pub name: Option<String>,
+    /// With such a name.
+    pub names: Vec<TextTest>,
+    /// With such tags.
+    pub tags: TagFilter,
     /// Enabled or not.
     pub enabled: Option<bool>,
     /// Below this project; `Some(None)`: directly below the domain.
@@ -83,7 +113,8 @@ pub struct ProjectFilter {
     pub limit: u32,
 }
 
-const COLUMNS: &str = "p.id, p.domain_id, p.parent_id, p.name, p.description, p.enabled, p.token_epoch, p.created_at";
+const COLUMNS: &str = "p.id, p.domain_id, p.parent_id, p.name, p.description, p.enabled, p.tags, p.extra, p.options, \
+     p.token_epoch, p.created_at";
 
 fn project(row: &Row) -> Result<Project, StoreError> {
     Ok(Project {
@@ -93,6 +124,9 @@ fn project(row: &Row) -> Result<Project, StoreError> {
         name: row.get("name")?,
         description: row.get("description")?,
         enabled: row.get("enabled")?,
+        tags: row.json("tags")?,
+        extra: row.json("extra")?,
+        options: row.json("options")?,
         token_epoch: row.get("token_epoch")?,
         created_at: row.get("created_at")?,
     })
@@ -128,6 +162,32 @@ impl Db {
         }))
     }
 
+    /// The projects above one, nearest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn project_parents(&self, id: ProjectId) -> Result<Vec<Project>, StoreError> {
+        let sql = format!(
+            "WITH RECURSIVE above(id, depth) AS (SELECT parent_id, 1 FROM projects WHERE id = $1
+             UNION ALL SELECT q.parent_id, a.depth + 1 FROM projects q JOIN above a ON q.id = a.id)
+             SELECT {COLUMNS} FROM projects p JOIN above a ON a.id = p.id ORDER BY a.depth"
+        );
+        self.all(sql, params![id]).await?.iter().map(project).collect()
+    }
+
+    /// The projects below one, each after its parent, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn project_subtree(&self, id: ProjectId, limit: u32) -> Result<Vec<Project>, StoreError> {
+        let sql = format!(
+            "WITH RECURSIVE below(id, depth) AS (SELECT id, 1 FROM projects WHERE parent_id = $1
+             UNION ALL SELECT q.id, b.depth + 1 FROM projects q JOIN below b ON q.parent_id = b.id)
+             SELECT {COLUMNS} FROM projects p JOIN below b ON b.id = p.id ORDER BY b.depth, p.id LIMIT {limit}"
+        );
+        self.all(sql, params![id]).await?.iter().map(project).collect()
+    }
+
     /// Projects, by id.
     ///
     /// # Errors
@@ -137,8 +197,18 @@ impl Db {
         if let Some(domain_id) = wanted.domain_id {
             filter.and("p.domain_id = ?", params![domain_id]);
         }
-        if let Some(name) = &wanted.name {
-            filter.and("p.name = ?", params![name]);
+        filter.and_texts("p.name", &wanted.names);
+        for tag in &wanted.tags.all {
+            filter.and_holds("p.tags", tag, true);
+        }
+        if !wanted.tags.any.is_empty() {
+            filter.and_holds_any("p.tags", &wanted.tags.any, true);
+        }
+        if !wanted.tags.not_all.is_empty() {
+            filter.and_lacks_one("p.tags", &wanted.tags.not_all);
+        }
+        if !wanted.tags.not_any.is_empty() {
+            filter.and_holds_any("p.tags", &wanted.tags.not_any, false);
         }
         if let Some(enabled) = wanted.enabled {
             filter.and("p.enabled = ?", params![enabled]);
@@ -149,11 +219,7 @@ impl Db {
             None => &mut filter,
         };
         if let Some(user_id) = wanted.member {
-            filter.and(
-                "p.id IN (SELECT a.project_id FROM role_assignments a WHERE a.project_id IS NOT NULL AND (a.user_id = ?
-                 OR a.group_id IN (SELECT m.group_id FROM user_group_members m WHERE m.user_id = ?)))",
-                params![user_id, user_id],
-            );
+            filter.and(MEMBER_OF_PROJECT, params![user_id, user_id, user_id, user_id, user_id, user_id]);
         }
         if let Some(marker) = wanted.marker {
             filter.and("p.id > ?", params![marker]);
@@ -170,8 +236,8 @@ impl Tx {
     /// [`StoreError::Duplicate`] if the name is taken in its domain.
     pub async fn project_insert(&self, new: &Project) -> Result<(), StoreError> {
         self.exec(
-            "INSERT INTO projects (id, domain_id, parent_id, name, description, enabled, token_epoch, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            "INSERT INTO projects (id, domain_id, parent_id, name, description, enabled, tags, extra, options,
+             token_epoch, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
             params![
                 new.id,
                 new.domain_id,
@@ -179,6 +245,9 @@ impl Tx {
                 &new.name,
                 &new.description,
                 new.enabled,
+                Json(&new.tags),
+                Json(&new.extra),
+                Json(&new.options),
                 new.token_epoch,
                 new.created_at
             ],
@@ -195,8 +264,17 @@ impl Tx {
         let changed = self
             .exec(
                 "UPDATE projects SET name = COALESCE($2, name), description = COALESCE($3, description),
-                 enabled = COALESCE($4, enabled) WHERE id = $1",
-                params![id, change.name.clone(), &change.description, change.enabled],
+                 enabled = COALESCE($4, enabled), tags = COALESCE($5, tags), extra = COALESCE($6, extra),
+                 options = COALESCE($7, options) WHERE id = $1",
+                params![
+                    id,
+                    change.name.clone(),
+                    &change.description,
+                    change.enabled,
+                    change.tags.as_ref().map(|tags| serde_json::to_string(tags).unwrap_or_default()),
+                    change.extra.as_ref().map(json_text),
+                    change.options.as_ref().map(json_text)
+                ],
             )
             .await?;
         Ok(changed == 1)

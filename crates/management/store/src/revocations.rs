@@ -2,7 +2,7 @@
 
 use crate::sql::{Row, params};
 use crate::{Db, StoreError, Tx};
-use arcus_types::{ApplicationCredentialId, DomainId, GroupId, ProjectId, RoleId, Timestamp, UserId};
+use arcus_types::{ApplicationCredentialId, DomainId, GroupId, ProjectId, RoleId, Timestamp, TrustId, UserId};
 use uuid::Uuid;
 
 /// What a token can be void because of.
@@ -18,11 +18,13 @@ pub enum RevocationKind {
     Domain,
     /// The application credential that it came from.
     ApplicationCredential,
+    /// The trust that it came from.
+    Trust,
 }
 
 impl RevocationKind {
-    const ALL: [RevocationKind; 5] =
-        [Self::Token, Self::User, Self::Project, Self::Domain, Self::ApplicationCredential];
+    const ALL: [RevocationKind; 6] =
+        [Self::Token, Self::User, Self::Project, Self::Domain, Self::ApplicationCredential, Self::Trust];
 
     const fn name(self) -> &'static str {
         match self {
@@ -31,6 +33,7 @@ impl RevocationKind {
             Self::Project => "project",
             Self::Domain => "domain",
             Self::ApplicationCredential => "credential",
+            Self::Trust => "trust",
         }
     }
 }
@@ -47,7 +50,7 @@ impl std::str::FromStr for RevocationKind {
 pub struct Revocation {
     /// What kind of subject.
     pub kind: RevocationKind,
-    /// Which one: an audit id or the id of a user, project, domain or application credential.
+    /// Which one: an audit id or the id of a user, project, domain, application credential or trust.
     pub subject_id: Uuid,
     /// Tokens with a lower epoch are void.
     pub epoch: u64,
@@ -64,7 +67,7 @@ pub enum Revoked {
     User(UserId),
     /// Those of every user in a group.
     GroupMembers(GroupId),
-    /// Those of every user who holds a role, directly or through a group.
+    /// Those of every user who holds a role or one that implies it, directly or through a group.
     RoleHolders(RoleId),
     /// Those scoped to a project.
     Project(ProjectId),
@@ -86,9 +89,11 @@ impl Revoked {
             Self::RoleHolders(id) => (
                 RevocationKind::User,
                 "users",
-                "id IN (SELECT a.user_id FROM role_assignments a WHERE a.role_id = $1 AND a.user_id IS NOT NULL
-                 UNION SELECT m.user_id FROM role_assignments a JOIN user_group_members m ON m.group_id = a.group_id
-                 WHERE a.role_id = $1)",
+                "id IN (WITH RECURSIVE giving(id) AS (SELECT r.id FROM roles r WHERE r.id = $1
+                 UNION SELECT i.prior_id FROM role_implications i JOIN giving g ON i.implied_id = g.id)
+                 SELECT a.user_id FROM role_assignments a JOIN giving g ON g.id = a.role_id WHERE a.user_id IS NOT NULL
+                 UNION SELECT m.user_id FROM role_assignments a JOIN giving g ON g.id = a.role_id
+                 JOIN user_group_members m ON m.group_id = a.group_id)",
                 id.0,
             ),
             Self::Project(id) => (RevocationKind::Project, "projects", "id = $1", id.0),
@@ -183,6 +188,19 @@ impl Tx {
         expires_at: Timestamp,
     ) -> Result<Revocation, StoreError> {
         self.revoke_whole(RevocationKind::ApplicationCredential, id.0, now, expires_at).await
+    }
+
+    /// Makes every token void that came from a trust.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn revoke_trust(
+        &self,
+        id: TrustId,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Revocation, StoreError> {
+        self.revoke_whole(RevocationKind::Trust, id.0, now, expires_at).await
     }
 
     /// Tokens carry epoch 0 of subjects that are made void once and for all.

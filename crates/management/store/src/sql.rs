@@ -109,6 +109,11 @@ id_columns!(
     ServiceId,
     EndpointId,
     DomainId,
+    TrustId,
+    AccessRuleId,
+    RegisteredLimitId,
+    LimitId,
+    CredentialId,
 );
 
 fn unsigned(value: u64) -> i64 {

@@ -1,7 +1,9 @@
 //! Users, their passwords and their default projects.
 
 use crate::domains::DomainKey;
+use crate::roles::json_text;
 use crate::sql::{Json, Row, Where, params};
+use crate::text_tests::{Extra, TextTest};
 use crate::{Db, StoreError, Tx};
 use arcus_types::{DomainId, GroupId, Name, ProjectId, Timestamp, UserId};
 
@@ -22,6 +24,12 @@ pub struct User {
     pub enabled: bool,
     /// Where it is taken to when it logs in without saying where.
     pub default_project_id: Option<ProjectId>,
+    /// Attributes of the client's own.
+    pub extra: Extra,
+    /// Options such as `lock_password`.
+    pub options: Extra,
+    /// When the present password was set; 0: there is none, or it is not known.
+    pub password_set_at: Timestamp,
     /// Tokens that hold a lower epoch of this user are void.
     pub token_epoch: u64,
     /// When it was made.
@@ -76,6 +84,10 @@ pub struct UserChange {
     pub enabled: Option<bool>,
     /// Where it is taken to when it logs in without saying where.
     pub default_project_id: Option<Option<ProjectId>>,
+    /// Attributes of the client's own, all of them.
+    pub extra: Option<Extra>,
+    /// Options, all of them.
+    pub options: Option<Extra>,
 }
 
 /// Which users to list.
@@ -83,8 +95,10 @@ pub struct UserChange {
 pub struct UserFilter {
     /// In this domain.
     pub domain_id: Option<DomainId>,
-    /// With this name.
-    pub name: Option<String>,
+    /// With such a name.
+    pub names: Vec<TextTest>,
+    /// With a password that was set in this time: from the first, before the second.
+    pub password_set: (Option<Timestamp>, Option<Timestamp>),
     /// Enabled or not.
     pub enabled: Option<bool>,
     /// Members of this group.
@@ -96,7 +110,7 @@ pub struct UserFilter {
 }
 
 const COLUMNS: &str = "u.id, u.domain_id, u.name, u.description, u.email, u.enabled, u.default_project_id, \
-     u.token_epoch, u.created_at";
+     u.extra, u.options, u.password_set_at, u.token_epoch, u.created_at";
 
 fn user(row: &Row) -> Result<User, StoreError> {
     Ok(User {
@@ -107,6 +121,9 @@ fn user(row: &Row) -> Result<User, StoreError> {
         email: row.opt("email")?,
         enabled: row.get("enabled")?,
         default_project_id: row.opt("default_project_id")?,
+        extra: row.json("extra")?,
+        options: row.json("options")?,
+        password_set_at: row.get("password_set_at")?,
         token_epoch: row.get("token_epoch")?,
         created_at: row.get("created_at")?,
     })
@@ -165,8 +182,12 @@ impl Db {
         if let Some(domain_id) = wanted.domain_id {
             filter.and("u.domain_id = ?", params![domain_id]);
         }
-        if let Some(name) = &wanted.name {
-            filter.and("u.name = ?", params![name]);
+        filter.and_texts("u.name", &wanted.names);
+        if let Some(from) = wanted.password_set.0 {
+            filter.and("u.password_set_at >= ?", params![from]);
+        }
+        if let Some(before) = wanted.password_set.1 {
+            filter.and("u.password_set_at > 0 AND u.password_set_at < ?", params![before]);
         }
         if let Some(enabled) = wanted.enabled {
             filter.and("u.enabled = ?", params![enabled]);
@@ -190,8 +211,8 @@ impl Tx {
     pub async fn user_insert(&self, new: &User, password_hash: Option<&str>) -> Result<(), StoreError> {
         self.exec(
             "INSERT INTO users (id, domain_id, name, description, email, enabled, default_project_id, password_hash,
-             password_history, failures, failed_at, token_epoch, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '[]', 0, 0, $9, $10)",
+             password_history, failures, failed_at, extra, options, password_set_at, token_epoch, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '[]', 0, 0, $9, $10, $11, $12, $13)",
             params![
                 new.id,
                 new.domain_id,
@@ -201,6 +222,9 @@ impl Tx {
                 new.enabled,
                 new.default_project_id,
                 password_hash,
+                Json(&new.extra),
+                Json(&new.options),
+                new.password_set_at,
                 new.token_epoch,
                 new.created_at
             ],
@@ -219,7 +243,8 @@ impl Tx {
                 "UPDATE users SET name = COALESCE($2, name), enabled = COALESCE($3, enabled),
                  description = CASE WHEN $4 THEN $5 ELSE description END,
                  email = CASE WHEN $6 THEN $7 ELSE email END,
-                 default_project_id = CASE WHEN $8 THEN $9 ELSE default_project_id END
+                 default_project_id = CASE WHEN $8 THEN $9 ELSE default_project_id END,
+                 extra = COALESCE($10, extra), options = COALESCE($11, options)
                  WHERE id = $1",
                 params![
                     id,
@@ -230,7 +255,9 @@ impl Tx {
                     change.email.is_some(),
                     change.email.clone().flatten(),
                     change.default_project_id.is_some(),
-                    change.default_project_id.flatten()
+                    change.default_project_id.flatten(),
+                    change.extra.as_ref().map(json_text),
+                    change.options.as_ref().map(json_text)
                 ],
             )
             .await?;
@@ -247,12 +274,14 @@ impl Tx {
         old_hash: Option<&str>,
         hash: Option<&str>,
         history: &[String],
+        set_at: Timestamp,
     ) -> Result<bool, StoreError> {
         let changed = self
             .exec(
-                "UPDATE users SET password_hash = $2, password_history = $3, failures = 0, failed_at = 0
+                "UPDATE users SET password_hash = $2, password_history = $3, password_set_at = $5, failures = 0,
+                 failed_at = 0
                  WHERE id = $1 AND COALESCE(password_hash, '') = $4",
-                params![id, hash, Json(&history), old_hash.unwrap_or("")],
+                params![id, hash, Json(&history), old_hash.unwrap_or(""), set_at],
             )
             .await?;
         Ok(changed == 1)

@@ -62,6 +62,8 @@ pub fn recognise(app: &App, request: &Request, anonymous: OpCtx) -> MaybeCtx {
         return MaybeCtx(Ok(anonymous));
     };
     MaybeCtx(match app.identity.verify(token) {
+        // A token with access rules is good for what they name only.
+        Ok(token) if !token.allows(request.method().as_str(), request.uri().path()) => Err(ApiError::unauthorized()),
         Ok(token) => Ok(OpCtx { request_id: anonymous.request_id, ..token.ctx() }),
         Err(_) => Err(ApiError::unauthorized()),
     })

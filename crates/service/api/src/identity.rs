@@ -1,20 +1,27 @@
 //! The identity API: Keystone v3 under `/identity/v3`.
 
+mod access_rules;
 mod application_credentials;
 mod assignments;
 mod catalog;
+mod credentials;
 mod domains;
 mod groups;
+mod limits;
 mod listing;
+mod project_tags;
 mod projects;
+mod regions;
 mod roles;
 mod tokens;
+mod trusts;
 mod users;
 mod versions;
 
 use crate::{ApiError, App, Route};
 use arcus_engine::EngineError;
 use arcus_identity::IdentityError;
+use arcus_store::Extra;
 use arcus_types::policy::identity as policy;
 use axum::Json;
 use axum::http::StatusCode;
@@ -44,6 +51,12 @@ pub fn routes() -> Vec<Route> {
     routes.extend(assignments::routes());
     routes.extend(application_credentials::routes());
     routes.extend(catalog::routes());
+    routes.extend(access_rules::routes());
+    routes.extend(credentials::routes());
+    routes.extend(limits::routes());
+    routes.extend(project_tags::routes());
+    routes.extend(regions::routes());
+    routes.extend(trusts::routes());
     routes
 }
 
@@ -53,6 +66,7 @@ impl From<IdentityError> for ApiError {
         match error {
             IdentityError::Invalid(_) => Self::bad_request(message),
             IdentityError::Unauthorized => Self::unauthorized(),
+            IdentityError::PasswordExpired(_) => Self { message, ..Self::unauthorized() },
             IdentityError::Forbidden(_) => Self::new(StatusCode::FORBIDDEN, message),
             IdentityError::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, message),
             IdentityError::Conflict(_) => Self::new(StatusCode::CONFLICT, message),
@@ -91,6 +105,23 @@ fn id<T: std::str::FromStr>(text: &str) -> Result<T, ApiError> {
 /// Reads a field that may be absent, `null` or a value: absent and `null` differ in a change.
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
     Option::<T>::deserialize(d).map(Some)
+}
+
+/// Attributes of the client's own: what is not known, less what the answer says itself.
+fn extra(mut more: Extra) -> Extra {
+    for known in ["id", "links", "password_expires_at"] {
+        more.remove(known);
+    }
+    more
+}
+
+/// A body over attributes of the client's own.
+fn over(extra: &Extra, body: Value) -> Value {
+    let mut whole = extra.clone();
+    if let Value::Object(body) = body {
+        whole.extend(body);
+    }
+    Value::Object(whole)
 }
 
 /// Refuses to move something to another domain.

@@ -1,11 +1,12 @@
 //! Application credentials.
 
-use crate::builtin::expand;
+use crate::access_rules::{self, RULES_MAX};
+use crate::auth::ALLOW_EXPIRED_S;
 use crate::passwords::{check_length, random_secret};
 use crate::{Identity, IdentityError, REVOCATION_SLACK_S, TOKEN_TTL_S_MAX, text_check};
-use arcus_store::{ApplicationCredential, ApplicationCredentialKey, RoleTarget};
+use arcus_store::{AccessRule, ApplicationCredential, ApplicationCredentialKey, RoleTarget};
 use arcus_types::policy::{Target, authorize, identity as policy};
-use arcus_types::{Actor, ApplicationCredentialId, Name, OpCtx, RoleId, Timestamp, UserId};
+use arcus_types::{AccessRuleId, Actor, ApplicationCredentialId, Name, OpCtx, RoleId, Timestamp, UserId};
 use serde_json::json;
 
 /// A role as somebody names it.
@@ -32,6 +33,17 @@ pub struct ApplicationCredentialNew {
     pub unrestricted: bool,
     /// From then on it opens nothing.
     pub expires_at: Option<Timestamp>,
+    /// What it may call; `None`: everything that its roles allow.
+    pub access_rules: Option<Vec<AccessRuleNew>>,
+}
+
+/// An access rule as somebody names it.
+#[derive(Debug, Clone)]
+pub enum AccessRuleNew {
+    /// One that the user has already.
+    Known(AccessRuleId),
+    /// A new one: service type, method and path.
+    New(String, String, String),
 }
 
 /// An application credential with the names of its roles.
@@ -40,7 +52,9 @@ pub struct ApplicationCredentialView {
     /// The credential.
     pub credential: ApplicationCredential,
     /// Its roles.
-    pub roles: Vec<(RoleId, String)>,
+    pub roles: Vec<(RoleId, Name)>,
+    /// What it may call, if rules say so.
+    pub access_rules: Option<Vec<AccessRule>>,
 }
 
 impl Identity {
@@ -59,6 +73,7 @@ impl Identity {
     ) -> Result<(ApplicationCredentialView, String), IdentityError> {
         authorize(ctx, policy::APPLICATION_CREDENTIAL_CREATE, &target(user_id))?;
         self.only_oneself(ctx, policy::APPLICATION_CREDENTIAL_CREATE, user_id)?;
+        self.in_own_name(ctx)?;
         let project_id = ctx.project_id().ok_or_else(|| {
             IdentityError::Invalid("An application credential needs a token that is scoped to a project.".to_owned())
         })?;
@@ -68,12 +83,12 @@ impl Identity {
             return Err(IdentityError::Invalid("The expiry must be in the future.".to_owned()));
         }
         let through = self.unrestricted_check(ctx).await?;
-        let given = self.store().roles_of_user(user_id, RoleTarget::Project(project_id)).await?;
-        let mut holds = expand(&given).0;
+        let mut holds = self.store().roles_of_user(user_id, RoleTarget::Project(project_id)).await?;
         if let Some(through) = through {
             holds.retain(|(id, _)| through.roles.contains(id));
         }
-        let roles = chosen(holds, new.roles)?;
+        let roles = chosen_roles(holds, new.roles)?;
+        let rules = self.rules_wanted(ctx, user_id, new.access_rules).await?;
         let secret = new.secret.unwrap_or_else(random_secret);
         check_length(&secret)?;
         let credential = ApplicationCredential {
@@ -85,20 +100,56 @@ impl Identity {
             secret_hash: self.passwords().hash(&secret).await?,
             roles: roles.iter().map(|(id, _)| *id).collect(),
             unrestricted: new.unrestricted,
+            ruled: rules.is_some(),
             expires_at: new.expires_at,
             created_at: now,
         };
         let tx = self.store().begin(ctx).await?;
         tx.application_credential_insert(&credential).await?;
+        let access_rules = match rules {
+            None => None,
+            Some(rules) => {
+                let mut kept = Vec::with_capacity(rules.len());
+                for rule in rules {
+                    kept.push(tx.application_credential_rule_add(user_id, credential.id, &rule).await?);
+                }
+                Some(kept)
+            }
+        };
         let detail = json!({ "name": credential.name, "unrestricted": credential.unrestricted });
         let action = policy::APPLICATION_CREDENTIAL_CREATE;
         self.audit(&tx, action, "application_credential", &credential.id, &detail).await?;
         tx.commit().await?;
-        Ok((ApplicationCredentialView { credential, roles }, secret))
+        Ok((ApplicationCredentialView { credential, roles, access_rules }, secret))
+    }
+
+    /// The rules of a new credential, checked.
+    async fn rules_wanted(
+        &self,
+        ctx: &OpCtx,
+        user_id: UserId,
+        wanted: Option<Vec<AccessRuleNew>>,
+    ) -> Result<Option<Vec<AccessRule>>, IdentityError> {
+        let Some(wanted) = wanted else { return Ok(None) };
+        if wanted.len() > RULES_MAX {
+            let reason = format!("An application credential has at most {RULES_MAX} access rules.");
+            return Err(IdentityError::Invalid(reason));
+        }
+        let mut rules = Vec::with_capacity(wanted.len());
+        for rule in wanted {
+            rules.push(match rule {
+                AccessRuleNew::Known(id) => self.access_rule_get(ctx, user_id, id).await?,
+                AccessRuleNew::New(service, method, path) => {
+                    access_rules::check(&service, &method, &path)?;
+                    AccessRule { id: AccessRuleId::new(), service, method, path }
+                }
+            });
+        }
+        Ok(Some(rules))
     }
 
     /// Refuses a caller who came through a restricted credential; else the credential that it came through.
-    async fn unrestricted_check(&self, ctx: &OpCtx) -> Result<Option<ApplicationCredential>, IdentityError> {
+    pub(crate) async fn unrestricted_check(&self, ctx: &OpCtx) -> Result<Option<ApplicationCredential>, IdentityError> {
         let id = match ctx.actor {
             Actor::User { application_credential_id: Some(id), .. } => id,
             Actor::User { application_credential_id: None, .. }
@@ -128,14 +179,19 @@ impl Identity {
         limit: u32,
     ) -> Result<Vec<ApplicationCredentialView>, IdentityError> {
         authorize(ctx, policy::APPLICATION_CREDENTIAL_LIST, &target(user_id))?;
+        self.in_own_name(ctx)?;
         let found = self.store().application_credential_list(user_id, name, marker, limit).await?;
         let mut ids: Vec<RoleId> = found.iter().flat_map(|c| c.roles.iter().copied()).collect();
         ids.sort_unstable();
         ids.dedup();
         let names = self.role_names(&ids).await?;
+        let ruled = found.iter().filter(|c| c.ruled).map(|c| c.id).collect();
+        let rules = self.store().application_credential_rules(ruled).await?;
         let view = |credential: ApplicationCredential| {
             let roles = names.iter().filter(|(id, _)| credential.roles.contains(id)).cloned().collect();
-            ApplicationCredentialView { credential, roles }
+            let own = || rules.iter().filter(|(id, _)| *id == credential.id).map(|(_, rule)| rule.clone()).collect();
+            let access_rules = credential.ruled.then(own);
+            ApplicationCredentialView { credential, roles, access_rules }
         };
         Ok(found.into_iter().map(view).collect())
     }
@@ -151,12 +207,19 @@ impl Identity {
         id: ApplicationCredentialId,
     ) -> Result<ApplicationCredentialView, IdentityError> {
         authorize(ctx, policy::APPLICATION_CREDENTIAL_GET, &target(user_id))?;
+        self.in_own_name(ctx)?;
         let found = self.store().application_credential_get(ApplicationCredentialKey::Id(id)).await?;
         let credential = found
             .filter(|c| c.user_id == user_id)
             .ok_or_else(|| IdentityError::not_found("application credential", id))?;
         let roles = self.role_names(&credential.roles).await?;
-        Ok(ApplicationCredentialView { credential, roles })
+        let access_rules = if credential.ruled {
+            let rules = self.store().application_credential_rules(vec![id]).await?;
+            Some(rules.into_iter().map(|(_, rule)| rule).collect())
+        } else {
+            None
+        };
+        Ok(ApplicationCredentialView { credential, roles, access_rules })
     }
 
     /// Deletes an application credential; tokens that came from it become void.
@@ -170,13 +233,14 @@ impl Identity {
         id: ApplicationCredentialId,
     ) -> Result<(), IdentityError> {
         authorize(ctx, policy::APPLICATION_CREDENTIAL_DELETE, &target(user_id))?;
+        self.in_own_name(ctx)?;
         self.unrestricted_check(ctx).await?;
         let now = Timestamp::now();
         let tx = self.store().begin(ctx).await?;
         if !tx.application_credential_delete(user_id, id).await? {
             return Err(IdentityError::not_found("application credential", id));
         }
-        let until = now.plus_seconds(TOKEN_TTL_S_MAX + REVOCATION_SLACK_S);
+        let until = now.plus_seconds(TOKEN_TTL_S_MAX + REVOCATION_SLACK_S + ALLOW_EXPIRED_S);
         let revocation = tx.revoke_application_credential(id, now, until).await?;
         let action = policy::APPLICATION_CREDENTIAL_DELETE;
         self.audit(&tx, action, "application_credential", &id, &json!({ "user_id": user_id })).await?;
@@ -189,13 +253,16 @@ fn target(user_id: UserId) -> Target {
 }
 
 /// Those of the roles that somebody holds which were asked for; all of them if none were named.
-fn chosen(holds: Vec<(RoleId, String)>, wanted: Option<Vec<RoleRef>>) -> Result<Vec<(RoleId, String)>, IdentityError> {
+pub(crate) fn chosen_roles(
+    holds: Vec<(RoleId, Name)>,
+    wanted: Option<Vec<RoleRef>>,
+) -> Result<Vec<(RoleId, Name)>, IdentityError> {
     let Some(wanted) = wanted.filter(|w| !w.is_empty()) else { return Ok(holds) };
     let mut roles = Vec::with_capacity(wanted.len());
     for role in &wanted {
         let found = holds.iter().find(|(id, name)| match role {
             RoleRef::Id(wanted) => wanted == id,
-            RoleRef::Name(wanted) => wanted == name,
+            RoleRef::Name(wanted) => wanted == name.as_str(),
         });
         let found = found.ok_or_else(|| {
             IdentityError::Invalid(

@@ -1,14 +1,19 @@
 //! Logging in: from what somebody shows to a token.
 
+mod stay;
+
 use crate::builtin;
-use crate::token::{MethodName, Payload, Scoped, Subject, Token};
+use crate::token::{MethodName, Payload, Rule, Scoped, Subject, Token, Trusted};
 use crate::{Identity, IdentityError};
 use arcus_store::{
-    ApplicationCredential, ApplicationCredentialKey, Domain, DomainFilter, DomainKey, Login, Project, ProjectFilter,
-    ProjectInDomain, ProjectKey, RoleFilter, RoleTarget, UserKey,
+    AccessRule, ApplicationCredential, ApplicationCredentialKey, Domain, DomainFilter, DomainKey, Login, Project,
+    ProjectFilter, ProjectKey, RoleFilter, RoleTarget, Trust, User, UserKey,
 };
 use arcus_types::policy::{Target, authorize, identity as policy};
-use arcus_types::{ApplicationCredentialId, DomainId, Name, OpCtx, ProjectId, Role, RoleId, Scope, Timestamp, UserId};
+use arcus_types::{
+    ApplicationCredentialId, DomainId, Name, OpCtx, ProjectId, Role, RoleId, Scope, Timestamp, TrustId, UserId,
+};
+use stay::Stay;
 use uuid::Uuid;
 
 /// How a caller names a domain.
@@ -71,6 +76,8 @@ pub enum Wanted {
     Domain(DomainRef),
     /// Into the whole system.
     System,
+    /// Into the project of a trust.
+    Trust(TrustId),
 }
 
 impl DomainRef {
@@ -112,9 +119,15 @@ pub struct TokenView {
     /// The project or domain that it is scoped to.
     pub place: Place,
     /// Its roles.
-    pub roles: Vec<(RoleId, String)>,
+    pub roles: Vec<(RoleId, Name)>,
+    /// When the user's password expires.
+    pub password_expires_at: Option<Timestamp>,
     /// The application credential that it came from.
     pub application_credential: Option<ApplicationCredential>,
+    /// What that credential may call, if rules say so.
+    pub access_rules: Option<Vec<AccessRule>>,
+    /// The trust that it came from.
+    pub trust: Option<Trust>,
 }
 
 /// What a token is scoped to, with names.
@@ -131,47 +144,134 @@ pub enum Place {
 }
 
 /// Somebody who has been recognised, before it is known where they may go.
-struct Recognised {
-    login: Login,
-    method: MethodName,
-    earlier_methods: u8,
-    parent_audit_id: Option<Uuid>,
-    expires_at: Timestamp,
-    application_credential: Option<ApplicationCredential>,
+pub(crate) struct Recognised {
+    pub login: Login,
+    pub methods: u8,
+    pub parent_audit_id: Option<Uuid>,
+    pub expires_at: Timestamp,
+    pub application_credential: Option<ApplicationCredential>,
+    pub access_rules: Option<Vec<AccessRule>>,
+}
+
+impl Recognised {
+    fn new(login: Login, method: MethodName, expires_at: Timestamp) -> Self {
+        Self {
+            login,
+            methods: method.bit(),
+            parent_audit_id: None,
+            expires_at,
+            application_credential: None,
+            access_rules: None,
+        }
+    }
+
+    /// The same by two methods; the narrower of both.
+    fn and(self, other: Self) -> Result<Self, IdentityError> {
+        if self.login.user.id != other.login.user.id {
+            return Err(IdentityError::Unauthorized);
+        }
+        Ok(Self {
+            methods: self.methods | other.methods,
+            parent_audit_id: self.parent_audit_id.or(other.parent_audit_id),
+            expires_at: self.expires_at.min(other.expires_at),
+            application_credential: self.application_credential.or(other.application_credential),
+            access_rules: self.access_rules.or(other.access_rules),
+            ..other
+        })
+    }
+}
+
+/// Whether a user has this option set to true.
+pub(crate) fn option(user: &User, name: &str) -> bool {
+    user.options.get(name) == Some(&serde_json::Value::Bool(true))
+}
+
+/// Whether the methods shown are enough: those of one of the user's rules, if rules are on. Methods that this cloud does
+/// not know count as shown, so that such a rule locks nobody out.
+fn rules_met(who: &Recognised) -> bool {
+    let user = &who.login.user;
+    let rules = user.options.get("multi_factor_auth_rules").and_then(|rules| rules.as_array());
+    let Some(rules) = rules.filter(|rules| !rules.is_empty() && option(user, "multi_factor_auth_enabled")) else {
+        return true;
+    };
+    let needed = |rule: &serde_json::Value| -> u8 {
+        let names = rule.as_array().into_iter().flatten().filter_map(|name| name.as_str());
+        names.filter_map(MethodName::from_name).fold(0, |bits, method| bits | method.bit())
+    };
+    rules.iter().map(needed).any(|bits| who.methods & bits == bits)
 }
 
 impl Identity {
-    /// Logs somebody in: the token's text, and what it says.
+    /// Logs somebody in: the token's text, and what it says. Whatever is shown must be the same user's.
     ///
     /// # Errors
     /// [`IdentityError::Unauthorized`] for whatever is wrong with what was shown or wanted, the same and after the same
-    /// time whether or not the user exists; [`IdentityError::NotFound`] for a token that is not valid.
-    pub async fn authenticate(&self, shown: Shown, wanted: Wanted) -> Result<(String, TokenView), IdentityError> {
+    /// time whether or not the user exists; [`IdentityError::PasswordExpired`] for the right password that is too old;
+    /// [`IdentityError::NotFound`] for a token that is not valid; [`IdentityError::Forbidden`] for a trust that opens
+    /// nothing to the user.
+    pub async fn authenticate(
+        &self,
+        shown: Vec<Shown>,
+        wanted: Wanted,
+    ) -> Result<(String, TokenView), IdentityError> {
         let issued_at = Timestamp::now();
-        let who = match shown {
-            Shown::Password(user, password) => self.by_password(&user, &password, issued_at).await?,
-            Shown::Token(text) => self.by_token(&text).await?,
-            Shown::ApplicationCredential(credential, secret) => {
-                self.by_application_credential(&credential, &secret, issued_at).await?
-            }
-        };
-        if !who.login.user.enabled || !who.login.domain_enabled {
+        let mut who: Option<Recognised> = None;
+        for shown in shown {
+            let next = match shown {
+                Shown::Password(user, password) => self.by_password(&user, &password, issued_at).await?,
+                Shown::Token(text) => self.by_token(&text).await?,
+                Shown::ApplicationCredential(credential, secret) => {
+                    self.by_application_credential(&credential, &secret, issued_at).await?
+                }
+            };
+            who = Some(match who {
+                Some(before) => before.and(next)?,
+                None => next,
+            });
+        }
+        let who = who.ok_or(IdentityError::Unauthorized)?;
+        if !who.login.user.enabled || !who.login.domain_enabled || !rules_met(&who) {
             return Err(IdentityError::Unauthorized);
         }
-        let (place, domain_epoch, given) = self.place(&who, wanted).await?;
-        let (roles, rights) = builtin::expand(&given);
+        let (who, trust, stay) = match wanted {
+            Wanted::Trust(id) => {
+                let (who, trust, stay) = self.by_trust(who, id, issued_at).await?;
+                (who, Some(trust), stay)
+            }
+            wanted => {
+                let stay = self.stay(&who, wanted).await?;
+                (who, None, stay)
+            }
+        };
+        self.token_make(who, trust, stay, issued_at)
+    }
+
+    fn token_make(
+        &self,
+        who: Recognised,
+        trust: Option<(Trust, Trusted)>,
+        stay: Stay,
+        issued_at: Timestamp,
+    ) -> Result<(String, TokenView), IdentityError> {
         let user = &who.login.user;
+        let rule = |r: &AccessRule| Rule {
+            service: r.service.clone(),
+            method: r.method.clone(),
+            path: r.path.clone(),
+        };
         let payload = Payload {
             version: Payload::VERSION,
             user: Subject(user.id.0, user.token_epoch),
             user_domain: Subject(user.domain_id.0, who.login.domain_epoch),
-            scope: scoped(&place, domain_epoch),
-            roles: roles.iter().map(|(id, _)| id.0).collect(),
-            rights,
-            methods: who.method.bit() | who.earlier_methods,
+            scope: scoped(&stay.place, stay.domain_epoch),
+            roles: stay.roles.iter().map(|(id, _)| id.0).collect(),
+            rights: builtin::rights(&stay.roles),
+            methods: who.methods,
             audit_id: Uuid::new_v4(),
             parent_audit_id: who.parent_audit_id,
             application_credential_id: who.application_credential.as_ref().map(|c| c.id.0),
+            rules: who.access_rules.as_ref().map(|rules| rules.iter().map(rule).collect()),
+            trusted: trust.as_ref().map(|(_, trusted)| *trusted),
             issued_at,
             expires_at: who.expires_at,
         };
@@ -180,9 +280,12 @@ impl Identity {
             token: Token(payload),
             user_name: user.name.clone(),
             user_domain: (user.domain_id, who.login.domain_name.clone()),
-            place,
-            roles,
+            password_expires_at: self.password_expires_at(user),
+            place: stay.place,
+            roles: stay.roles,
             application_credential: who.application_credential,
+            access_rules: who.access_rules,
+            trust: trust.map(|(trust, _)| trust),
         };
         Ok((text, view))
     }
@@ -200,20 +303,17 @@ impl Identity {
         if !right {
             return Err(IdentityError::Unauthorized);
         }
-        Ok(Recognised {
-            login,
-            method: MethodName::Password,
-            earlier_methods: 0,
-            parent_audit_id: None,
-            expires_at: now.plus_seconds(self.config().token_ttl_s),
-            application_credential: None,
-        })
+        if self.password_expires_at(&login.user).is_some_and(|at| at <= now) {
+            return Err(IdentityError::PasswordExpired(login.user.id));
+        }
+        Ok(Recognised::new(login, MethodName::Password, now.plus_seconds(self.config().token_ttl_s)))
     }
 
     /// A user who gave too many wrong passwords in a row is locked for a while.
     pub(crate) fn is_locked(&self, login: &Login, now: Timestamp) -> bool {
         let config = self.config();
         config.lockout_failures > 0
+            && !option(&login.user, "ignore_lockout_failure_attempts")
             && login.failures >= config.lockout_failures
             && now < login.failed_at.plus_seconds(config.lockout_s)
     }
@@ -237,18 +337,17 @@ impl Identity {
     /// A token made from another lives no longer than that one.
     async fn by_token(&self, text: &str) -> Result<Recognised, IdentityError> {
         let token = self.verify(text).map_err(|_| IdentityError::not_found("token", "given"))?;
-        if token.application_credential_id().is_some() {
-            let reason = "A token of an application credential cannot be exchanged for another one.";
+        if token.application_credential_id().is_some() || token.trust_id().is_some() {
+            let reason = "A token of an application credential or a trust cannot be exchanged for another one.";
             return Err(IdentityError::Forbidden(reason.to_owned()));
         }
         let login = self.store().user_login(UserKey::Id(token.user_id())).await?;
+        let login = login.ok_or(IdentityError::Unauthorized)?;
+        let who = Recognised::new(login, MethodName::Token, token.expires_at());
         Ok(Recognised {
-            login: login.ok_or(IdentityError::Unauthorized)?,
-            method: MethodName::Token,
-            earlier_methods: token.0.methods,
+            methods: who.methods | token.0.methods,
             parent_audit_id: Some(token.0.audit_id),
-            expires_at: token.expires_at(),
-            application_credential: None,
+            ..who
         })
     }
 
@@ -275,88 +374,32 @@ impl Identity {
         let found = found.ok_or(IdentityError::Unauthorized)?;
         let login = self.store().user_login(UserKey::Id(found.user_id)).await?;
         let longest = now.plus_seconds(self.config().token_ttl_s);
-        Ok(Recognised {
-            login: login.ok_or(IdentityError::Unauthorized)?,
-            method: MethodName::ApplicationCredential,
-            earlier_methods: 0,
-            parent_audit_id: None,
-            expires_at: found.expires_at.map_or(longest, |at| at.min(longest)),
-            application_credential: Some(found),
-        })
+        let expires_at = found.expires_at.map_or(longest, |at| at.min(longest));
+        let who =
+            Recognised::new(login.ok_or(IdentityError::Unauthorized)?, MethodName::ApplicationCredential, expires_at);
+        let access_rules = if found.ruled {
+            let rules = self.store().application_credential_rules(vec![found.id]).await?;
+            Some(rules.into_iter().map(|(_, rule)| rule).collect())
+        } else {
+            None
+        };
+        Ok(Recognised { application_credential: Some(found), access_rules, ..who })
     }
 
-    /// Where somebody may go, the epoch of that place's domain, and the roles that were given to them there. What holds
-    /// an epoch is read before the roles, so that a change in between makes the token void and not too strong.
-    async fn place(
-        &self,
-        who: &Recognised,
-        wanted: Wanted,
-    ) -> Result<(Place, u64, Vec<(RoleId, Name)>), IdentityError> {
-        if let Some(credential) = &who.application_credential {
-            let found = self.project_for(&ProjectRef::Id(credential.project_id), who.login.user.id).await?;
-            let Some((project, mut roles)) = found else { return Err(IdentityError::Unauthorized) };
-            roles = builtin::expand(&roles)
-                .0
-                .into_iter()
-                .filter(|(id, _)| credential.roles.contains(id))
-                .map(|(id, name)| Ok((id, name.parse()?)))
-                .collect::<Result<_, IdentityError>>()?;
-            let elsewhere = match &wanted {
-                Wanted::Default => false,
-                Wanted::Project(ProjectRef::Id(id)) => *id != credential.project_id,
-                Wanted::Project(ProjectRef::Name(..)) | Wanted::Unscoped | Wanted::Domain(_) | Wanted::System => true,
-            };
-            if roles.is_empty() || elsewhere {
-                return Err(IdentityError::Unauthorized);
-            }
-            return Ok((Place::Project(project.project, project.domain_name), project.domain_epoch, roles));
-        }
-        match wanted {
-            Wanted::Unscoped => Ok((Place::Unscoped, 0, Vec::new())),
-            Wanted::Default => {
-                let Some(id) = who.login.user.default_project_id else { return Ok((Place::Unscoped, 0, Vec::new())) };
-                Ok(match self.project_for(&ProjectRef::Id(id), who.login.user.id).await? {
-                    Some((p, roles)) => (Place::Project(p.project, p.domain_name), p.domain_epoch, roles),
-                    None => (Place::Unscoped, 0, Vec::new()),
-                })
-            }
-            Wanted::Project(key) => {
-                let found = self.project_for(&key, who.login.user.id).await?;
-                let (p, roles) = found.ok_or(IdentityError::Unauthorized)?;
-                Ok((Place::Project(p.project, p.domain_name), p.domain_epoch, roles))
-            }
-            Wanted::Domain(key) => {
-                let domain = self.store().domain_get(key.key()).await?.filter(|d| d.enabled);
-                let domain = domain.ok_or(IdentityError::Unauthorized)?;
-                let roles = self.store().roles_of_user(who.login.user.id, RoleTarget::Domain(domain.id)).await?;
-                if roles.is_empty() { Err(IdentityError::Unauthorized) } else { Ok((Place::Domain(domain), 0, roles)) }
-            }
-            Wanted::System => {
-                let roles = self.store().roles_of_user(who.login.user.id, RoleTarget::System).await?;
-                if roles.is_empty() { Err(IdentityError::Unauthorized) } else { Ok((Place::System, 0, roles)) }
-            }
-        }
-    }
-
-    /// A project that may be used and in which the user holds roles, with these.
-    async fn project_for(
-        &self,
-        project: &ProjectRef,
-        user_id: UserId,
-    ) -> Result<Option<(ProjectInDomain, Vec<(RoleId, Name)>)>, IdentityError> {
-        let found = self.store().project_get(project.key()).await?;
-        let Some(found) = found.filter(|p| p.project.enabled && p.domain_enabled) else { return Ok(None) };
-        let roles = self.store().roles_of_user(user_id, RoleTarget::Project(found.project.id)).await?;
-        Ok((!roles.is_empty()).then_some((found, roles)))
-    }
-
-    /// What a token says, with names: for its own user, services and administrators.
+    /// What a token says, with names: for its own user, services and administrators. Services and administrators may ask
+    /// also for one that has expired, for [`ALLOW_EXPIRED_S`].
     ///
     /// # Errors
     /// [`IdentityError::NotFound`] if it is not valid, [`IdentityError::Denied`].
-    pub async fn token_get(&self, ctx: &OpCtx, text: &str) -> Result<TokenView, IdentityError> {
+    pub async fn token_get(&self, ctx: &OpCtx, text: &str, expired: bool) -> Result<TokenView, IdentityError> {
         let missing = || IdentityError::not_found("token", "given");
-        let token = self.verify(text).map_err(|_| missing())?;
+        let token = if expired && (ctx.roles.has(Role::Service) || ctx.is_admin()) {
+            let oldest = Timestamp::now().plus_seconds(-ALLOW_EXPIRED_S);
+            Token::open_expired(text, self.keys(), self.revoked(), oldest)
+        } else {
+            self.verify(text)
+        };
+        let token = token.map_err(|_| missing())?;
         if !ctx.roles.has(Role::Service) {
             authorize(ctx, policy::TOKEN_GET, &target_of(&token))?;
         }
@@ -376,7 +419,21 @@ impl Identity {
             Some(id) => self.store().application_credential_get(ApplicationCredentialKey::Id(id)).await?,
             None => None,
         };
+        let access_rules = match &application_credential {
+            Some(credential) if credential.ruled => {
+                let rules = self.store().application_credential_rules(vec![credential.id]).await?;
+                Some(rules.into_iter().map(|(_, rule)| rule).collect())
+            }
+            Some(_) | None => None,
+        };
+        let trust = match token.trust_id() {
+            Some(id) => self.store().trust_get(id).await?,
+            None => None,
+        };
         Ok(TokenView {
+            password_expires_at: self.password_expires_at(&login.user),
+            access_rules,
+            trust,
             user_name: login.user.name,
             user_domain: (login.user.domain_id, login.domain_name),
             place,
@@ -387,11 +444,11 @@ impl Identity {
     }
 
     /// The names of roles, in the order given; a role that is gone is left out.
-    pub(crate) async fn role_names(&self, ids: &[RoleId]) -> Result<Vec<(RoleId, String)>, IdentityError> {
+    pub(crate) async fn role_names(&self, ids: &[RoleId]) -> Result<Vec<(RoleId, Name)>, IdentityError> {
         let limit = u32::try_from(ids.len()).unwrap_or(u32::MAX);
         let filter = RoleFilter { ids: Some(ids.to_vec()), limit, ..RoleFilter::default() };
         let found = self.store().role_list(&filter).await?;
-        let name = |id: &RoleId| found.iter().find(|r| r.id == *id).map(|r| (*id, r.name.to_string()));
+        let name = |id: &RoleId| found.iter().find(|r| r.id == *id).map(|r| (*id, r.name.clone()));
         Ok(ids.iter().filter_map(name).collect())
     }
 
@@ -403,7 +460,7 @@ impl Identity {
         let token = self.verify(text).map_err(|_| IdentityError::not_found("token", "given"))?;
         authorize(ctx, policy::TOKEN_DELETE, &target_of(&token))?;
         let tx = self.store().begin(ctx).await?;
-        let until = token.expires_at().plus_seconds(crate::REVOCATION_SLACK_S);
+        let until = token.expires_at().plus_seconds(crate::REVOCATION_SLACK_S + ALLOW_EXPIRED_S);
         let revocation = tx.revoke_token(token.0.audit_id, Timestamp::now(), until).await?;
         let detail = serde_json::json!({ "user_id": token.user_id() });
         self.audit(&tx, policy::TOKEN_DELETE, "token", &token.audit_ids()[0], &detail).await?;
@@ -452,6 +509,10 @@ impl Identity {
         Ok(!self.store().roles_of_user(user_id, RoleTarget::System).await?.is_empty())
     }
 }
+
+/// How long after its end a token may still be looked at by those who ask so, in seconds. Source: Keystone's
+/// `allow_expired_window`.
+pub(crate) const ALLOW_EXPIRED_S: i64 = 172_800;
 
 fn target_of(token: &Token) -> Target {
     Target { user_id: Some(token.user_id()), ..Target::default() }

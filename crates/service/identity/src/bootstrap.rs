@@ -1,10 +1,10 @@
 //! The first run: what a cloud must have before anybody can log in.
 
-use crate::builtin::{BUILTIN, id_of};
+use crate::builtin::{BUILTIN, IMPLIED, id_of};
 use crate::passwords::{Passwords, random_secret};
 use crate::{Identity, IdentityError};
 use arcus_store::{
-    AuditEntry, Domain, DomainKey, Project, RoleActor, RoleEntry, RoleTarget, Store, StoreError, Tx, User,
+    AuditEntry, Domain, DomainKey, Extra, Project, RoleActor, RoleEntry, RoleTarget, Store, StoreError, Tx, User,
 };
 use arcus_types::policy::{Action, Rule};
 use arcus_types::{DomainId, OpCtx, ProjectId, Role, Timestamp, UserId};
@@ -62,6 +62,8 @@ async fn make(store: &Store, admin_hash: &str, demo_hash: &str) -> Result<(), St
         name: name("Default")?,
         description: "The first domain.".to_owned(),
         enabled: true,
+        extra: Extra::new(),
+        options: Extra::new(),
         token_epoch: 0,
         created_at: now,
     })
@@ -69,12 +71,17 @@ async fn make(store: &Store, admin_hash: &str, demo_hash: &str) -> Result<(), St
     for role in BUILTIN {
         tx.role_insert(&RoleEntry {
             id: role.id,
+            domain_id: None,
             name: name(role.name)?,
             description: Some(role.description.to_owned()),
             builtin: true,
+            options: Extra::new(),
             created_at: now,
         })
         .await?;
+    }
+    for (prior, implied) in IMPLIED {
+        tx.implication_insert(id_of(prior), id_of(implied)).await?;
     }
     let (admin, admin_project) = person(&tx, now, "admin", "The administrator's project.", admin_hash).await?;
     let (demo, demo_project) = person(&tx, now, "demo", "A project to begin with.", demo_hash).await?;
@@ -83,7 +90,7 @@ async fn make(store: &Store, admin_hash: &str, demo_hash: &str) -> Result<(), St
         (admin, RoleTarget::Project(admin_project), Role::Admin),
         (demo, RoleTarget::Project(demo_project), Role::Member),
     ] {
-        tx.assignment_insert(RoleActor::User(user_id), target, id_of(role)).await?;
+        tx.assignment_insert(RoleActor::User(user_id), target, id_of(role), false).await?;
     }
     let detail = serde_json::json!({ "users": ["admin", "demo"] });
     tx.audit(AuditEntry {
@@ -113,6 +120,9 @@ async fn person(
         name: name(both)?,
         description: description.to_owned(),
         enabled: true,
+        tags: Vec::new(),
+        extra: Extra::new(),
+        options: Extra::new(),
         token_epoch: 0,
         created_at: now,
     })
@@ -125,6 +135,9 @@ async fn person(
         email: None,
         enabled: true,
         default_project_id: Some(project_id),
+        extra: Extra::new(),
+        options: Extra::new(),
+        password_set_at: now,
         token_epoch: 0,
         created_at: now,
     };

@@ -36,29 +36,13 @@ builtins! {
     Service, 0x27f5c06e_b14d_4839_9f70_c8a2635be105, "service", "A service acting for itself.";
 }
 
-/// The ids of `admin` and those that it implies, in order.
-fn chain() -> impl Iterator<Item = &'static Builtin> {
-    BUILTIN.iter().filter(|b| b.role != Role::Service)
-}
+/// Which built-in role directly implies which.
+pub const IMPLIED: [(Role, Role); 3] =
+    [(Role::Admin, Role::Manager), (Role::Manager, Role::Member), (Role::Member, Role::Reader)];
 
-/// The roles that a role implies, nearest first.
-pub fn implied(id: RoleId) -> impl Iterator<Item = &'static Builtin> {
-    let known = chain().any(|b| b.id == id);
-    chain().skip_while(move |b| b.id != id).skip(1).filter(move |_| known)
-}
-
-/// Roles with all that they imply, each once, and the rights that they give.
-pub fn expand(given: &[(RoleId, Name)]) -> (Vec<(RoleId, String)>, RoleSet) {
-    let mut all: Vec<(RoleId, String)> = given.iter().map(|(id, name)| (*id, name.to_string())).collect();
-    for (id, _) in given {
-        for role in implied(*id) {
-            if !all.iter().any(|(known, _)| *known == role.id) {
-                all.push((role.id, role.name.to_owned()));
-            }
-        }
-    }
-    let rights = BUILTIN.iter().filter(|b| all.iter().any(|(id, _)| *id == b.id)).map(|b| b.role).collect();
-    (all, rights)
+/// The rights that roles give. Rights come from ids and not from names.
+pub fn rights(roles: &[(RoleId, Name)]) -> RoleSet {
+    BUILTIN.iter().filter(|b| roles.iter().any(|(id, _)| *id == b.id)).map(|b| b.role).collect()
 }
 
 #[cfg(test)]
@@ -68,10 +52,8 @@ mod tests {
     #[test]
     fn rights_come_from_ids_and_not_from_names() {
         let named_admin = [(RoleId::new(), "admin".parse().unwrap())];
-        let (roles, rights) = expand(&named_admin);
-        assert_eq!((roles.len(), rights), (1, RoleSet::EMPTY));
-        let (roles, rights) = expand(&[(id_of(Role::Member), "member".parse().unwrap())]);
-        assert_eq!(roles.iter().map(|(_, n)| n.as_str()).collect::<Vec<_>>(), ["member", "reader"]);
-        assert!(rights.has(Role::Member) && !rights.has(Role::Manager));
+        assert_eq!(rights(&named_admin), RoleSet::EMPTY);
+        let rights = rights(&[(id_of(Role::Member), "member".parse().unwrap())]);
+        assert!(rights.has(Role::Member) && rights.has(Role::Reader) && !rights.has(Role::Manager));
     }
 }

@@ -1,8 +1,9 @@
 //! Domains, and what a manager of one may reach.
 
 use crate::builtin::id_of;
-use crate::{Identity, IdentityError, text_check};
-use arcus_store::{Domain, DomainChange, DomainFilter, DomainKey, Revoked, RoleActor};
+use crate::options::{self, PLACE_OPTIONS, extra_check, merged, options_check, options_merged};
+use crate::{Identity, IdentityError, LIST_MAX, text_check};
+use arcus_store::{Domain, DomainChange, DomainFilter, DomainKey, Extra, Revoked, RoleActor, RoleFilter};
 use arcus_types::policy::{Target, authorize, identity as policy};
 use arcus_types::{DomainId, Name, OpCtx, Role, Scope, Timestamp};
 use serde_json::json;
@@ -16,6 +17,10 @@ pub struct DomainNew {
     pub description: String,
     /// Whether it may be used.
     pub enabled: bool,
+    /// Attributes of the client's own.
+    pub extra: Extra,
+    /// Options.
+    pub options: Extra,
 }
 
 /// The domain that a caller works in: that of its scope, or the first one.
@@ -34,11 +39,15 @@ impl Identity {
     pub async fn domain_create(&self, ctx: &OpCtx, new: DomainNew) -> Result<Domain, IdentityError> {
         authorize(ctx, policy::DOMAIN_CREATE, &Target::default())?;
         text_check(Some(&new.description))?;
+        extra_check(&new.extra)?;
+        options_check(&new.options, PLACE_OPTIONS)?;
         let domain = Domain {
             id: DomainId::new(),
             name: new.name,
             description: new.description,
             enabled: new.enabled,
+            extra: new.extra,
+            options: new.options,
             token_epoch: 0,
             created_at: Timestamp::now(),
         };
@@ -78,6 +87,14 @@ impl Identity {
         found.ok_or_else(|| IdentityError::not_found("domain", id))
     }
 
+    /// Whether this is the id of a domain.
+    ///
+    /// # Errors
+    /// [`IdentityError::Store`].
+    pub async fn is_domain(&self, id: DomainId) -> Result<bool, IdentityError> {
+        Ok(self.store().domain_get(DomainKey::Id(id)).await?.is_some())
+    }
+
     /// Changes a domain. Disabling it makes all tokens of its users and for its projects void.
     ///
     /// # Errors
@@ -87,9 +104,12 @@ impl Identity {
         &self,
         ctx: &OpCtx,
         id: DomainId,
-        change: DomainChange,
+        mut change: DomainChange,
     ) -> Result<Domain, IdentityError> {
         authorize(ctx, policy::DOMAIN_UPDATE, &Target::domain(id))?;
+        let before = self.domain_find(id).await?;
+        change.extra = merged(before.extra, change.extra)?;
+        change.options = options_merged(before.options, change.options, PLACE_OPTIONS)?;
         text_check(change.description.as_deref())?;
         let disables = change.enabled == Some(false);
         if disables && id == DomainId::DEFAULT {
@@ -114,12 +134,18 @@ impl Identity {
         authorize(ctx, policy::DOMAIN_DELETE, &Target::domain(id))?;
         let tx = self.store().begin(ctx).await?;
         let found = tx.domain_get(DomainKey::Id(id)).await?.ok_or_else(|| IdentityError::not_found("domain", id))?;
+        options::immutable_check(&found.options)?;
         if found.enabled {
             return Err(IdentityError::Forbidden(
                 "Cannot delete a domain that is enabled; disable it first.".to_owned(),
             ));
         }
-        let revocations = self.revoke(&tx, Revoked::Domain(id)).await?;
+        let mut revocations = self.revoke(&tx, Revoked::Domain(id)).await?;
+        // Its roles go with it, which users of other domains may hold.
+        let own = RoleFilter { domain_id: Some(Some(id)), limit: LIST_MAX, ..RoleFilter::default() };
+        for role in tx.role_list(&own).await? {
+            revocations.extend(self.revoke(&tx, Revoked::RoleHolders(role.id)).await?);
+        }
         tx.domain_delete(id).await?;
         self.audit(&tx, policy::DOMAIN_DELETE, "domain", &id, &json!({ "name": found.name })).await?;
         Ok(self.commit(tx, &revocations).await?)

@@ -14,6 +14,9 @@ pub enum IdentityError {
     /// The caller has not shown who it is, or may not go where it wants; the text tells nothing of what exists.
     #[error("The request you have made requires authentication.")]
     Unauthorized,
+    /// The password is right and has expired: change it.
+    #[error("The password is expired and needs to be changed for user: {0}.")]
+    PasswordExpired(arcus_types::UserId),
     /// The caller may not do this, whatever its role.
     #[error("{0}")]
     Forbidden(String),

@@ -1,8 +1,9 @@
 //! Groups and who is in them.
 
 use crate::domains::domain_of;
+use crate::options::{extra_check, merged};
 use crate::{Identity, IdentityError, text_check};
-use arcus_store::{Group, GroupFilter, Revoked, RoleActor, User, UserFilter};
+use arcus_store::{Extra, Group, GroupFilter, Revoked, RoleActor, User, UserFilter};
 use arcus_types::policy::{Action, Target, authorize, identity as policy};
 use arcus_types::{DomainId, GroupId, Name, OpCtx, Timestamp, UserId};
 use serde_json::json;
@@ -16,6 +17,8 @@ pub struct GroupNew {
     pub domain_id: Option<DomainId>,
     /// What it is for.
     pub description: String,
+    /// Attributes of the client's own.
+    pub extra: Extra,
 }
 
 impl Identity {
@@ -27,12 +30,14 @@ impl Identity {
         let domain_id = new.domain_id.unwrap_or(domain_of(ctx));
         authorize(ctx, policy::GROUP_CREATE, &Target::domain(domain_id))?;
         text_check(Some(&new.description))?;
+        extra_check(&new.extra)?;
         self.domain_find(domain_id).await?;
         let group = Group {
             id: GroupId::new(),
             domain_id,
             name: new.name,
             description: new.description,
+            extra: new.extra,
             created_at: Timestamp::now(),
         };
         let tx = self.store().begin(ctx).await?;
@@ -108,11 +113,13 @@ impl Identity {
         id: GroupId,
         name: Option<Name>,
         description: Option<String>,
+        extra: Option<Extra>,
     ) -> Result<Group, IdentityError> {
-        self.group_managed(ctx, policy::GROUP_UPDATE, id).await?;
+        let before = self.group_managed(ctx, policy::GROUP_UPDATE, id).await?;
+        let extra = merged(before.extra, extra)?;
         text_check(description.as_deref())?;
         let tx = self.store().begin(ctx).await?;
-        if !tx.group_update(id, name.as_ref(), description.as_deref()).await? {
+        if !tx.group_update(id, name.as_ref(), description.as_deref(), extra.as_ref()).await? {
             return Err(IdentityError::not_found("group", id));
         }
         self.audit(&tx, policy::GROUP_UPDATE, "group", &id, &json!({ "name": name })).await?;

@@ -9,39 +9,49 @@
 //! records a revocation in the same transaction; a token with a lower epoch is void, on this replica at once and on the
 //! others within about a second.
 
+mod access_rules;
 mod application_credentials;
 mod assignments;
 mod auth;
 mod bootstrap;
 pub mod builtin;
 mod catalog;
+mod credentials;
 mod domains;
 mod error;
 mod groups;
 mod keys;
+mod limits;
+mod options;
 mod passwords;
 mod projects;
 mod revoked;
 mod roles;
 mod token;
+mod trusts;
 mod users;
 
-pub use application_credentials::{ApplicationCredentialNew, ApplicationCredentialView, RoleRef};
-pub use assignments::Held;
+pub use application_credentials::{AccessRuleNew, ApplicationCredentialNew, ApplicationCredentialView, RoleRef};
+pub use assignments::{Grant, Held};
 pub use auth::{ApplicationCredentialRef, DomainRef, Place, ProjectRef, Shown, TokenView, UserRef, Wanted};
 pub use bootstrap::BootstrapPasswords;
-pub use catalog::{CatalogEndpoint, CatalogService, Endpoint};
+pub use catalog::{Catalog, CatalogChange, CatalogEndpoint, CatalogService, Endpoint, EndpointNew, ServiceNew};
+pub use credentials::{Credential, CredentialNew};
 pub use domains::DomainNew;
 pub use error::IdentityError;
 pub use groups::GroupNew;
+pub use limits::{LimitNew, RegisteredLimitNew};
 pub use passwords::random_secret;
-pub use projects::ProjectNew;
+pub use projects::{Kin, ProjectNew};
+pub use roles::RoleNew;
 pub use token::{MethodName, NotAToken, Token};
+pub use trusts::{TrustNew, TrustView};
 pub use users::UserNew;
 
+use application_credentials::chosen_roles;
 use arcus_store::{AuditEntry, Revocation, Revoked, Store, StoreError, Tx};
+use arcus_types::Timestamp;
 use arcus_types::policy::Action;
-use arcus_types::{ProjectId, Timestamp};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -72,12 +82,30 @@ pub struct IdentityConfig {
     pub lockout_failures: u64,
     /// For how long, in seconds.
     pub lockout_s: i64,
+    /// So long a password is good, in days; 0: for ever.
+    pub password_expires_days: i64,
+    /// A user may not change a password that is younger than this, in days; 0: at any time.
+    pub password_minimum_age_days: i64,
+    /// A regular expression that new passwords match.
+    pub password_pattern: Option<String>,
+    /// The same in words, for who is refused.
+    pub password_pattern_text: String,
 }
 
 impl IdentityConfig {
     /// The settings of a cloud at this endpoint.
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint, token_ttl_s: 3600, password_history: 2, lockout_failures: 10, lockout_s: 60 }
+        Self {
+            endpoint,
+            token_ttl_s: 3600,
+            password_history: 2,
+            lockout_failures: 10,
+            lockout_s: 60,
+            password_expires_days: 0,
+            password_minimum_age_days: 0,
+            password_pattern: None,
+            password_pattern_text: String::new(),
+        }
     }
 }
 
@@ -91,6 +119,10 @@ struct Inner {
     keys: keys::Keys,
     passwords: passwords::Passwords,
     revoked: revoked::Revoked,
+    password_pattern: Option<regex::Regex>,
+    /// Seals what users keep here for other programs; not rotated.
+    credential_keys: keys::Keys,
+    catalog: catalog::Shown,
 }
 
 impl Identity {
@@ -100,6 +132,9 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::KeyFile`], [`IdentityError::Corrupt`] or [`IdentityError::Store`].
     pub async fn open(store: Store, keys_dir: &Path, config: IdentityConfig) -> Result<Self, IdentityError> {
+        let pattern = config.password_pattern.as_deref().map(regex::Regex::new).transpose();
+        let password_pattern =
+            pattern.map_err(|e| IdentityError::Invalid(format!("The pattern for passwords is not valid: {e}")))?;
         let token_ttl_s = config.token_ttl_s.clamp(1, TOKEN_TTL_S_MAX);
         let inner = Arc::new(Inner {
             store,
@@ -107,8 +142,12 @@ impl Identity {
             keys: keys::Keys::open(keys_dir)?,
             passwords: passwords::Passwords::default(),
             revoked: revoked::Revoked::default(),
+            password_pattern,
+            credential_keys: keys::Keys::open(&keys_dir.join("credentials"))?,
+            catalog: catalog::Shown::default(),
         });
         inner.revoked.refresh(&inner.store, Timestamp::now()).await?;
+        inner.catalog.refresh(&inner.store, &inner.config.endpoint).await?;
         tokio::spawn(follow(Arc::downgrade(&inner)));
         Ok(Self(inner))
     }
@@ -130,11 +169,6 @@ impl Identity {
         self.0.keys.rotate()
     }
 
-    /// The services of this cloud and where they are, for a token of this project.
-    pub fn catalog(&self, project: Option<ProjectId>) -> Vec<CatalogService> {
-        catalog::catalog(&self.0.config.endpoint, project)
-    }
-
     fn store(&self) -> &Store {
         &self.0.store
     }
@@ -145,6 +179,10 @@ impl Identity {
 
     fn keys(&self) -> &keys::Keys {
         &self.0.keys
+    }
+
+    fn password_pattern(&self) -> Option<&regex::Regex> {
+        self.0.password_pattern.as_ref()
     }
 
     fn passwords(&self) -> &passwords::Passwords {
@@ -169,7 +207,7 @@ impl Identity {
     /// Makes tokens void, for as long as the oldest of them could live.
     async fn revoke(&self, tx: &Tx, revoked: Revoked) -> Result<Vec<Revocation>, StoreError> {
         let now = Timestamp::now();
-        tx.revoke(revoked, now, now.plus_seconds(TOKEN_TTL_S_MAX + REVOCATION_SLACK_S)).await
+        tx.revoke(revoked, now, now.plus_seconds(TOKEN_TTL_S_MAX + REVOCATION_SLACK_S + auth::ALLOW_EXPIRED_S)).await
     }
 
     /// Commits, and then refuses here and now what the transaction has revoked.
@@ -202,6 +240,9 @@ async fn follow(inner: Weak<Inner>) {
         }
         if let Err(error) = inner.keys.reload() {
             tracing::warn!(error = %error, "could not read the token keys again; going on with those in use");
+        }
+        if let Err(error) = inner.catalog.refresh(&inner.store, &inner.config.endpoint).await {
+            tracing::warn!(error = %error, "could not read the catalogue again; going on with what was read before");
         }
         if looks.is_multiple_of(PRUNE_EVERY)
             && let Err(error) = prune(&inner.store, now).await

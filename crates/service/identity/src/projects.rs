@@ -1,8 +1,9 @@
 //! Projects.
 
 use crate::domains::domain_of;
+use crate::options::{self, PLACE_OPTIONS, extra_check, merged, options_check, options_merged};
 use crate::{Identity, IdentityError, text_check};
-use arcus_store::{DomainKey, Project, ProjectChange, ProjectFilter, ProjectKey, Revoked};
+use arcus_store::{DomainKey, Extra, Project, ProjectChange, ProjectFilter, ProjectKey, Revoked};
 use arcus_types::policy::{Action, Target, authorize, identity as policy};
 use arcus_types::{DomainId, Name, OpCtx, ProjectId, Scope, Timestamp, UserId};
 use serde_json::json;
@@ -23,6 +24,41 @@ pub struct ProjectNew {
     pub domain_id: Option<DomainId>,
     /// What it is below: a project, or the domain itself by its id.
     pub parent_id: Option<ProjectId>,
+    /// Words by which it can be found.
+    pub tags: Vec<String>,
+    /// Attributes of the client's own.
+    pub extra: Extra,
+    /// Options.
+    pub options: Extra,
+}
+
+/// Which way from a project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kin {
+    /// Up to the domain.
+    Above,
+    /// Down to the last.
+    Below,
+}
+
+/// The most tags of one project. Source: Keystone's schema of projects.
+const TAGS_MAX: usize = 80;
+
+/// Refuses tags that Keystone would not take.
+fn tags_check(tags: &[String]) -> Result<(), IdentityError> {
+    let invalid = |text: String| Err(IdentityError::Invalid(text));
+    if tags.len() > TAGS_MAX {
+        return invalid(format!("A project has at most {TAGS_MAX} tags."));
+    }
+    for (at, tag) in tags.iter().enumerate() {
+        if tag.is_empty() || tag.chars().count() > 255 || tag.contains([',', '/']) || tag.chars().any(char::is_control) {
+            return invalid("A tag holds 1 to 255 characters, no commas, slashes or control characters.".to_owned());
+        }
+        if tags[..at].contains(tag) {
+            return invalid(format!("The tag {tag} is there twice."));
+        }
+    }
+    Ok(())
 }
 
 impl Identity {
@@ -33,6 +69,9 @@ impl Identity {
     /// [`IdentityError::NotFound`] or [`IdentityError::Invalid`] for a domain or parent that cannot be.
     pub async fn project_create(&self, ctx: &OpCtx, new: ProjectNew) -> Result<Project, IdentityError> {
         text_check(Some(&new.description))?;
+        tags_check(&new.tags)?;
+        extra_check(&new.extra)?;
+        options_check(&new.options, PLACE_OPTIONS)?;
         let (domain_id, parent_id) = self.project_place(ctx, &new).await?;
         authorize(ctx, policy::PROJECT_CREATE, &Target::domain(domain_id))?;
         self.domain_find(domain_id).await?;
@@ -43,6 +82,9 @@ impl Identity {
             name: new.name,
             description: new.description,
             enabled: new.enabled,
+            tags: new.tags,
+            extra: new.extra,
+            options: new.options,
             token_epoch: 0,
             created_at: Timestamp::now(),
         };
@@ -139,6 +181,70 @@ impl Identity {
         Ok(!self.store().project_list(&filter).await?.is_empty())
     }
 
+    /// The projects above one, nearest first; or those below it, each after its parent.
+    ///
+    /// # Errors
+    /// [`IdentityError::NotFound`], [`IdentityError::Denied`].
+    pub async fn project_kin(&self, ctx: &OpCtx, id: ProjectId, kin: Kin) -> Result<Vec<Project>, IdentityError> {
+        self.project_get(ctx, id).await?;
+        Ok(match kin {
+            Kin::Above => self.store().project_parents(id).await?,
+            Kin::Below => self.store().project_subtree(id, crate::LIST_MAX).await?,
+        })
+    }
+
+    /// Those of these projects in which the caller holds a role; all of them for administrators and within the domain
+    /// that the caller's token is for.
+    ///
+    /// # Errors
+    /// [`IdentityError::Store`].
+    pub async fn projects_seen(&self, ctx: &OpCtx, found: Vec<Project>) -> Result<Vec<Project>, IdentityError> {
+        if ctx.is_admin() || matches!(ctx.scope, Scope::Domain { .. }) {
+            return Ok(found);
+        }
+        let own = self.own_projects(ctx).await?;
+        Ok(found.into_iter().filter(|p| own.iter().any(|o| o.id == p.id)).collect())
+    }
+
+    /// Replaces a project's tags.
+    ///
+    /// # Errors
+    /// [`IdentityError::NotFound`], [`IdentityError::Denied`], [`IdentityError::Invalid`].
+    pub async fn project_tags_set(
+        &self,
+        ctx: &OpCtx,
+        id: ProjectId,
+        tags: Vec<String>,
+    ) -> Result<Project, IdentityError> {
+        self.project_update(ctx, id, ProjectChange { tags: Some(tags), ..ProjectChange::default() }).await
+    }
+
+    /// Adds a tag to a project, or takes one away.
+    ///
+    /// # Errors
+    /// [`IdentityError::NotFound`] also for a tag that is not there, [`IdentityError::Denied`],
+    /// [`IdentityError::Invalid`].
+    pub async fn project_tag_change(
+        &self,
+        ctx: &OpCtx,
+        id: ProjectId,
+        tag: String,
+        add: bool,
+    ) -> Result<Project, IdentityError> {
+        let mut tags = self.project_reachable(ctx, policy::PROJECT_UPDATE, id).await?.tags;
+        let before = tags.len();
+        if add {
+            tags.retain(|known| *known != tag);
+            tags.push(tag);
+        } else {
+            tags.retain(|known| *known != tag);
+            if tags.len() == before {
+                return Err(IdentityError::not_found("project tag", tag));
+            }
+        }
+        self.project_tags_set(ctx, id, tags).await
+    }
+
     /// Changes a project. Disabling it makes all tokens for it void.
     ///
     /// # Errors
@@ -148,9 +254,18 @@ impl Identity {
         &self,
         ctx: &OpCtx,
         id: ProjectId,
-        change: ProjectChange,
+        mut change: ProjectChange,
     ) -> Result<Project, IdentityError> {
-        self.project_reachable(ctx, policy::PROJECT_UPDATE, id).await?;
+        let before = self.project_reachable(ctx, policy::PROJECT_UPDATE, id).await?;
+        change.extra = merged(before.extra, change.extra)?;
+        change.options = options_merged(before.options, change.options, PLACE_OPTIONS)?;
+        if let Some(tags) = &change.tags {
+            tags_check(tags)?;
+        }
+        if change.enabled == Some(true) && self.store().project_parents(id).await?.iter().any(|p| !p.enabled) {
+            let reason = "Cannot enable a project while one above it is disabled.";
+            return Err(IdentityError::Forbidden(reason.to_owned()));
+        }
         text_check(change.description.as_deref())?;
         let disables = change.enabled == Some(false);
         if disables && self.has_children(id, Some(true)).await? {
@@ -174,6 +289,7 @@ impl Identity {
     /// [`IdentityError::Denied`], [`IdentityError::NotFound`], [`IdentityError::Forbidden`] while others lie below it.
     pub async fn project_delete(&self, ctx: &OpCtx, id: ProjectId) -> Result<(), IdentityError> {
         let found = self.project_reachable(ctx, policy::PROJECT_DELETE, id).await?;
+        options::immutable_check(&found.options)?;
         if self.has_children(id, None).await? {
             return Err(IdentityError::Forbidden("Cannot delete a project while others lie below it.".to_owned()));
         }

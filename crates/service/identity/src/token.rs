@@ -1,19 +1,20 @@
 //! What a token says. It holds all that an operation's context needs, so that whoever has the keys can verify it
 //! without asking anybody; names are not in it.
 
-use crate::IdentityError;
+use crate::{IdentityError, access_rules};
 use crate::keys::Keys;
 use crate::revoked::Revoked;
 use arcus_store::RevocationKind;
 use arcus_types::{
-    Actor, ApplicationCredentialId, DomainId, OpCtx, ProjectId, RequestId, RoleId, RoleSet, Scope, Timestamp, UserId,
+    Actor, ApplicationCredentialId, DomainId, OpCtx, ProjectId, RequestId, RoleId, RoleSet, Scope, Timestamp, TrustId,
+    UserId,
 };
 use base64::Engine;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The form of the payload; another one is refused.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// The token is not valid: not ours, changed, expired or revoked.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
@@ -41,6 +42,11 @@ impl MethodName {
             Self::Token => "token",
             Self::ApplicationCredential => "application_credential",
         }
+    }
+
+    /// The method with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|method| method.name() == name)
     }
 
     pub(crate) const fn bit(self) -> u8 {
@@ -72,6 +78,23 @@ pub(crate) enum Scoped {
     System,
 }
 
+/// A kind of call that a token is good for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Rule {
+    pub service: String,
+    pub method: String,
+    pub path: String,
+}
+
+/// The trust that a token came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Trusted {
+    pub id: Uuid,
+    /// The other user of the trust, beside the one whom the token is for.
+    pub other: Subject,
+    pub other_domain: Subject,
+}
+
 /// The content of a token, in this order in MessagePack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Payload {
@@ -86,6 +109,9 @@ pub(crate) struct Payload {
     pub audit_id: Uuid,
     pub parent_audit_id: Option<Uuid>,
     pub application_credential_id: Option<Uuid>,
+    /// What may be called with it; `None`: everything that its roles allow.
+    pub rules: Option<Vec<Rule>>,
+    pub trusted: Option<Trusted>,
     pub issued_at: Timestamp,
     pub expires_at: Timestamp,
 }
@@ -113,6 +139,9 @@ impl Payload {
             project.map(|p| (RevocationKind::Project, p)),
             domain.map(|d| (RevocationKind::Domain, d)),
             self.application_credential_id.map(|id| (RevocationKind::ApplicationCredential, Subject(id, 0))),
+            self.trusted.map(|t| (RevocationKind::Trust, Subject(t.id, 0))),
+            self.trusted.map(|t| (RevocationKind::User, t.other)),
+            self.trusted.map(|t| (RevocationKind::Domain, t.other_domain)),
         ]
         .into_iter()
         .flatten()
@@ -134,6 +163,28 @@ impl Token {
         Ok(Self(payload))
     }
 
+    /// Opens a token that may have expired, if not before `oldest`.
+    pub(crate) fn open_expired(
+        text: &str,
+        keys: &Keys,
+        revoked: &Revoked,
+        oldest: Timestamp,
+    ) -> Result<Self, NotAToken> {
+        Self::open(text, keys, revoked, oldest)
+    }
+
+    /// Whether it is good for a call. One with access rules is good only for what they name.
+    pub fn allows(&self, method: &str, path: &str) -> bool {
+        self.0.rules.as_ref().is_none_or(|rules| {
+            rules.iter().any(|rule| access_rules::covers(&rule.service, &rule.method, &rule.path, method, path))
+        })
+    }
+
+    /// The trust that it came from.
+    pub fn trust_id(&self) -> Option<TrustId> {
+        self.0.trusted.map(|t| TrustId(t.id))
+    }
+
     /// Who acts, where and with which rights.
     pub fn ctx(&self) -> OpCtx {
         OpCtx {
@@ -142,6 +193,7 @@ impl Token {
                 user_id: self.user_id(),
                 domain_id: DomainId(self.0.user_domain.0),
                 application_credential_id: self.application_credential_id(),
+                trust_id: self.trust_id(),
             },
             scope: self.scope(),
             roles: self.0.rights,
@@ -216,6 +268,8 @@ mod tests {
             audit_id: Uuid::new_v4(),
             parent_audit_id: Some(Uuid::new_v4()),
             application_credential_id: Some(Uuid::new_v4()),
+            rules: None,
+            trusted: None,
             issued_at: now,
             expires_at: now.plus_seconds(3600),
         }
@@ -256,7 +310,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let keys = Keys::open(folder.path()).unwrap();
         let now = Timestamp::now();
-        let payload = payload(now);
+        let (other, other_domain) = (Subject(Uuid::now_v7(), 4), Subject(Uuid::now_v7(), 0));
+        let trusted = Some(Trusted { id: Uuid::now_v7(), other, other_domain });
+        let payload = Payload { trusted, ..payload(now) };
         let text = payload.seal(&keys).unwrap();
         for (kind, Subject(subject_id, epoch)) in payload.subjects() {
             let revoked = Revoked::default();

@@ -29,7 +29,7 @@ crate::actions! {
     USER_GET = "identity:users:get", DomainReader;
     USER_UPDATE = "identity:users:update", Manager;
     USER_DELETE = "identity:users:delete", Manager;
-    USER_PASSWORD_CHANGE = "identity:users:password_change", SameUser;
+    USER_PASSWORD_CHANGE = "identity:users:password_change", Public;
     USER_PROJECTS_LIST = "identity:users:projects_list", DomainReader;
     USER_GROUPS_LIST = "identity:users:groups_list", DomainReader;
 
@@ -58,4 +58,32 @@ crate::actions! {
     APPLICATION_CREDENTIAL_LIST = "identity:application_credentials:list", SameUser;
     APPLICATION_CREDENTIAL_GET = "identity:application_credentials:get", SameUser;
     APPLICATION_CREDENTIAL_DELETE = "identity:application_credentials:delete", SameUser;
+    ACCESS_RULE_LIST = "identity:access_rules:list", SameUser;
+    ACCESS_RULE_GET = "identity:access_rules:get", SameUser;
+    ACCESS_RULE_DELETE = "identity:access_rules:delete", SameUser;
+
+    TRUST_CREATE = "identity:trusts:create", SameUser;
+    TRUST_LIST = "identity:trusts:list", SameUser;
+    TRUST_GET = "identity:trusts:get", SameUser;
+    TRUST_DELETE = "identity:trusts:delete", SameUser;
+
+    CREDENTIAL_CREATE = "identity:credentials:create", SameUser;
+    CREDENTIAL_LIST = "identity:credentials:list", SameUser;
+    CREDENTIAL_GET = "identity:credentials:get", SameUser;
+    CREDENTIAL_UPDATE = "identity:credentials:update", SameUser;
+    CREDENTIAL_DELETE = "identity:credentials:delete", SameUser;
+
+    REGION_CHANGE = "identity:regions:change", Admin;
+    SERVICE_CHANGE = "identity:services:change", Admin;
+    ENDPOINT_CHANGE = "identity:endpoints:change", Admin;
+
+    REGISTERED_LIMIT_CREATE = "identity:registered_limits:create", Admin;
+    REGISTERED_LIMIT_GET = "identity:registered_limits:get", Authenticated;
+    REGISTERED_LIMIT_UPDATE = "identity:registered_limits:update", Admin;
+    REGISTERED_LIMIT_DELETE = "identity:registered_limits:delete", Admin;
+    LIMIT_CREATE = "identity:limits:create", Admin;
+    LIMIT_LIST = "identity:limits:list", Authenticated;
+    LIMIT_MODEL_GET = "identity:limits:model", Authenticated;
+    LIMIT_UPDATE = "identity:limits:update", Admin;
+    LIMIT_DELETE = "identity:limits:delete", Admin;
 }

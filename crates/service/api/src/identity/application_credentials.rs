@@ -4,7 +4,7 @@ use super::listing::Listing;
 use crate::auth::Ctx;
 use crate::body::{Id, Json};
 use crate::{ApiError, App, Route};
-use arcus_identity::{ApplicationCredentialNew, ApplicationCredentialView, RoleRef};
+use arcus_identity::{AccessRuleNew, ApplicationCredentialNew, ApplicationCredentialView, RoleRef};
 use arcus_types::policy::identity as policy;
 use arcus_types::{Name, Timestamp, UserId};
 use axum::extract::{Path, State};
@@ -36,7 +36,15 @@ struct Create {
     roles: Option<Vec<RolePart>>,
     unrestricted: Option<bool>,
     expires_at: Option<String>,
-    access_rules: Option<Vec<Value>>,
+    access_rules: Option<Vec<RulePart>>,
+}
+
+#[derive(Deserialize)]
+struct RulePart {
+    id: Option<String>,
+    service: Option<String>,
+    method: Option<String>,
+    path: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -47,9 +55,9 @@ struct RolePart {
 
 fn body(app: &App, view: &ApplicationCredentialView) -> Value {
     let credential = &view.credential;
-    let role = |(id, name): &(arcus_types::RoleId, String)| json!({ "id": id, "name": name, "domain_id": null });
+    let role = |(id, name): &(arcus_types::RoleId, Name)| json!({ "id": id, "name": name, "domain_id": null });
     let path = format!("users/{}/application_credentials", credential.user_id);
-    json!({
+    let mut body = json!({
         "id": credential.id,
         "name": credential.name,
         "description": credential.description,
@@ -60,7 +68,11 @@ fn body(app: &App, view: &ApplicationCredentialView) -> Value {
         "unrestricted": credential.unrestricted,
         "expires_at": credential.expires_at.map(Timestamp::iso_naive),
         "links": { "self": super::link(app, &path, credential.id) },
-    })
+    });
+    if let Some(rules) = &view.access_rules {
+        body["access_rules"] = rules.iter().map(super::access_rules::body).collect();
+    }
+    body
 }
 
 async fn list(
@@ -81,9 +93,16 @@ async fn create(
     Id(user_id): Id<UserId>,
     Json(CreateRequest { application_credential: new }): Json<CreateRequest>,
 ) -> Result<(StatusCode, axum::Json<Value>), ApiError> {
-    if new.access_rules.is_some_and(|rules| !rules.is_empty()) {
-        return Err(ApiError::bad_request("Access rules are not offered; leave access_rules out."));
-    }
+    let rule = |part: RulePart| match part {
+        RulePart { id: Some(id), service: None, method: None, path: None } => {
+            Ok(AccessRuleNew::Known(super::id_or_none_such(&id)))
+        }
+        RulePart { id: _, service: Some(service), method: Some(method), path: Some(path) } => {
+            Ok(AccessRuleNew::New(service, method, path))
+        }
+        RulePart { .. } => Err(ApiError::bad_request("An access rule needs an id, or a service, a method and a path.")),
+    };
+    let access_rules = new.access_rules.map(|parts| parts.into_iter().map(rule).collect::<Result<Vec<_>, _>>());
     let expires_at = new.expires_at.map(|text| {
         Timestamp::parse_iso(&text).ok_or_else(|| ApiError::bad_request("expires_at is not an ISO 8601 date and time."))
     });
@@ -100,6 +119,7 @@ async fn create(
         roles,
         unrestricted: new.unrestricted.unwrap_or(false),
         expires_at: expires_at.transpose()?,
+        access_rules: access_rules.transpose()?,
     };
     let (view, secret) = app.identity.application_credential_create(&ctx, user_id, new).await?;
     let mut body = body(&app, &view);

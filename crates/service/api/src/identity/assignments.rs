@@ -4,7 +4,7 @@ use super::listing::Listing;
 use super::roles::brief;
 use crate::auth::Ctx;
 use crate::{ApiError, App, Route};
-use arcus_identity::{Held, LIST_MAX};
+use arcus_identity::{Grant, Held, LIST_MAX};
 use arcus_store::{Assignment, AssignmentActor, AssignmentFilter, AssignmentTarget, RoleActor, RoleTarget};
 use arcus_types::policy::identity as policy;
 use arcus_types::{DomainId, GroupId, ProjectId, RoleId, UserId};
@@ -12,6 +12,27 @@ use axum::extract::{FromRequestParts, RawPathParams, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde_json::{Value, json};
+
+macro_rules! inherited_routes { ($($path:literal),* $(,)?) => { vec![$(
+    Route::get(
+        concat!("/identity/v3/OS-INHERIT/", $path, "/roles/inherited_to_projects"), policy::ASSIGNMENT_CHECK, roles
+    ),
+    Route::get(
+        concat!("/identity/v3/OS-INHERIT/", $path, "/roles/{role_id}/inherited_to_projects"),
+        policy::ASSIGNMENT_CHECK,
+        check
+    ),
+    Route::put(
+        concat!("/identity/v3/OS-INHERIT/", $path, "/roles/{role_id}/inherited_to_projects"),
+        policy::ASSIGNMENT_CREATE,
+        create
+    ),
+    Route::delete(
+        concat!("/identity/v3/OS-INHERIT/", $path, "/roles/{role_id}/inherited_to_projects"),
+        policy::ASSIGNMENT_DELETE,
+        delete
+    ),
+)*] }; }
 
 macro_rules! assignment_routes { ($($path:literal),* $(,)?) => { vec![
     Route::get("/identity/v3/role_assignments", policy::ASSIGNMENT_LIST, list),
@@ -24,20 +45,26 @@ macro_rules! assignment_routes { ($($path:literal),* $(,)?) => { vec![
 ] }; }
 
 pub fn routes() -> Vec<Route> {
-    assignment_routes!(
+    let mut routes = inherited_routes!(
+        "projects/{project_id}/users/{user_id}",
+        "projects/{project_id}/groups/{group_id}",
+        "domains/{domain_id}/users/{user_id}",
+        "domains/{domain_id}/groups/{group_id}",
+    );
+    routes.extend(assignment_routes!(
         "projects/{project_id}/users/{user_id}",
         "projects/{project_id}/groups/{group_id}",
         "domains/{domain_id}/users/{user_id}",
         "domains/{domain_id}/groups/{group_id}",
         "system/users/{user_id}",
         "system/groups/{group_id}",
-    )
+    ));
+    routes
 }
 
 /// What the path of an assignment names. An extractor.
 struct Named {
-    actor: RoleActor,
-    target: RoleTarget,
+    grant: Grant,
     role_id: Option<RoleId>,
 }
 
@@ -57,7 +84,8 @@ impl<S: Sync + Send> FromRequestParts<S> for Named {
                 _ => return Err(lost()),
             }
         }
-        Ok(Self { actor: actor.ok_or_else(lost)?, target, role_id })
+        let inherited = parts.uri.path().starts_with("/identity/v3/OS-INHERIT/");
+        Ok(Self { grant: Grant { actor: actor.ok_or_else(lost)?, target, inherited }, role_id })
     }
 }
 
@@ -68,15 +96,15 @@ impl Named {
 }
 
 async fn roles(Ctx(ctx): Ctx, State(app): State<App>, named: Named) -> Result<axum::Json<Value>, ApiError> {
-    let found = app.identity.assignment_roles(&ctx, named.actor, named.target).await?;
+    let found = app.identity.assignment_roles(&ctx, named.grant).await?;
     let items: Vec<Value> = found.iter().map(|(id, name)| brief(&app, *id, name.as_str())).collect();
-    let path = path_of(named.actor, named.target);
+    let path = path_of(named.grant);
     Ok(super::list(&app, &path, "roles", items, None))
 }
 
 async fn check(Ctx(ctx): Ctx, State(app): State<App>, named: Named) -> Result<StatusCode, ApiError> {
     let role_id = named.role()?;
-    let found = app.identity.assignment_roles(&ctx, named.actor, named.target).await?;
+    let found = app.identity.assignment_roles(&ctx, named.grant).await?;
     if found.iter().any(|(id, _)| *id == role_id) {
         Ok(StatusCode::NO_CONTENT)
     } else {
@@ -85,12 +113,12 @@ async fn check(Ctx(ctx): Ctx, State(app): State<App>, named: Named) -> Result<St
 }
 
 async fn create(Ctx(ctx): Ctx, State(app): State<App>, named: Named) -> Result<StatusCode, ApiError> {
-    app.identity.assignment_create(&ctx, named.actor, named.target, named.role()?).await?;
+    app.identity.assignment_create(&ctx, named.grant, named.role()?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn delete(Ctx(ctx): Ctx, State(app): State<App>, named: Named) -> Result<StatusCode, ApiError> {
-    app.identity.assignment_delete(&ctx, named.actor, named.target, named.role()?).await?;
+    app.identity.assignment_delete(&ctx, named.grant, named.role()?).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -107,40 +135,40 @@ async fn list(Ctx(ctx): Ctx, State(app): State<App>, query: Listing) -> Result<a
         group_id: query.id("group.id"),
         role_id: query.id("role.id"),
         target,
+        within: None,
+        subtree: query.flag("include_subtree"),
+        inherited: query.text("scope.OS-INHERIT:inherited_to").map(|_| true),
+        effective: query.flag("effective"),
         limit: LIST_MAX,
-        ..AssignmentFilter::default()
     };
-    // Roles that projects below inherit are not offered, so none is inherited.
-    let inherited = query.text("scope.OS-INHERIT:inherited_to").is_some();
-    let found = if inherited {
-        Vec::new()
-    } else {
-        app.identity.assignment_list(&ctx, filter, query.flag("effective")).await?
-    };
+    let found = app.identity.assignment_list(&ctx, filter).await?;
     let names = query.flag("include_names");
     let items = found.iter().map(|held| body(&app, held, names)).collect();
     Ok(super::list(&app, "role_assignments", "role_assignments", items, None))
 }
 
-fn path_of(actor: RoleActor, target: RoleTarget) -> String {
+fn path_of(Grant { actor, target, inherited }: Grant) -> String {
     let place = match target {
         RoleTarget::Project(id) => format!("projects/{id}"),
         RoleTarget::Domain(id) => format!("domains/{id}"),
         RoleTarget::System => "system".to_owned(),
     };
+    let place = if inherited { format!("OS-INHERIT/{place}") } else { place };
     match actor {
         RoleActor::User(id) => format!("{place}/users/{id}/roles"),
         RoleActor::Group(id) => format!("{place}/groups/{id}/roles"),
     }
 }
 
-/// Where the assignment itself is: on the group through which the user holds it, with the role that was given.
+/// Where the assignment itself is: on the group through which the user holds it, with the role that was given, and where
+/// it was given if it is inherited.
 fn links(app: &App, held: &Held) -> Value {
-    let Assignment { actor, target, through, role_id, .. } = &held.assignment;
-    let target = match target {
-        AssignmentTarget::Project(project) => RoleTarget::Project(project.id),
-        AssignmentTarget::Domain(id, _) => RoleTarget::Domain(*id),
-        AssignmentTarget::System => RoleTarget::System,
+    let Assignment { actor, target, through, role_id, inherited, inherited_from, .. } = &held.assignment;
+    let target = match (inherited_from, target) {
+        (Some(from), _) => *from,
+        (None, AssignmentTarget::Project(project)) => RoleTarget::Project(project.id),
+        (None, AssignmentTarget::Domain(id, _)) => RoleTarget::Domain(*id),
+        (None, AssignmentTarget::System) => RoleTarget::System,
     };
     let (given_to, user_id) = match (actor, through) {
         (AssignmentActor::User(user), Some(group)) => (RoleActor::Group(*group), Some(user.id)),
@@ -148,7 +176,12 @@ fn links(app: &App, held: &Held) -> Value {
         (AssignmentActor::Group(group), _) => (RoleActor::Group(group.id), None),
     };
     let given = held.prior_role.unwrap_or(*role_id);
-    let mut links = json!({ "assignment": super::link(app, &path_of(given_to, target), given) });
+    let inherited = *inherited || inherited_from.is_some();
+    let mut place = super::link(app, &path_of(Grant { actor: given_to, target, inherited }), given);
+    if inherited {
+        place.push_str("/inherited_to_projects");
+    }
+    let mut links = json!({ "assignment": place });
     if let (Some(group), Some(user_id)) = (through, user_id) {
         links["membership"] = json!(super::link(app, &format!("groups/{group}/users"), user_id));
     }
@@ -172,12 +205,15 @@ fn body(app: &App, held: &Held, names: bool) -> Value {
     } else {
         json!({ "id": assignment.role_id })
     };
-    let scope = match &assignment.target {
+    let mut scope = match &assignment.target {
         AssignmentTarget::Project(p) => json!({ "project": named(p.id.to_string(), &p.name, &p.domain) }),
         AssignmentTarget::Domain(id, name) if names => json!({ "domain": { "id": id, "name": name } }),
         AssignmentTarget::Domain(id, _) => json!({ "domain": { "id": id } }),
         AssignmentTarget::System => json!({ "system": { "all": true } }),
     };
+    if assignment.inherited {
+        scope["OS-INHERIT:inherited_to"] = json!("projects");
+    }
     let mut body = json!({ "role": role, "scope": scope, "links": links(app, held) });
     match &assignment.actor {
         AssignmentActor::User(user) => body["user"] = named(user.id.to_string(), &user.name, &user.domain),

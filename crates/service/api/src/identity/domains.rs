@@ -5,7 +5,7 @@ use crate::auth::Ctx;
 use crate::body::{Id, Json};
 use crate::{ApiError, App, Route};
 use arcus_identity::DomainNew;
-use arcus_store::{Domain, DomainChange, DomainFilter};
+use arcus_store::{Domain, DomainChange, DomainFilter, Extra};
 use arcus_types::policy::identity as policy;
 use arcus_types::{DomainId, Name};
 use axum::extract::State;
@@ -33,6 +33,10 @@ struct DomainCreate {
     name: Name,
     description: Option<String>,
     enabled: Option<bool>,
+    #[serde(default)]
+    options: Extra,
+    #[serde(flatten)]
+    extra: Extra,
 }
 
 #[derive(Deserialize)]
@@ -41,19 +45,23 @@ struct DomainUpdate {
     #[serde(default, deserialize_with = "super::given")]
     description: Option<Option<String>>,
     enabled: Option<bool>,
+    options: Option<Extra>,
+    #[serde(flatten)]
+    extra: Extra,
 }
 
 /// A domain's body.
 pub fn body(app: &App, domain: &Domain) -> Value {
-    json!({
+    let body = json!({
         "id": domain.id,
         "name": domain.name,
         "description": domain.description,
         "enabled": domain.enabled,
         "tags": [],
-        "options": {},
+        "options": domain.options,
         "links": { "self": super::link(app, "domains", domain.id) },
-    })
+    });
+    super::over(&domain.extra, body)
 }
 
 fn one(app: &App, domain: &Domain) -> axum::Json<Value> {
@@ -62,7 +70,7 @@ fn one(app: &App, domain: &Domain) -> axum::Json<Value> {
 
 async fn list(Ctx(ctx): Ctx, State(app): State<App>, query: Listing) -> Result<axum::Json<Value>, ApiError> {
     let filter = DomainFilter {
-        name: query.text("name"),
+        names: query.tests("name"),
         enabled: query.either("enabled"),
         marker: query.marker()?,
         limit: query.ask(),
@@ -81,6 +89,8 @@ async fn create(
         name: new.name,
         description: new.description.unwrap_or_default(),
         enabled: new.enabled.unwrap_or(true),
+        options: new.options,
+        extra: super::extra(new.extra),
     };
     let domain = app.identity.domain_create(&ctx, new).await?;
     Ok((StatusCode::CREATED, one(&app, &domain)))
@@ -100,6 +110,8 @@ async fn update(
         name: change.name,
         description: change.description.map(Option::unwrap_or_default),
         enabled: change.enabled,
+        options: change.options,
+        extra: Some(super::extra(change.extra)),
     };
     Ok(one(&app, &app.identity.domain_update(&ctx, id, change).await?))
 }

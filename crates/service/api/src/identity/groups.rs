@@ -6,7 +6,7 @@ use crate::auth::Ctx;
 use crate::body::{Id, Json};
 use crate::{ApiError, App, Route};
 use arcus_identity::GroupNew;
-use arcus_store::{Group, GroupFilter};
+use arcus_store::{Extra, Group, GroupFilter};
 use arcus_types::policy::identity as policy;
 use arcus_types::{DomainId, GroupId, Name, UserId};
 use axum::extract::{Path, State};
@@ -39,6 +39,8 @@ struct GroupCreate {
     name: Name,
     domain_id: Option<DomainId>,
     description: Option<String>,
+    #[serde(flatten)]
+    extra: Extra,
 }
 
 #[derive(Deserialize)]
@@ -47,16 +49,19 @@ struct GroupUpdate {
     domain_id: Option<DomainId>,
     #[serde(default, deserialize_with = "super::given")]
     description: Option<Option<String>>,
+    #[serde(flatten)]
+    extra: Extra,
 }
 
 fn body(app: &App, group: &Group) -> Value {
-    json!({
+    let body = json!({
         "id": group.id,
         "name": group.name,
         "domain_id": group.domain_id,
         "description": group.description,
         "links": { "self": super::link(app, "groups", group.id) },
-    })
+    });
+    super::over(&group.extra, body)
 }
 
 fn one(app: &App, group: &Group) -> axum::Json<Value> {
@@ -66,7 +71,7 @@ fn one(app: &App, group: &Group) -> axum::Json<Value> {
 fn filter(query: &Listing) -> Result<GroupFilter, ApiError> {
     Ok(GroupFilter {
         domain_id: query.id("domain_id"),
-        name: query.text("name"),
+        names: query.tests("name"),
         user_id: None,
         marker: query.marker()?,
         limit: query.ask(),
@@ -93,7 +98,12 @@ async fn create(
     State(app): State<App>,
     Json(GroupRequest { group: new }): Json<GroupRequest<GroupCreate>>,
 ) -> Result<(StatusCode, axum::Json<Value>), ApiError> {
-    let new = GroupNew { name: new.name, domain_id: new.domain_id, description: new.description.unwrap_or_default() };
+    let new = GroupNew {
+        name: new.name,
+        domain_id: new.domain_id,
+        description: new.description.unwrap_or_default(),
+        extra: super::extra(new.extra),
+    };
     let group = app.identity.group_create(&ctx, new).await?;
     Ok((StatusCode::CREATED, one(&app, &group)))
 }
@@ -112,7 +122,8 @@ async fn update(
         super::same_domain(app.identity.group_get(&ctx, id).await?.domain_id, domain_id)?;
     }
     let description = change.description.map(Option::unwrap_or_default);
-    Ok(one(&app, &app.identity.group_update(&ctx, id, change.name, description).await?))
+    let extra = Some(super::extra(change.extra));
+    Ok(one(&app, &app.identity.group_update(&ctx, id, change.name, description, extra).await?))
 }
 
 async fn delete(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<GroupId>) -> Result<StatusCode, ApiError> {
@@ -126,7 +137,7 @@ async fn users_of(
     Id(id): Id<GroupId>,
     query: Listing,
 ) -> Result<axum::Json<Value>, ApiError> {
-    let found = app.identity.group_users(&ctx, id, users::filter(&query)?).await?;
+    let found = app.identity.group_users(&ctx, id, users::filter(&app, &query)?).await?;
     Ok(query.render(&app, &format!("groups/{id}/users"), "users", found, |u| u.id, |u| users::body(&app, u)))
 }
 

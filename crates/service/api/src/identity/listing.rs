@@ -3,6 +3,7 @@
 use crate::body::Pairs;
 use crate::{ApiError, App};
 use arcus_identity::LIST_MAX;
+use arcus_store::{TextPlace, TextTest};
 use axum::Json;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -34,6 +35,39 @@ impl Listing {
     /// The text of a filter.
     pub fn text(&self, key: &str) -> Option<String> {
         self.pairs.first(key).map(str::to_owned)
+    }
+
+    /// Every value of a filter.
+    pub fn texts(&self, key: &str) -> Vec<String> {
+        self.pairs.every(key).map(str::to_owned).collect()
+    }
+
+    /// The values of a filter that are parted by commas.
+    pub fn words(&self, key: &str) -> Vec<String> {
+        let texts = self.pairs.every(key).flat_map(|text| text.split(','));
+        texts.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// The conditions on a text: `name`, `name__contains` and its kin.
+    pub fn tests(&self, key: &str) -> Vec<TextTest> {
+        const HOW: [(&str, TextPlace); 4] = [
+            ("", TextPlace::Whole),
+            ("contains", TextPlace::Inside),
+            ("startswith", TextPlace::Start),
+            ("endswith", TextPlace::End),
+        ];
+        let test = |(name, text): &(String, String)| {
+            let rest = name.strip_prefix(key)?;
+            let how = if rest.is_empty() { "" } else { rest.strip_prefix("__").filter(|how| !how.is_empty())? };
+            let folded = how.strip_prefix('i');
+            let find = |how: &str| HOW.iter().find(|(known, _)| *known == how).map(|(_, place)| *place);
+            let (place, any_case) = match (find(how), folded.and_then(find)) {
+                (Some(place), _) => (place, false),
+                (None, place) => (place?, true),
+            };
+            Some(TextTest { text: text.clone(), place, any_case })
+        };
+        self.pairs.0.iter().filter_map(test).collect()
     }
 
     /// The id of a filter; text that is no id matches nothing.

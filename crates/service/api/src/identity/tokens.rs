@@ -2,12 +2,12 @@
 
 use crate::auth::Ctx;
 use crate::body::{Json, Pairs};
-use crate::identity::{catalog, domains, id_or_none_such as id, projects};
+use crate::identity::{access_rules, catalog, domains, id_or_none_such as id, projects};
 use crate::{ApiError, App};
 use arcus_identity::{
-    ApplicationCredentialRef, CatalogService, DomainRef, Place, ProjectRef, Shown, TokenView, UserRef, Wanted,
+    ApplicationCredentialRef, DomainRef, Place, ProjectRef, Shown, TokenView, UserRef, Wanted,
 };
-use arcus_types::{DomainId, Name};
+use arcus_types::{DomainId, Name, Timestamp};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -81,6 +81,13 @@ struct ScopeObject {
     domain: Option<DomainPart>,
     system: Option<SystemPart>,
     unscoped: Option<serde::de::IgnoredAny>,
+    #[serde(rename = "OS-TRUST:trust")]
+    trust: Option<TrustPart>,
+}
+
+#[derive(Deserialize)]
+struct TrustPart {
+    id: String,
 }
 
 #[derive(Deserialize)]
@@ -104,8 +111,7 @@ pub async fn create(
     let wanted = body.auth.scope.map_or(Ok(Wanted::Default), wanted)?;
     let shown = shown(body.auth.identity)?;
     let (text, view) = app.identity.authenticate(shown, wanted).await?;
-    let catalog = catalog_for(&app, &view, &query);
-    Ok((StatusCode::CREATED, subject(text), axum::Json(token_body(&view, catalog))).into_response())
+    Ok((StatusCode::CREATED, subject(text), axum::Json(token_body(&app, &view, &query))).into_response())
 }
 
 /// `GET` and `HEAD /identity/v3/auth/tokens`
@@ -116,9 +122,9 @@ pub async fn get(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let text = subject_of(&headers)?;
-    let view = app.identity.token_get(&ctx, text).await?;
-    let catalog = catalog_for(&app, &view, &query);
-    Ok((StatusCode::OK, subject(text.to_owned()), axum::Json(token_body(&view, catalog))).into_response())
+    let expired = query.first("allow_expired").is_some_and(|text| !matches!(text, "0" | "false" | "False"));
+    let view = app.identity.token_get(&ctx, text, expired).await?;
+    Ok((StatusCode::OK, subject(text.to_owned()), axum::Json(token_body(&app, &view, &query))).into_response())
 }
 
 /// `DELETE /identity/v3/auth/tokens`
@@ -172,56 +178,74 @@ fn user(part: UserPart) -> Result<UserRef, ApiError> {
     }
 }
 
-fn shown(part: IdentityPart) -> Result<Shown, ApiError> {
+/// What is shown, by each of the methods that are named.
+fn shown(part: IdentityPart) -> Result<Vec<Shown>, ApiError> {
     let missing =
         |what: &str| ApiError::bad_request(format!("The request names the method {what} but does not hold it."));
-    match part.methods.as_slice() {
-        [method] if method == "password" => {
-            let mut part = part.password.ok_or_else(|| missing("password"))?.user;
-            let password = part.password.take().ok_or_else(|| missing("password"))?;
-            Ok(Shown::Password(user(part)?, password))
-        }
-        [method] if method == "token" => Ok(Shown::Token(part.token.ok_or_else(|| missing("token"))?.id)),
-        [method] if method == "application_credential" => {
-            let part = part.application_credential.ok_or_else(|| missing("application_credential"))?;
-            let key = match (part.id, part.name, part.user) {
-                (Some(text), _, _) => ApplicationCredentialRef::Id(id(&text)),
-                (None, Some(name), Some(part)) => ApplicationCredentialRef::Name(name, user(part)?),
-                (None, _, _) => {
-                    return Err(ApiError::bad_request("An application credential needs an id, or a name and a user."));
-                }
-            };
-            Ok(Shown::ApplicationCredential(key, part.secret))
-        }
-        _ => Err(ApiError::new(
-            StatusCode::UNAUTHORIZED,
-            "Attempted to authenticate with an unsupported method: use one of password, token, application_credential.",
-        )),
+    let (mut password, mut token, mut credential) = (part.password, part.token, part.application_credential);
+    let mut shown = Vec::with_capacity(part.methods.len());
+    for method in &part.methods {
+        shown.push(match method.as_str() {
+            "password" => {
+                let mut part = password.take().ok_or_else(|| missing("password"))?.user;
+                let password = part.password.take().ok_or_else(|| missing("password"))?;
+                Shown::Password(user(part)?, password)
+            }
+            "token" => Shown::Token(token.take().ok_or_else(|| missing("token"))?.id),
+            "application_credential" => {
+                let part = credential.take().ok_or_else(|| missing("application_credential"))?;
+                let key = match (part.id, part.name, part.user) {
+                    (Some(text), _, _) => ApplicationCredentialRef::Id(id(&text)),
+                    (None, Some(name), Some(part)) => ApplicationCredentialRef::Name(name, user(part)?),
+                    (None, _, _) => {
+                        let text = "An application credential needs an id, or a name and a user.";
+                        return Err(ApiError::bad_request(text));
+                    }
+                };
+                Shown::ApplicationCredential(key, part.secret)
+            }
+            _ => {
+                return Err(ApiError::new(
+                    StatusCode::UNAUTHORIZED,
+                    "Attempted to authenticate with an unsupported method: use password, token or \
+                     application_credential.",
+                ));
+            }
+        });
     }
+    if shown.is_empty() {
+        return Err(ApiError::bad_request("The request names no method."));
+    }
+    Ok(shown)
 }
 
 fn wanted(part: ScopePart) -> Result<Wanted, ApiError> {
-    let invalid = || ApiError::bad_request("The scope must be one project, one domain, the system, or unscoped.");
+    let invalid = || ApiError::bad_request("The scope must be one project, domain or trust, the system, or unscoped.");
     let object = match part {
         ScopePart::Word(word) if word == "unscoped" => return Ok(Wanted::Unscoped),
         ScopePart::Word(_) => return Err(invalid()),
         ScopePart::Object(object) => object,
     };
     match *object {
-        ScopeObject { project: Some(part), domain: None, system: None, unscoped: None } => match part {
+        ScopeObject { project: Some(part), domain: None, system: None, unscoped: None, trust: None } => match part {
             ProjectPart { id: Some(text), .. } => Ok(Wanted::Project(ProjectRef::Id(id(&text)))),
             ProjectPart { name: Some(name), domain: part, .. } => {
                 Ok(Wanted::Project(ProjectRef::Name(name, domain(part)?)))
             }
             ProjectPart { .. } => Err(ApiError::bad_request("A project needs an id, or a name and a domain.")),
         },
-        ScopeObject { project: None, domain: Some(part), system: None, unscoped: None } => {
+        ScopeObject { project: None, domain: Some(part), system: None, unscoped: None, trust: None } => {
             Ok(Wanted::Domain(domain(Some(part))?))
         }
-        ScopeObject { project: None, domain: None, system: Some(SystemPart { all: true }), unscoped: None } => {
+        ScopeObject { project: None, domain: None, system: Some(SystemPart { all: true }), unscoped: None, trust: None } => {
             Ok(Wanted::System)
         }
-        ScopeObject { project: None, domain: None, system: None, unscoped: Some(_) } => Ok(Wanted::Unscoped),
+        ScopeObject { project: None, domain: None, system: None, unscoped: Some(_), trust: None } => {
+            Ok(Wanted::Unscoped)
+        }
+        ScopeObject { project: None, domain: None, system: None, unscoped: None, trust: Some(TrustPart { id: text }) } => {
+            Ok(Wanted::Trust(id(&text)))
+        }
         ScopeObject { .. } => Err(invalid()),
     }
 }
@@ -230,13 +254,7 @@ fn domain_body(id: DomainId, name: &Name) -> Value {
     json!({ "id": id, "name": name })
 }
 
-/// The catalogue that goes with a token, unless the caller does without.
-fn catalog_for(app: &App, view: &TokenView, query: &Pairs) -> Option<Vec<CatalogService>> {
-    let project = view.token.ctx().project_id();
-    query.first("nocatalog").is_none().then(|| app.identity.catalog(project))
-}
-
-fn token_body(view: &TokenView, catalog: Option<Vec<CatalogService>>) -> Value {
+fn token_body(app: &App, view: &TokenView, query: &Pairs) -> Value {
     let token = &view.token;
     let mut body = json!({
         "methods": token.methods().map(|m| m.name()).collect::<Vec<_>>(),
@@ -244,7 +262,7 @@ fn token_body(view: &TokenView, catalog: Option<Vec<CatalogService>>) -> Value {
             "id": token.user_id(),
             "name": view.user_name,
             "domain": domain_body(view.user_domain.0, &view.user_domain.1),
-            "password_expires_at": null,
+            "password_expires_at": view.password_expires_at.map(Timestamp::iso_naive),
         },
         "audit_ids": token.audit_ids(),
         "issued_at": token.issued_at().iso_micros(),
@@ -266,9 +284,20 @@ fn token_body(view: &TokenView, catalog: Option<Vec<CatalogService>>) -> Value {
         body["application_credential"] = json!({
             "id": credential.id, "name": credential.name, "restricted": !credential.unrestricted,
         });
+        if let Some(rules) = &view.access_rules {
+            body["application_credential"]["access_rules"] = rules.iter().map(access_rules::body).collect();
+        }
     }
-    if let Some(catalog) = catalog {
-        body["catalog"] = catalog::body(catalog);
+    if let Some(trust) = &view.trust {
+        body["OS-TRUST:trust"] = json!({
+            "id": trust.id,
+            "impersonation": trust.impersonation,
+            "trustor_user": { "id": trust.trustor },
+            "trustee_user": { "id": trust.trustee },
+        });
+    }
+    if query.first("nocatalog").is_none() {
+        body["catalog"] = catalog::body(app, token.ctx().project_id());
     }
     json!({ "token": body })
 }

@@ -5,10 +5,10 @@ use crate::auth::Ctx;
 use crate::body::{Id, Json};
 use crate::{ApiError, App, Route};
 use arcus_identity::UserNew;
-use arcus_store::{User, UserChange, UserFilter};
+use arcus_store::{Extra, User, UserChange, UserFilter};
 use arcus_types::policy::identity as policy;
-use arcus_types::{DomainId, Name, ProjectId, UserId};
-use axum::extract::State;
+use arcus_types::{DomainId, Name, OpCtx, ProjectId, RequestId, Timestamp, UserId};
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -38,6 +38,10 @@ struct UserCreate {
     enabled: Option<bool>,
     default_project_id: Option<ProjectId>,
     password: Option<String>,
+    #[serde(default)]
+    options: Extra,
+    #[serde(flatten)]
+    extra: Extra,
 }
 
 #[derive(Deserialize)]
@@ -52,6 +56,9 @@ struct UserUpdate {
     #[serde(default, deserialize_with = "super::given")]
     default_project_id: Option<Option<ProjectId>>,
     password: Option<String>,
+    options: Option<Extra>,
+    #[serde(flatten)]
+    extra: Extra,
 }
 
 #[derive(Deserialize)]
@@ -67,8 +74,8 @@ pub fn body(app: &App, user: &User) -> Value {
         "name": user.name,
         "domain_id": user.domain_id,
         "enabled": user.enabled,
-        "password_expires_at": null,
-        "options": {},
+        "password_expires_at": app.identity.password_expires_at(user).map(Timestamp::iso_naive),
+        "options": user.options,
         "links": { "self": super::link(app, "users", user.id) },
     });
     if let Some(description) = &user.description {
@@ -80,7 +87,7 @@ pub fn body(app: &App, user: &User) -> Value {
     if let Some(id) = user.default_project_id {
         body["default_project_id"] = json!(id);
     }
-    body
+    super::over(&user.extra, body)
 }
 
 fn one(app: &App, user: &User) -> axum::Json<Value> {
@@ -88,10 +95,15 @@ fn one(app: &App, user: &User) -> axum::Json<Value> {
 }
 
 /// The filters of a list of users.
-pub fn filter(query: &Listing) -> Result<UserFilter, ApiError> {
+pub fn filter(app: &App, query: &Listing) -> Result<UserFilter, ApiError> {
+    let mut password_set = (None, None);
+    for text in query.texts("password_expires_at") {
+        expiry(app, &text, &mut password_set)?;
+    }
     Ok(UserFilter {
         domain_id: query.id("domain_id"),
-        name: query.text("name"),
+        names: query.tests("name"),
+        password_set,
         enabled: query.either("enabled"),
         group_id: None,
         marker: query.marker()?,
@@ -99,8 +111,31 @@ pub fn filter(query: &Listing) -> Result<UserFilter, ApiError> {
     })
 }
 
+/// Narrows the time in which passwords were set by `operator:time` of their expiry.
+fn expiry(app: &App, text: &str, set: &mut (Option<Timestamp>, Option<Timestamp>)) -> Result<(), ApiError> {
+    const MICROSECOND: i64 = 1;
+    let invalid = || ApiError::bad_request("password_expires_at is an operator such as lt, a colon and a time.");
+    let (operator, time) = match text.split_once(':') {
+        Some((operator, time)) if matches!(operator, "lt" | "lte" | "gt" | "gte" | "eq" | "neq") => (operator, time),
+        Some(_) | None => ("eq", text),
+    };
+    let expires = Timestamp::parse_iso(time).ok_or_else(invalid)?;
+    // Where no password expires, none expires then.
+    let at = app.identity.password_set_before(expires).unwrap_or(Timestamp(i64::MAX - MICROSECOND));
+    let after = Timestamp(at.0 + MICROSECOND);
+    match operator {
+        "lt" => set.1 = Some(at),
+        "lte" => set.1 = Some(after),
+        "gt" => set.0 = Some(after),
+        "gte" => set.0 = Some(at),
+        "eq" => *set = (Some(at), Some(after)),
+        _ => return Err(invalid()),
+    }
+    Ok(())
+}
+
 async fn list(Ctx(ctx): Ctx, State(app): State<App>, query: Listing) -> Result<axum::Json<Value>, ApiError> {
-    let found = app.identity.user_list(&ctx, filter(&query)?).await?;
+    let found = app.identity.user_list(&ctx, filter(&app, &query)?).await?;
     Ok(query.render(&app, "users", "users", found, |u| u.id, |u| body(&app, u)))
 }
 
@@ -117,6 +152,8 @@ async fn create(
         enabled: new.enabled.unwrap_or(true),
         default_project_id: new.default_project_id,
         password: new.password,
+        options: new.options,
+        extra: super::extra(new.extra),
     };
     let user = app.identity.user_create(&ctx, new).await?;
     Ok((StatusCode::CREATED, one(&app, &user)))
@@ -141,6 +178,8 @@ async fn update(
         email: change.email,
         enabled: change.enabled,
         default_project_id: change.default_project_id,
+        options: change.options,
+        extra: Some(super::extra(change.extra)),
     };
     Ok(one(&app, &app.identity.user_update(&ctx, id, fields, change.password).await?))
 }
@@ -151,11 +190,12 @@ async fn delete(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<UserId>) -> Re
 }
 
 async fn password(
-    Ctx(ctx): Ctx,
+    Extension(request_id): Extension<RequestId>,
     State(app): State<App>,
     Id(id): Id<UserId>,
     Json(UserRequest { user: change }): Json<UserRequest<PasswordChange>>,
 ) -> Result<StatusCode, ApiError> {
+    let ctx = OpCtx::anonymous(request_id);
     app.identity.user_password_change(&ctx, id, &change.original_password, &change.password).await?;
     Ok(StatusCode::NO_CONTENT)
 }
