@@ -1,5 +1,6 @@
 //! Who holds which role where.
 
+use crate::revocations::stay_id;
 use crate::sql::{Column, Row, Where, params};
 use crate::{Db, StoreError, Tx};
 use arcus_types::{DomainId, GroupId, Name, ProjectId, RoleId, UserId};
@@ -36,7 +37,7 @@ impl RoleActor {
 
 impl RoleTarget {
     /// The value of `target_id`: all ones for the system.
-    fn id(self) -> Uuid {
+    pub(crate) fn id(self) -> Uuid {
         match self {
             Self::Project(id) => id.0,
             Self::Domain(id) => id.0,
@@ -57,6 +58,17 @@ impl RoleTarget {
             Self::Project(_) | Self::System => None,
         }
     }
+}
+
+/// What a user holds in one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stay {
+    /// The id under which tokens for it are revoked.
+    pub id: Uuid,
+    /// Tokens that hold a lower epoch are void.
+    pub epoch: u64,
+    /// The roles, by name.
+    pub roles: Vec<(RoleId, Name)>,
 }
 
 /// An id with its name and the domain that the name is in.
@@ -172,7 +184,8 @@ const HELD: &str = "WITH RECURSIVE above(id) AS (
          a.domain_id IN (SELECT p.domain_id FROM projects p WHERE p.id = $2)
          OR a.project_id IN (SELECT id FROM above)))
        UNION SELECT i.implied_id FROM role_implications i JOIN held h ON i.prior_id = h.id)
-     SELECT r.id, r.name FROM roles r JOIN held h ON h.id = r.id WHERE r.domain_id IS NULL ORDER BY r.name";
+     SELECT r.id, r.name, (SELECT v.epoch FROM revocations v WHERE v.kind = 'stay' AND v.subject_id = $3) AS epoch
+     FROM roles r JOIN held h ON h.id = r.id WHERE r.domain_id IS NULL ORDER BY r.name";
 /// The projects on which the user `?`, `?` holds a role, itself or through groups, given there or inherited: three
 /// conditions on `p`, each of which has the user twice.
 pub(crate) const MEMBER_OF_PROJECT: &str = "(p.id IN (SELECT a.project_id FROM role_assignments a
@@ -232,13 +245,24 @@ fn assignment(row: &Row) -> Result<Assignment, StoreError> {
 
 impl Db {
     /// The roles that a user holds somewhere, given there or inherited, directly or through groups, with all that they
-    /// imply.
+    /// imply; and, seen at the same moment, the epoch of the user's stay there.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn stay_of_user(&self, user_id: UserId, target: RoleTarget) -> Result<Stay, StoreError> {
+        let id = stay_id(user_id, target);
+        let rows = self.all(HELD, params![user_id, target.id(), id]).await?;
+        let epoch = rows.first().map(|row| row.opt("epoch")).transpose()?.flatten().unwrap_or(0);
+        let roles = rows.iter().map(|row| Ok::<_, StoreError>((row.get("id")?, row.get("name")?)));
+        Ok(Stay { id, epoch, roles: roles.collect::<Result<_, _>>()? })
+    }
+
+    /// The roles of [`Db::stay_of_user`].
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn roles_of_user(&self, user_id: UserId, target: RoleTarget) -> Result<Vec<(RoleId, Name)>, StoreError> {
-        let rows = self.all(HELD, params![user_id, target.id()]).await?;
-        rows.iter().map(|row| Ok((row.get("id")?, row.get("name")?))).collect()
+        Ok(self.stay_of_user(user_id, target).await?.roles)
     }
 
     /// The roles that were given to a user or group itself somewhere.

@@ -65,7 +65,9 @@ pub use address_scopes::{ADDRESS_SCOPE_FIELDS, AddressScope};
 pub use addresses::{SEGMENT_MAX, Stretch};
 pub use aggregates::Aggregate;
 pub use application_credentials::{ApplicationCredential, ApplicationCredentialKey};
-pub use assignments::{Assignment, AssignmentActor, AssignmentFilter, AssignmentTarget, Named, RoleActor, RoleTarget};
+pub use assignments::{
+    Assignment, AssignmentActor, AssignmentFilter, AssignmentTarget, Named, RoleActor, RoleTarget, Stay,
+};
 pub use audit::{AuditEntry, UsageEntry};
 pub use catalog::{EndpointEntry, EndpointFilter, RegionEntry, ServiceEntry};
 pub use consumers::{AllocationRow, Consumer, ConsumerUsage};

@@ -1,6 +1,7 @@
 //! Which tokens are void: for each subject that tokens name, the lowest epoch that is still honoured.
 
-use crate::sql::{Row, params};
+use crate::assignments::{RoleActor, RoleTarget};
+use crate::sql::{Row, Where, params};
 use crate::{Db, StoreError, Tx};
 use arcus_types::{ApplicationCredentialId, DomainId, GroupId, ProjectId, RoleId, Timestamp, TrustId, UserId};
 use uuid::Uuid;
@@ -20,11 +21,25 @@ pub enum RevocationKind {
     ApplicationCredential,
     /// The trust that it came from.
     Trust,
+    /// A user in one place: the roles that they hold there. Its id is [`stay_id`].
+    Stay,
+}
+
+/// The id under which a user's stay in a place is revoked. Both ids are random enough that no two pairs meet.
+pub fn stay_id(user_id: UserId, target: RoleTarget) -> Uuid {
+    Uuid::from_u128(user_id.0.as_u128() ^ target.id().as_u128())
 }
 
 impl RevocationKind {
-    const ALL: [RevocationKind; 6] =
-        [Self::Token, Self::User, Self::Project, Self::Domain, Self::ApplicationCredential, Self::Trust];
+    const ALL: [RevocationKind; 7] = [
+        Self::Token,
+        Self::User,
+        Self::Project,
+        Self::Domain,
+        Self::ApplicationCredential,
+        Self::Trust,
+        Self::Stay,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -34,6 +49,7 @@ impl RevocationKind {
             Self::Domain => "domain",
             Self::ApplicationCredential => "credential",
             Self::Trust => "trust",
+            Self::Stay => "stay",
         }
     }
 }
@@ -59,6 +75,9 @@ pub struct Revocation {
     /// From then on every such token has expired anyway.
     pub expires_at: Timestamp,
 }
+
+/// How many stays one statement revokes.
+const STAYS_AT_ONCE: usize = 500;
 
 /// Whose tokens are made void.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +181,55 @@ impl Tx {
             )
             .await?;
         rows.iter().map(revocation).collect()
+    }
+
+    /// Makes the tokens void that a user, or every user of a group, holds for one place. Statements in proportion to the
+    /// users: two for each [`STAYS_AT_ONCE`], after one that finds them.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn revoke_stays(
+        &self,
+        actor: RoleActor,
+        target: RoleTarget,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<Vec<Revocation>, StoreError> {
+        let users: Vec<UserId> = match actor {
+            RoleActor::User(id) => vec![id],
+            RoleActor::Group(id) => {
+                let sql = "SELECT user_id FROM user_group_members WHERE group_id = $1";
+                let rows = self.all(sql, params![id]).await?;
+                rows.iter().map(|row| row.get("user_id")).collect::<Result<_, _>>()?
+            }
+        };
+        let mut recorded = Vec::with_capacity(users.len());
+        for some in users.chunks(STAYS_AT_ONCE) {
+            let ids: Vec<Uuid> = some.iter().map(|user| stay_id(*user, target)).collect();
+            let rows: Vec<String> = (4..4 + ids.len()).map(|n| format!("($1, ${n}, 1, $2, $3)")).collect();
+            let mut values = params![RevocationKind::Stay.name(), now, expires_at];
+            values.extend(ids.iter().flat_map(|id| params![*id]));
+            self.exec(
+                format!(
+                    "INSERT INTO revocations (kind, subject_id, epoch, recorded_at, expires_at) VALUES {}
+                     ON CONFLICT (kind, subject_id) DO UPDATE SET epoch = revocations.epoch + 1,
+                     recorded_at = excluded.recorded_at, expires_at = excluded.expires_at",
+                    rows.join(", ")
+                ),
+                values,
+            )
+            .await?;
+            let mut filter = Where::default();
+            filter.and("kind = ?", params![RevocationKind::Stay.name()]).and_in("subject_id", ids);
+            let sql = format!(
+                "SELECT kind, subject_id, epoch, recorded_at, expires_at FROM revocations{}",
+                filter.sql()
+            );
+            for row in self.all(sql, filter.params).await? {
+                recorded.push(revocation(&row)?);
+            }
+        }
+        Ok(recorded)
     }
 
     /// Makes one token void, by its audit id.

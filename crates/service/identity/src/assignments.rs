@@ -2,10 +2,10 @@
 
 use crate::builtin::BUILTIN;
 use crate::domains::domain_of;
-use crate::{Identity, IdentityError, LIST_MAX};
+use crate::{Identity, IdentityError, LIST_MAX, revoked_until};
 use arcus_store::{Assignment, AssignmentFilter, Implication, Revoked, RoleActor, RoleTarget};
 use arcus_types::policy::{Action, Denied, Target, authorize, identity as policy};
-use arcus_types::{Name, OpCtx, Role, RoleId, Scope};
+use arcus_types::{Name, OpCtx, Role, RoleId, Scope, Timestamp};
 use serde_json::json;
 
 /// One role that somebody holds somewhere, as a list shows it.
@@ -51,7 +51,7 @@ impl Identity {
         Ok(tx.commit().await?)
     }
 
-    /// Takes a role away; tokens of who held it become void.
+    /// Takes a role away; tokens for that place of who held it become void, and all of their tokens if it is inherited.
     ///
     /// # Errors
     /// [`IdentityError::Denied`], [`IdentityError::NotFound`] if it is not held,
@@ -64,11 +64,14 @@ impl Identity {
         if !tx.assignment_delete(actor, target, role_id, inherited).await? {
             return Err(IdentityError::not_found("role assignment", role_id));
         }
-        let revoked = match actor {
-            RoleActor::User(id) => Revoked::User(id),
-            RoleActor::Group(id) => Revoked::GroupMembers(id),
+        let revocations = match actor {
+            RoleActor::User(id) if inherited => self.revoke(&tx, Revoked::User(id)).await?,
+            RoleActor::Group(id) if inherited => self.revoke(&tx, Revoked::GroupMembers(id)).await?,
+            RoleActor::User(_) | RoleActor::Group(_) => {
+                let now = Timestamp::now();
+                tx.revoke_stays(actor, target, now, revoked_until(now)).await?
+            }
         };
-        let revocations = self.revoke(&tx, revoked).await?;
         let (kind, id) = subject(actor);
         let detail = json!({ "role_id": role_id, "target": format!("{target:?}"), "inherited": inherited });
         self.audit(&tx, policy::ASSIGNMENT_DELETE, kind, &id, &detail).await?;

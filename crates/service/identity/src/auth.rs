@@ -272,6 +272,7 @@ impl Identity {
             application_credential_id: who.application_credential.as_ref().map(|c| c.id.0),
             rules: who.access_rules.as_ref().map(|rules| rules.iter().map(rule).collect()),
             trusted: trust.as_ref().map(|(_, trusted)| *trusted),
+            stay: stay.subject,
             issued_at,
             expires_at: who.expires_at,
         };

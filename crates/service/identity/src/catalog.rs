@@ -3,7 +3,7 @@
 
 use crate::options::extra_check;
 use crate::{Identity, IdentityError, text_check};
-use arcus_store::{EndpointEntry, EndpointFilter, Extra, RegionEntry, ServiceEntry, Store, StoreError};
+use arcus_store::{EndpointEntry, EndpointFilter, Extra, RegionEntry, ServiceEntry, Store, StoreError, Tx};
 use arcus_types::policy::{Action, Target, authorize};
 use arcus_types::{EndpointId, OpCtx, ProjectId, ServiceId};
 use serde_json::json;
@@ -284,14 +284,12 @@ impl Identity {
             }
             CatalogChange::ServiceRemove(id) => ("service", id.to_string(), tx.catalog_service_delete(*id).await?),
             CatalogChange::EndpointAdd(endpoint) => {
-                if let Some(id) = endpoint.region_id.as_ref().filter(|id| self.catalog().region(id).is_err()) {
-                    let (id, description) = (id.clone(), String::new());
-                    tx.region_insert(&RegionEntry { id, parent_id: None, description, extra: Extra::new() }).await?;
-                }
+                self.region_ensure(&tx, endpoint).await?;
                 tx.catalog_endpoint_insert(endpoint).await?;
                 ("endpoint", endpoint.id.to_string(), true)
             }
             CatalogChange::EndpointSet(endpoint) => {
+                self.region_ensure(&tx, endpoint).await?;
                 ("endpoint", endpoint.id.to_string(), tx.catalog_endpoint_update(endpoint).await?)
             }
             CatalogChange::EndpointRemove(id) => ("endpoint", id.to_string(), tx.catalog_endpoint_delete(*id).await?),
@@ -302,6 +300,21 @@ impl Identity {
         self.audit(&tx, action, kind, &id, &json!({})).await?;
         tx.commit().await?;
         Ok(self.0.catalog.refresh(self.store(), &self.config().endpoint).await?)
+    }
+
+    /// Makes the region that an endpoint names, as Keystone does.
+    async fn region_ensure(&self, tx: &Tx, endpoint: &EndpointEntry) -> Result<(), IdentityError> {
+        let Some(id) = endpoint.region_id.as_ref().filter(|id| self.catalog().region(id).is_err()) else {
+            return Ok(());
+        };
+        let new = RegionEntry {
+            id: id.clone(),
+            parent_id: None,
+            description: String::new(),
+            extra: Extra::new(),
+        };
+        region_check(&self.catalog(), &new)?;
+        Ok(tx.region_insert(&new).await?)
     }
 
     fn catalog_check(&self, change: &CatalogChange) -> Result<(), IdentityError> {
@@ -350,9 +363,6 @@ impl Identity {
             CatalogChange::EndpointSet(endpoint) => {
                 own_check(catalog.endpoint(endpoint.id)?.own)?;
                 endpoint_check(&catalog, endpoint)?;
-                if let Some(id) = &endpoint.region_id {
-                    catalog.region(id).map_err(|_| IdentityError::Invalid(format!("There is no region {id}.")))?;
-                }
             }
             CatalogChange::EndpointRemove(id) => own_check(catalog.endpoint(*id)?.own)?,
         }

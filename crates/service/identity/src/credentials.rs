@@ -3,7 +3,7 @@
 
 use crate::{Identity, IdentityError};
 use arcus_store::{CredentialEntry, CredentialFilter};
-use arcus_types::policy::{Action, Target, authorize, identity as policy};
+use arcus_types::policy::{Action, Denied, Target, authorize, identity as policy};
 use arcus_types::{CredentialId, OpCtx, ProjectId, Timestamp, UserId};
 use serde_json::json;
 
@@ -118,7 +118,10 @@ impl Identity {
         id: CredentialId,
     ) -> Result<CredentialEntry, IdentityError> {
         let found = self.store().credential_get(id).await?;
-        authorize(ctx, action, &target(found.as_ref().map(|c| c.user_id)))?;
+        match authorize(ctx, action, &target(found.as_ref().map(|c| c.user_id))) {
+            Err(Denied::Forbidden(_)) => return Err(IdentityError::not_found("credential", id)),
+            other => other?,
+        }
         self.own_hands(ctx)?;
         found.ok_or_else(|| IdentityError::not_found("credential", id))
     }

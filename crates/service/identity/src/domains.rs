@@ -2,7 +2,7 @@
 
 use crate::builtin::id_of;
 use crate::options::{self, PLACE_OPTIONS, extra_check, merged, options_check, options_merged};
-use crate::{Identity, IdentityError, LIST_MAX, text_check};
+use crate::{Identity, IdentityError, LIST_MAX, short_name_check, text_check};
 use arcus_store::{Domain, DomainChange, DomainFilter, DomainKey, Extra, Revoked, RoleActor, RoleFilter};
 use arcus_types::policy::{Target, authorize, identity as policy};
 use arcus_types::{DomainId, Name, OpCtx, Role, Scope, Timestamp};
@@ -39,6 +39,7 @@ impl Identity {
     pub async fn domain_create(&self, ctx: &OpCtx, new: DomainNew) -> Result<Domain, IdentityError> {
         authorize(ctx, policy::DOMAIN_CREATE, &Target::default())?;
         text_check(Some(&new.description))?;
+        short_name_check(Some(&new.name))?;
         extra_check(&new.extra)?;
         options_check(&new.options, PLACE_OPTIONS)?;
         let domain = Domain {
@@ -111,6 +112,7 @@ impl Identity {
         change.extra = merged(before.extra, change.extra)?;
         change.options = options_merged(before.options, change.options, PLACE_OPTIONS)?;
         text_check(change.description.as_deref())?;
+        short_name_check(change.name.as_ref())?;
         let disables = change.enabled == Some(false);
         if disables && id == DomainId::DEFAULT {
             return Err(IdentityError::Forbidden("The default domain cannot be disabled.".to_owned()));

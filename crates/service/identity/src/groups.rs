@@ -2,7 +2,7 @@
 
 use crate::domains::domain_of;
 use crate::options::{extra_check, merged};
-use crate::{Identity, IdentityError, text_check};
+use crate::{Identity, IdentityError, short_name_check, text_check};
 use arcus_store::{Extra, Group, GroupFilter, Revoked, RoleActor, User, UserFilter};
 use arcus_types::policy::{Action, Target, authorize, identity as policy};
 use arcus_types::{DomainId, GroupId, Name, OpCtx, Timestamp, UserId};
@@ -30,6 +30,7 @@ impl Identity {
         let domain_id = new.domain_id.unwrap_or(domain_of(ctx));
         authorize(ctx, policy::GROUP_CREATE, &Target::domain(domain_id))?;
         text_check(Some(&new.description))?;
+        short_name_check(Some(&new.name))?;
         extra_check(&new.extra)?;
         self.domain_find(domain_id).await?;
         let group = Group {
@@ -118,6 +119,7 @@ impl Identity {
         let before = self.group_managed(ctx, policy::GROUP_UPDATE, id).await?;
         let extra = merged(before.extra, extra)?;
         text_check(description.as_deref())?;
+        short_name_check(name.as_ref())?;
         let tx = self.store().begin(ctx).await?;
         if !tx.group_update(id, name.as_ref(), description.as_deref(), extra.as_ref()).await? {
             return Err(IdentityError::not_found("group", id));

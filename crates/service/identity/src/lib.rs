@@ -50,7 +50,7 @@ pub use users::UserNew;
 
 use application_credentials::chosen_roles;
 use arcus_store::{AuditEntry, Revocation, Revoked, Store, StoreError, Tx};
-use arcus_types::Timestamp;
+use arcus_types::{Name, Timestamp};
 use arcus_types::policy::Action;
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -64,6 +64,8 @@ const REVOCATION_SLACK_S: i64 = 300;
 pub const LIST_MAX: u32 = 10_000;
 /// The longest description or mail address, in bytes.
 const TEXT_BYTES_MAX: usize = 4096;
+/// The longest name of a domain, project or group, in characters. Source: Keystone's schemas.
+const SHORT_NAME_CHARS_MAX: usize = 64;
 /// How often revocations and keys are looked at, for what other processes do.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 /// After so many looks, revocations of tokens that have all expired are deleted.
@@ -207,7 +209,7 @@ impl Identity {
     /// Makes tokens void, for as long as the oldest of them could live.
     async fn revoke(&self, tx: &Tx, revoked: Revoked) -> Result<Vec<Revocation>, StoreError> {
         let now = Timestamp::now();
-        tx.revoke(revoked, now, now.plus_seconds(TOKEN_TTL_S_MAX + REVOCATION_SLACK_S + auth::ALLOW_EXPIRED_S)).await
+        tx.revoke(revoked, now, revoked_until(now)).await
     }
 
     /// Commits, and then refuses here and now what the transaction has revoked.
@@ -216,6 +218,21 @@ impl Identity {
         self.0.revoked.add(revocations);
         Ok(())
     }
+}
+
+/// For how long what is revoked now must be remembered: until every token of today has expired and nobody may look at
+/// it any more.
+fn revoked_until(now: Timestamp) -> Timestamp {
+    now.plus_seconds(TOKEN_TTL_S_MAX + REVOCATION_SLACK_S + auth::ALLOW_EXPIRED_S)
+}
+
+/// Refuses a name that is longer than Keystone's clients expect of domains, projects and groups.
+fn short_name_check(name: Option<&Name>) -> Result<(), IdentityError> {
+    if name.is_some_and(|name| name.as_str().chars().count() > SHORT_NAME_CHARS_MAX) {
+        let reason = format!("The name of a domain, project or group holds at most {SHORT_NAME_CHARS_MAX} characters.");
+        return Err(IdentityError::Invalid(reason));
+    }
+    Ok(())
 }
 
 /// Refuses a text that is longer than any that is kept.

@@ -2,7 +2,7 @@
 
 use crate::domains::domain_of;
 use crate::options::{self, PLACE_OPTIONS, extra_check, merged, options_check, options_merged};
-use crate::{Identity, IdentityError, text_check};
+use crate::{Identity, IdentityError, short_name_check, text_check};
 use arcus_store::{DomainKey, Extra, Project, ProjectChange, ProjectFilter, ProjectKey, Revoked};
 use arcus_types::policy::{Action, Target, authorize, identity as policy};
 use arcus_types::{DomainId, Name, OpCtx, ProjectId, Scope, Timestamp, UserId};
@@ -69,6 +69,7 @@ impl Identity {
     /// [`IdentityError::NotFound`] or [`IdentityError::Invalid`] for a domain or parent that cannot be.
     pub async fn project_create(&self, ctx: &OpCtx, new: ProjectNew) -> Result<Project, IdentityError> {
         text_check(Some(&new.description))?;
+        short_name_check(Some(&new.name))?;
         tags_check(&new.tags)?;
         extra_check(&new.extra)?;
         options_check(&new.options, PLACE_OPTIONS)?;
@@ -267,6 +268,7 @@ impl Identity {
             return Err(IdentityError::Forbidden(reason.to_owned()));
         }
         text_check(change.description.as_deref())?;
+        short_name_check(change.name.as_ref())?;
         let disables = change.enabled == Some(false);
         if disables && self.has_children(id, Some(true)).await? {
             let reason = "Cannot disable a project while projects below it are enabled.";

@@ -112,6 +112,8 @@ pub(crate) struct Payload {
     /// What may be called with it; `None`: everything that its roles allow.
     pub rules: Option<Vec<Rule>>,
     pub trusted: Option<Trusted>,
+    /// Whose roles in which place these are.
+    pub stay: Option<Subject>,
     pub issued_at: Timestamp,
     pub expires_at: Timestamp,
 }
@@ -141,6 +143,7 @@ impl Payload {
             self.application_credential_id.map(|id| (RevocationKind::ApplicationCredential, Subject(id, 0))),
             self.trusted.map(|t| (RevocationKind::Trust, Subject(t.id, 0))),
             self.trusted.map(|t| (RevocationKind::User, t.other)),
+            self.stay.map(|stay| (RevocationKind::Stay, stay)),
             self.trusted.map(|t| (RevocationKind::Domain, t.other_domain)),
         ]
         .into_iter()
@@ -270,6 +273,7 @@ mod tests {
             application_credential_id: Some(Uuid::new_v4()),
             rules: None,
             trusted: None,
+            stay: Some(Subject(Uuid::new_v4(), 5)),
             issued_at: now,
             expires_at: now.plus_seconds(3600),
         }

@@ -4,7 +4,7 @@
 use crate::auth::{ALLOW_EXPIRED_S, ProjectRef};
 use crate::{Identity, IdentityError, REVOCATION_SLACK_S, RoleRef, TOKEN_TTL_S_MAX, chosen_roles};
 use arcus_store::{Trust, TrustFilter};
-use arcus_types::policy::{Action, Target, authorize, identity as policy};
+use arcus_types::policy::{Action, Denied, Target, authorize, identity as policy};
 use arcus_types::{Name, OpCtx, ProjectId, RoleId, Timestamp, TrustId, UserId};
 use serde_json::json;
 
@@ -115,7 +115,7 @@ impl Identity {
             return Err(IdentityError::Forbidden(reason.to_owned()));
         }
         let found = self.project_for(&ProjectRef::Id(project_id), new.trustor).await?;
-        let mut held = found.map(|(_, roles)| roles).unwrap_or_default();
+        let mut held = found.map(|(_, held)| held.roles).unwrap_or_default();
         if let Some(parent) = parent {
             let given = self.store().roles_closure(&parent.roles).await?;
             held.retain(|role| given.contains(role));
@@ -149,7 +149,10 @@ impl Identity {
     async fn trust_reachable(&self, ctx: &OpCtx, action: Action, id: TrustId) -> Result<Trust, IdentityError> {
         let found = self.store().trust_get(id).await?;
         let whose = found.as_ref().and_then(|t| [t.trustor, t.trustee].into_iter().find(|u| ctx.user_id() == Some(*u)));
-        authorize(ctx, action, &Target { user_id: whose, ..Target::default() })?;
+        match authorize(ctx, action, &Target { user_id: whose, ..Target::default() }) {
+            Err(Denied::Forbidden(_)) => return Err(IdentityError::not_found("trust", id)),
+            other => other?,
+        }
         // What has expired is as if it were not there.
         let found = found.filter(|t| t.expires_at.is_none_or(|at| Timestamp::now() < at));
         found.ok_or_else(|| IdentityError::not_found("trust", id))
@@ -160,8 +163,8 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::NotFound`], [`IdentityError::Denied`] for whoever is neither the trustor nor an administrator.
     pub async fn trust_delete(&self, ctx: &OpCtx, id: TrustId) -> Result<(), IdentityError> {
-        let found = self.store().trust_get(id).await?;
-        authorize(ctx, policy::TRUST_DELETE, &Target { user_id: found.map(|t| t.trustor), ..Target::default() })?;
+        let found = self.trust_reachable(ctx, policy::TRUST_DELETE, id).await?;
+        authorize(ctx, policy::TRUST_DELETE, &target(found.trustor))?;
         self.in_own_name(ctx)?;
         let now = Timestamp::now();
         let until = now.plus_seconds(TOKEN_TTL_S_MAX + REVOCATION_SLACK_S + ALLOW_EXPIRED_S);

@@ -22,6 +22,7 @@ pub fn routes() -> Vec<Route> {
         Route::delete("/identity/v3/roles/{role_id}", policy::ROLE_DELETE, delete),
         Route::get("/identity/v3/roles/{role_id}/implies", policy::ROLE_GET, implies),
         Route::get("/identity/v3/roles/{role_id}/implies/{implied_id}", policy::ROLE_GET, implies_one),
+        Route::head("/identity/v3/roles/{role_id}/implies/{implied_id}", policy::ROLE_GET, implies_check),
         Route::put("/identity/v3/roles/{role_id}/implies/{implied_id}", policy::ROLE_UPDATE, implies_add),
         Route::delete("/identity/v3/roles/{role_id}/implies/{implied_id}", policy::ROLE_UPDATE, implies_remove),
         Route::get("/identity/v3/role_inferences", policy::ROLE_LIST, inferences),
@@ -149,6 +150,14 @@ async fn implies_one(
     let found = app.identity.implications(&ctx, Some(prior)).await?;
     let pair = found.iter().find(|pair| pair.implied.0 == implied);
     Ok(inference(&app, pair.ok_or_else(|| ApiError::not_found("Role inference", implied))?))
+}
+
+async fn implies_check(
+    ctx: Ctx,
+    app: State<App>,
+    path: Path<(String, String)>,
+) -> Result<StatusCode, ApiError> {
+    implies_one(ctx, app, path).await.map(|_| StatusCode::NO_CONTENT)
 }
 
 async fn implies_add(

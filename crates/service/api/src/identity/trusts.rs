@@ -18,6 +18,7 @@ pub fn routes() -> Vec<Route> {
     const ONE: &str = "/identity/v3/OS-TRUST/trusts/{trust_id}";
     vec![
         Route::get("/identity/v3/OS-TRUST/trusts", policy::TRUST_LIST, list),
+        Route::get("/identity/v3/OS-TRUST/trusts/", policy::TRUST_LIST, list),
         Route::post("/identity/v3/OS-TRUST/trusts", policy::TRUST_CREATE, create),
         Route::get(ONE, policy::TRUST_GET, get),
         Route::delete(ONE, policy::TRUST_DELETE, delete),

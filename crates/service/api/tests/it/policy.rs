@@ -7,6 +7,7 @@
 mod compute;
 mod hostile;
 mod identity;
+mod identity_things;
 mod image;
 mod naming;
 mod network;

@@ -3,7 +3,7 @@
 use super::{Place, ProjectRef, Recognised, Wanted};
 use crate::token::{Subject, Trusted};
 use crate::{Identity, IdentityError};
-use arcus_store::{ProjectInDomain, RoleTarget, Trust, UserKey};
+use arcus_store::{ProjectInDomain, RoleTarget, Stay as Held, Trust, UserKey};
 use arcus_types::{Name, RoleId, Timestamp, TrustId, UserId};
 
 /// A place, and what somebody may do there.
@@ -13,14 +13,20 @@ pub(super) struct Stay {
     pub domain_epoch: u64,
     /// Given and implied.
     pub roles: Vec<(RoleId, Name)>,
+    /// By what a change of these roles is told.
+    pub subject: Option<Subject>,
 }
 
 impl Stay {
-    const NOWHERE: Self = Self { place: Place::Unscoped, domain_epoch: 0, roles: Vec::new() };
+    const NOWHERE: Self = Self { place: Place::Unscoped, domain_epoch: 0, roles: Vec::new(), subject: None };
 
-    fn project(found: ProjectInDomain, roles: Vec<(RoleId, Name)>) -> Self {
+    fn at(place: Place, domain_epoch: u64, held: Held) -> Self {
+        Self { place, domain_epoch, subject: Some(Subject(held.id, held.epoch)), roles: held.roles }
+    }
+
+    fn project(found: ProjectInDomain, held: Held) -> Self {
         let domain_epoch = found.domain_epoch;
-        Self { place: Place::Project(found.project, found.domain_name), domain_epoch, roles }
+        Self::at(Place::Project(found.project, found.domain_name), domain_epoch, held)
     }
 }
 
@@ -37,22 +43,22 @@ impl Identity {
             Wanted::Default => {
                 let Some(id) = who.login.user.default_project_id else { return Ok(Stay::NOWHERE) };
                 let found = self.project_for(&ProjectRef::Id(id), user_id).await?;
-                Ok(found.map_or(Stay::NOWHERE, |(project, roles)| Stay::project(project, roles)))
+                Ok(found.map_or(Stay::NOWHERE, |(project, held)| Stay::project(project, held)))
             }
             Wanted::Project(key) => {
                 let found = self.project_for(&key, user_id).await?;
-                let (project, roles) = found.ok_or(IdentityError::Unauthorized)?;
-                Ok(Stay::project(project, roles))
+                let (project, held) = found.ok_or(IdentityError::Unauthorized)?;
+                Ok(Stay::project(project, held))
             }
             Wanted::Domain(key) => {
                 let domain = self.store().domain_get(key.key()).await?.filter(|d| d.enabled);
                 let domain = domain.ok_or(IdentityError::Unauthorized)?;
-                let roles = self.store().roles_of_user(user_id, RoleTarget::Domain(domain.id)).await?;
-                somewhere(Stay { place: Place::Domain(domain), domain_epoch: 0, roles })
+                let held = self.store().stay_of_user(user_id, RoleTarget::Domain(domain.id)).await?;
+                somewhere(Stay::at(Place::Domain(domain), 0, held))
             }
             Wanted::System => {
-                let roles = self.store().roles_of_user(user_id, RoleTarget::System).await?;
-                somewhere(Stay { place: Place::System, domain_epoch: 0, roles })
+                let held = self.store().stay_of_user(user_id, RoleTarget::System).await?;
+                somewhere(Stay::at(Place::System, 0, held))
             }
         }
     }
@@ -75,8 +81,10 @@ impl Identity {
         };
         let found = self.project_for(&ProjectRef::Id(credential.project_id), who.login.user.id).await?;
         let Some((project, held)) = found.filter(|_| !elsewhere) else { return Err(IdentityError::Unauthorized) };
-        let ids: Vec<RoleId> = held.iter().map(|(id, _)| *id).filter(|id| credential.roles.contains(id)).collect();
-        somewhere(Stay::project(project, self.store().roles_closure(&ids).await?))
+        let own = held.roles.iter().map(|(id, _)| *id).filter(|id| credential.roles.contains(id));
+        let ids: Vec<RoleId> = own.collect();
+        let roles = self.store().roles_closure(&ids).await?;
+        somewhere(Stay::project(project, Held { roles, ..held }))
     }
 
     /// A project that may be used and in which the user holds roles, with these.
@@ -84,11 +92,11 @@ impl Identity {
         &self,
         project: &ProjectRef,
         user_id: UserId,
-    ) -> Result<Option<(ProjectInDomain, Vec<(RoleId, Name)>)>, IdentityError> {
+    ) -> Result<Option<(ProjectInDomain, Held)>, IdentityError> {
         let found = self.store().project_get(project.key()).await?;
         let Some(found) = found.filter(|p| p.project.enabled && p.domain_enabled) else { return Ok(None) };
-        let roles = self.store().roles_of_user(user_id, RoleTarget::Project(found.project.id)).await?;
-        Ok((!roles.is_empty()).then_some((found, roles)))
+        let held = self.store().stay_of_user(user_id, RoleTarget::Project(found.project.id)).await?;
+        Ok((!held.roles.is_empty()).then_some((found, held)))
     }
 
     /// Where a trust leads: its project, for the trustee or in the trustor's name. A use is taken last, when all else is
@@ -112,10 +120,11 @@ impl Identity {
         }
         let found = self.project_for(&ProjectRef::Id(project_id), trust.trustor).await?;
         let (project, held) = found.ok_or_else(closed)?;
-        if !trust.roles.iter().all(|id| held.iter().any(|(held, _)| held == id)) {
+        if !trust.roles.iter().all(|id| held.roles.iter().any(|(held, _)| held == id)) {
             return Err(closed());
         }
-        let stay = Stay::project(project, self.store().roles_closure(&trust.roles).await?);
+        let roles = self.store().roles_closure(&trust.roles).await?;
+        let stay = Stay::project(project, Held { roles, ..held });
         if trust.remaining_uses.is_some() {
             let tx = self.store().begin_unaudited().await?;
             if !tx.trust_use(id).await? {

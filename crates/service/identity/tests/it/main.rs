@@ -24,16 +24,16 @@ async fn the_first_run_makes_what_a_log_in_needs_and_the_second_changes_nothing(
     assert!(Identity::bootstrap(&store, &first).await.unwrap());
     assert!(!Identity::bootstrap(&store, &second).await.unwrap());
     let identity = identity(&store, &folder.path().join("keys")).await;
-    let (text, _) = identity.authenticate(shown("admin", &first.admin), Wanted::System).await.unwrap();
+    let (text, _) = identity.authenticate(vec![shown("admin", &first.admin)], Wanted::System).await.unwrap();
     let ctx = identity.verify(&text).unwrap().ctx();
     assert_eq!(ctx.scope, Scope::System);
     assert!(ctx.is_admin());
     let demo = Wanted::Project(ProjectRef::Name("demo".to_owned(), DomainRef::Name("Default".to_owned())));
-    let (text, view) = identity.authenticate(shown("demo", &first.demo), demo).await.unwrap();
+    let (text, view) = identity.authenticate(vec![shown("demo", &first.demo)], demo).await.unwrap();
     let ctx = identity.verify(&text).unwrap().ctx();
     assert!(ctx.roles.has(Role::Member) && !ctx.is_admin());
     assert_eq!(view.user_name.as_str(), "demo");
-    assert!(identity.authenticate(shown("admin", &second.admin), Wanted::System).await.is_err());
+    assert!(identity.authenticate(vec![shown("admin", &second.admin)], Wanted::System).await.is_err());
 }
 
 #[tokio::test]

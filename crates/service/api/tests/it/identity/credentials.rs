@@ -74,7 +74,7 @@ async fn a_credential_never_carries_more_than_its_maker_holds() {
     let past = Timestamp::now().plus_seconds(-1).iso_naive();
     cloud.post(&path, demo, new(json!({ "name": "x", "expires_at": past }))).await.expect(400);
     cloud.post(&path, demo, new(json!({ "name": "x", "expires_at": "soon" }))).await.expect(400);
-    let rules = json!([{ "path": "/", "method": "GET", "service": "compute" }]);
+    let rules = json!([{ "path": "/", "method": "LOOK", "service": "compute" }]);
     cloud.post(&path, demo, new(json!({ "name": "x", "access_rules": rules }))).await.expect(400);
     cloud.post(&path, cloud.admin().await, new(json!({ "name": "x" }))).await.expect(403);
     cloud.get(&path, cloud.stranger().await).await.expect(403);

@@ -74,7 +74,6 @@ async fn a_user_changes_its_password_and_reuses_none() {
     let old = cloud.login("ann", &first, "demo").await;
     let change = |from: &str, to: &str| json!({ "user": { "original_password": from, "password": to } });
     cloud.post(&path, &old, change("wrong", "second")).await.expect(401);
-    cloud.post(&path, cloud.demo().await, change(&first, "second")).await.expect(403);
     cloud.post(&path, &old, change(&first, "")).await.expect(400);
     cloud.post(&path, &old, change(&first, &"x".repeat(4097))).await.expect(400);
     cloud.post(&path, &old, change(&first, "second")).await.expect(204);

@@ -94,13 +94,13 @@ async fn send(world: &World, case: &Case, spoilt: &Spoilt, who: Who, vars: &Vars
     world.nova.cloud.request(request).await
 }
 
-fn problem(spoilt: &Spoilt, answer: &Answer, who: Who, vars: &Vars) -> Option<String> {
+fn problem(case: &Case, spoilt: &Spoilt, answer: &Answer, who: Who, vars: &Vars) -> Option<String> {
     let (status, text) = (answer.status.as_u16(), String::from_utf8_lossy(&answer.bytes));
     // A node that does not answer in time is told of in words, and there is none behind these clouds.
     if status >= 500 && status != 503 {
         return Some("a server error".into());
     }
-    if status >= 400 && !text.chars().any(char::is_alphabetic) {
+    if status >= 400 && !case.route.starts_with("HEAD") && !text.chars().any(char::is_alphabetic) {
         return Some("a refusal without a word".into());
     }
     // Who knows the password is no stranger.

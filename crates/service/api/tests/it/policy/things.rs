@@ -89,7 +89,26 @@ pub enum Thing {
     Role,
     /// A `user` or `group`, and a `project`, a `domain` or the `system`; whether the role `{role_id}` is held there.
     Assigned(&'static str, &'static str, bool),
+    /// The same for a role that is inherited by the projects below.
+    Inherited(&'static str, &'static str, bool),
     ApplicationCredential,
+    /// A trust that the user `demo` gives to the user `admin`.
+    Trust,
+    /// A rule of the user `demo` that no application credential has.
+    AccessRule,
+    /// A secret of the user `demo`, whose text is `{blob}`.
+    Credential,
+    /// A project with the tag `t`.
+    ProjectTagged,
+    /// A role `{role_id}` that implies `{implied_id}`.
+    Implication,
+    Region,
+    Service,
+    Endpoint,
+    /// A default for `{resource}` of the service `{service_id}`.
+    RegisteredLimit,
+    /// The same, and a limit of the project `demo`.
+    Limit,
     /// A token of the user `demo`, as `{subject}`.
     Token,
     /// `{join_token}`.
@@ -121,7 +140,7 @@ struct Var {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     /// Belongs to the project, domain or user, and others must not see it.
     Secret,
     /// Belongs to them, and others may know of it.
@@ -131,11 +150,11 @@ enum Kind {
 }
 
 impl Vars {
-    fn set(&mut self, name: &str, kind: Kind, text: impl Into<String>) {
+    pub fn set(&mut self, name: &str, kind: Kind, text: impl Into<String>) {
         self.0.insert(name.to_owned(), Var { text: text.into(), kind });
     }
 
-    fn secret(&mut self, name: &str, text: impl Into<String>) {
+    pub fn secret(&mut self, name: &str, text: impl Into<String>) {
         self.set(name, Kind::Secret, text);
     }
 
@@ -215,7 +234,7 @@ const CSR: &str = concat!(
     r"5bEoEXm9GGrG\n-----END CERTIFICATE REQUEST-----\n",
 );
 
-fn id(thing: &Value) -> String {
+pub fn id(thing: &Value) -> String {
     thing["id"].as_str().unwrap_or_else(|| panic!("no id in {thing}")).to_owned()
 }
 
@@ -296,6 +315,9 @@ impl World {
         base.set("csr", Kind::Common, CSR);
         base.secret("project", cloud.id_of("projects", "demo").await);
         base.secret("user", cloud.id_of("users", "demo").await);
+        let tag = format!("/identity/v3/projects/{}/tags/t", base.get("project").unwrap());
+        self.by(Who::Admin, "PUT", &tag, Value::Null).await;
+        base.set("admin_user", Kind::Common, cloud.id_of("users", "admin").await);
         base.secret("image", &self.nova.image);
         base.secret("lan", &self.nova.network);
         base.set("domain", Kind::Known, "default");
@@ -325,7 +347,7 @@ impl World {
     }
 
     /// A call that must succeed; what it answered.
-    async fn by(&self, who: Who, method: &str, path: &str, body: Value) -> Value {
+    pub async fn by(&self, who: Who, method: &str, path: &str, body: Value) -> Value {
         let token = self.tokens.get(&who).map_or("", String::as_str);
         let token = if who == Who::Admin { self.nova.cloud.admin().await } else { token };
         let answer = self.nova.cloud.call(method, path, token, body).await;
@@ -337,7 +359,7 @@ impl World {
         self.by(Who::Admin, method, path, body).await
     }
 
-    async fn demo(&self, method: &str, path: &str, body: Value) -> Value {
+    pub async fn demo(&self, method: &str, path: &str, body: Value) -> Value {
         self.by(Who::Member, method, path, body).await
     }
 
@@ -423,7 +445,18 @@ impl World {
             | Thing::GroupWithPerson
             | Thing::Role
             | Thing::ApplicationCredential => self.identity_thing(thing, &mut vars).await,
-            Thing::Assigned(actor, target, held) => self.assigned(actor, target, held, &mut vars).await,
+            Thing::Trust
+            | Thing::AccessRule
+            | Thing::Credential
+            | Thing::ProjectTagged
+            | Thing::Implication
+            | Thing::Region
+            | Thing::Service
+            | Thing::Endpoint
+            | Thing::RegisteredLimit
+            | Thing::Limit => self.identity_more(thing, &mut vars).await,
+            Thing::Assigned(actor, target, held) => self.assigned(actor, target, held, false, &mut vars).await,
+            Thing::Inherited(actor, target, held) => self.assigned(actor, target, held, true, &mut vars).await,
             Thing::Token => {
                 let cloud = &self.nova.cloud;
                 vars.set("subject", Kind::Known, cloud.login("demo", cloud.demo_password(), "demo").await);
@@ -815,7 +848,7 @@ impl World {
         user
     }
 
-    async fn assigned(&self, actor: &str, target: &str, held: bool, vars: &mut Vars) {
+    async fn assigned(&self, actor: &str, target: &str, held: bool, inherited: bool, vars: &mut Vars) {
         let actor_id = self.one(actor, json!({})).await;
         let place = match target {
             "project" => {
@@ -831,7 +864,11 @@ impl World {
         };
         let role = vars.get("member_role").unwrap().to_owned();
         if held {
-            let path = format!("/identity/v3/{place}/{actor}s/{actor_id}/roles/{role}");
+            let path = if inherited {
+                format!("/identity/v3/OS-INHERIT/{place}/{actor}s/{actor_id}/roles/{role}/inherited_to_projects")
+            } else {
+                format!("/identity/v3/{place}/{actor}s/{actor_id}/roles/{role}")
+            };
             self.admin("PUT", &path, Value::Null).await;
         }
         vars.set("role_id", Kind::Common, role);
