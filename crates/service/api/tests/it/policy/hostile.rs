@@ -65,7 +65,7 @@ async fn attempt(world: &World, case: &Case, vars: &Vars, random: &mut Random) -
     for who in [Who::Stranger, allowed] {
         let started = Instant::now();
         let answer = send(world, case, &spoilt, who, vars).await;
-        let problem = match problem(&spoilt, &answer, who, vars) {
+        let problem = match problem(case, &spoilt, &answer, who, vars) {
             None if started.elapsed() > ANSWER_MAX => Some(format!("it took {:?}", started.elapsed())),
             found => found,
         };
