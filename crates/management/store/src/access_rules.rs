@@ -48,10 +48,8 @@ impl Db {
         if let Some(marker) = marker {
             filter.and("id > ?", params![marker]);
         }
-        let sql = format!(
-            "SELECT id, service, method, path FROM access_rules{} ORDER BY id LIMIT {limit}",
-            filter.sql()
-        );
+        let sql =
+            format!("SELECT id, service, method, path FROM access_rules{} ORDER BY id LIMIT {limit}", filter.sql());
         self.all(sql, filter.params).await?.iter().map(access_rule).collect()
     }
 

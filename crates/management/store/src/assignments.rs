@@ -360,8 +360,7 @@ impl Db {
         );
         let mut values = params![domain_id];
         values.extend(roles.iter().flat_map(|id| params![*id]));
-        filter
-            .and(&format!("(COALESCE(a.domain_id, p.domain_id, a.target_id) <> ? OR a.role_id IN ({high}))"), values);
+        filter.and(&format!("(COALESCE(a.domain_id, p.domain_id, a.target_id) <> ? OR a.role_id IN ({high}))"), values);
         let sql = format!(
             "SELECT 1 AS one FROM role_assignments a LEFT JOIN projects p ON p.id = a.project_id{} LIMIT 1",
             filter.sql()

@@ -217,15 +217,7 @@ impl Tx {
         self.exec(
             "INSERT INTO catalog_endpoints (id, service_id, region_id, interface, url, enabled, extra)
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
-            params![
-                new.id,
-                new.service_id,
-                &new.region_id,
-                &new.interface,
-                &new.url,
-                new.enabled,
-                Json(&new.extra)
-            ],
+            params![new.id, new.service_id, &new.region_id, &new.interface, &new.url, new.enabled, Json(&new.extra)],
         )
         .await?;
         Ok(())

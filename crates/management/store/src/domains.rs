@@ -68,7 +68,7 @@ pub struct DomainFilter {
     pub limit: u32,
 }
 
-pub(crate) const DOMAIN_COLUMNS: &str = 
+pub(crate) const DOMAIN_COLUMNS: &str =
     "d.id, d.name, d.description, d.enabled, d.extra, d.options, d.token_epoch, d.created_at";
 
 pub(crate) fn domain(row: &Row) -> Result<Domain, StoreError> {

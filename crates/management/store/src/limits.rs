@@ -172,14 +172,7 @@ impl Tx {
         self.exec(
             "INSERT INTO registered_limits (id, service_id, region_id, resource_name, default_limit, description)
              VALUES ($1, $2, $3, $4, $5, $6)",
-            params![
-                new.id,
-                new.service_id,
-                &new.region_id,
-                &new.resource_name,
-                new.default_limit,
-                &new.description
-            ],
+            params![new.id, new.service_id, &new.region_id, &new.resource_name, new.default_limit, &new.description],
         )
         .await?;
         Ok(())
@@ -231,15 +224,7 @@ impl Tx {
         self.exec(
             "INSERT INTO limits (id, registered_limit_id, owner_id, project_id, domain_id, resource_limit, description)
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
-            params![
-                new.id,
-                new.registered.id,
-                owner_id,
-                project_id,
-                domain_id,
-                new.resource_limit,
-                &new.description
-            ],
+            params![new.id, new.registered.id, owner_id, project_id, domain_id, new.resource_limit, &new.description],
         )
         .await?;
         Ok(())

@@ -1,7 +1,7 @@
 //! Projects: what resources belong to.
 
-use crate::domains::DomainKey;
 use crate::assignments::MEMBER_OF_PROJECT;
+use crate::domains::DomainKey;
 use crate::roles::json_text;
 use crate::sql::{Json, Row, Where, params};
 use crate::text_tests::{Extra, TextTest};
@@ -81,7 +81,7 @@ pub struct ProjectChange {
 
 /// By which tags to choose projects; empty lists choose nothing away.
 #[derive(Debug, Clone, Default)]
-pub struct TagFilter {
+pub struct ProjectTags {
     /// Has all of these.
     pub all: Vec<String>,
     /// Has one of these.
@@ -100,7 +100,7 @@ pub struct ProjectFilter {
     /// With such a name.
     pub names: Vec<TextTest>,
     /// With such tags.
-    pub tags: TagFilter,
+    pub tags: ProjectTags,
     /// Enabled or not.
     pub enabled: Option<bool>,
     /// Below this project; `Some(None)`: directly below the domain.

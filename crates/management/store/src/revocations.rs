@@ -31,15 +31,8 @@ pub fn stay_id(user_id: UserId, target: RoleTarget) -> Uuid {
 }
 
 impl RevocationKind {
-    const ALL: [RevocationKind; 7] = [
-        Self::Token,
-        Self::User,
-        Self::Project,
-        Self::Domain,
-        Self::ApplicationCredential,
-        Self::Trust,
-        Self::Stay,
-    ];
+    const ALL: [RevocationKind; 7] =
+        [Self::Token, Self::User, Self::Project, Self::Domain, Self::ApplicationCredential, Self::Trust, Self::Stay];
 
     const fn name(self) -> &'static str {
         match self {
@@ -221,10 +214,8 @@ impl Tx {
             .await?;
             let mut filter = Where::default();
             filter.and("kind = ?", params![RevocationKind::Stay.name()]).and_in("subject_id", ids);
-            let sql = format!(
-                "SELECT kind, subject_id, epoch, recorded_at, expires_at FROM revocations{}",
-                filter.sql()
-            );
+            let sql =
+                format!("SELECT kind, subject_id, epoch, recorded_at, expires_at FROM revocations{}", filter.sql());
             for row in self.all(sql, filter.params).await? {
                 recorded.push(revocation(&row)?);
             }

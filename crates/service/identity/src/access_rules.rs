@@ -29,7 +29,9 @@ pub(crate) fn covers(service: &str, rule_method: &str, pattern: &str, method: &s
     let root = path.split('/').nth(1).unwrap_or_default();
     let known = SERVICES.iter().find(|(name, _)| *name == root);
     let served = known.is_some_and(|(_, types)| types.contains(&service));
-    served && rule_method == method && (matches(pattern, path.get(root.len() + 1..).unwrap_or_default()) || matches(pattern, path))
+    served
+        && rule_method == method
+        && (matches(pattern, path.get(root.len() + 1..).unwrap_or_default()) || matches(pattern, path))
 }
 
 #[derive(Clone, Copy, PartialEq)]

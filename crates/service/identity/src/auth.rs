@@ -209,11 +209,7 @@ impl Identity {
     /// time whether or not the user exists; [`IdentityError::PasswordExpired`] for the right password that is too old;
     /// [`IdentityError::NotFound`] for a token that is not valid; [`IdentityError::Forbidden`] for a trust that opens
     /// nothing to the user.
-    pub async fn authenticate(
-        &self,
-        shown: Vec<Shown>,
-        wanted: Wanted,
-    ) -> Result<(String, TokenView), IdentityError> {
+    pub async fn authenticate(&self, shown: Vec<Shown>, wanted: Wanted) -> Result<(String, TokenView), IdentityError> {
         let issued_at = Timestamp::now();
         let mut who: Option<Recognised> = None;
         for shown in shown {
@@ -254,11 +250,7 @@ impl Identity {
         issued_at: Timestamp,
     ) -> Result<(String, TokenView), IdentityError> {
         let user = &who.login.user;
-        let rule = |r: &AccessRule| Rule {
-            service: r.service.clone(),
-            method: r.method.clone(),
-            path: r.path.clone(),
-        };
+        let rule = |r: &AccessRule| Rule { service: r.service.clone(), method: r.method.clone(), path: r.path.clone() };
         let payload = Payload {
             version: Payload::VERSION,
             user: Subject(user.id.0, user.token_epoch),
@@ -345,11 +337,7 @@ impl Identity {
         let login = self.store().user_login(UserKey::Id(token.user_id())).await?;
         let login = login.ok_or(IdentityError::Unauthorized)?;
         let who = Recognised::new(login, MethodName::Token, token.expires_at());
-        Ok(Recognised {
-            methods: who.methods | token.0.methods,
-            parent_audit_id: Some(token.0.audit_id),
-            ..who
-        })
+        Ok(Recognised { methods: who.methods | token.0.methods, parent_audit_id: Some(token.0.audit_id), ..who })
     }
 
     async fn by_application_credential(

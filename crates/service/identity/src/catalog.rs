@@ -307,12 +307,7 @@ impl Identity {
         let Some(id) = endpoint.region_id.as_ref().filter(|id| self.catalog().region(id).is_err()) else {
             return Ok(());
         };
-        let new = RegionEntry {
-            id: id.clone(),
-            parent_id: None,
-            description: String::new(),
-            extra: Extra::new(),
-        };
+        let new = RegionEntry { id: id.clone(), parent_id: None, description: String::new(), extra: Extra::new() };
         region_check(&self.catalog(), &new)?;
         Ok(tx.region_insert(&new).await?)
     }
@@ -414,7 +409,9 @@ fn endpoint_check(catalog: &Catalog, endpoint: &EndpointEntry) -> Result<(), Ide
     }
     let plain = endpoint.url.len() <= 2048 && !endpoint.url.chars().any(|c| c.is_whitespace() || c.is_control());
     if !plain || !(endpoint.url.starts_with("http://") || endpoint.url.starts_with("https://")) {
-        return invalid("An endpoint's URL begins with http:// or https://, and holds at most 2048 bytes without spaces.");
+        return invalid(
+            "An endpoint's URL begins with http:// or https://, and holds at most 2048 bytes without spaces.",
+        );
     }
     let service = catalog.service(endpoint.service_id);
     service.map_err(|_| IdentityError::Invalid(format!("There is no service {}.", endpoint.service_id)))?;

@@ -50,8 +50,8 @@ pub use users::UserNew;
 
 use application_credentials::chosen_roles;
 use arcus_store::{AuditEntry, Revocation, Revoked, Store, StoreError, Tx};
-use arcus_types::{Name, Timestamp};
 use arcus_types::policy::Action;
+use arcus_types::{Name, Timestamp};
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;

@@ -51,7 +51,8 @@ fn tags_check(tags: &[String]) -> Result<(), IdentityError> {
         return invalid(format!("A project has at most {TAGS_MAX} tags."));
     }
     for (at, tag) in tags.iter().enumerate() {
-        if tag.is_empty() || tag.chars().count() > 255 || tag.contains([',', '/']) || tag.chars().any(char::is_control) {
+        if tag.is_empty() || tag.chars().count() > 255 || tag.contains([',', '/']) || tag.chars().any(char::is_control)
+        {
             return invalid("A tag holds 1 to 255 characters, no commas, slashes or control characters.".to_owned());
         }
         if tags[..at].contains(tag) {

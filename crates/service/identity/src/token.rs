@@ -1,9 +1,9 @@
 //! What a token says. It holds all that an operation's context needs, so that whoever has the keys can verify it
 //! without asking anybody; names are not in it.
 
-use crate::{IdentityError, access_rules};
 use crate::keys::Keys;
 use crate::revoked::Revoked;
+use crate::{IdentityError, access_rules};
 use arcus_store::RevocationKind;
 use arcus_types::{
     Actor, ApplicationCredentialId, DomainId, OpCtx, ProjectId, RequestId, RoleId, RoleSet, Scope, Timestamp, TrustId,

@@ -98,11 +98,7 @@ impl Identity {
     }
 
     /// The roles of a new trust: such as the trustor holds, or as the trust holds that is handed on.
-    async fn trust_roles(
-        &self,
-        new: &TrustNew,
-        parent: Option<&Trust>,
-    ) -> Result<Vec<(RoleId, Name)>, IdentityError> {
+    async fn trust_roles(&self, new: &TrustNew, parent: Option<&Trust>) -> Result<Vec<(RoleId, Name)>, IdentityError> {
         let Some(project_id) = new.project_id else {
             return if new.roles.is_empty() {
                 Ok(Vec::new())

@@ -226,7 +226,9 @@ impl Identity {
         check_length(password)?;
         if self.password_pattern().is_some_and(|pattern| !pattern.is_match(password)) {
             let description = &self.config().password_pattern_text;
-            return Err(IdentityError::Invalid(format!("The password does not match the requirements: {description}.")));
+            return Err(IdentityError::Invalid(format!(
+                "The password does not match the requirements: {description}."
+            )));
         }
         Ok(())
     }

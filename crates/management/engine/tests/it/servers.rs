@@ -39,7 +39,12 @@ pub struct Cloud {
 pub fn user(project_id: ProjectId, role: Role) -> OpCtx {
     OpCtx {
         request_id: RequestId::new(),
-        actor: Actor::User { user_id: UserId::new(), domain_id: DomainId::DEFAULT, application_credential_id: None, trust_id: None },
+        actor: Actor::User {
+            user_id: UserId::new(),
+            domain_id: DomainId::DEFAULT,
+            application_credential_id: None,
+            trust_id: None,
+        },
         scope: Scope::Project { project_id, domain_id: DomainId::DEFAULT },
         roles: RoleSet::from_iter([role]),
     }

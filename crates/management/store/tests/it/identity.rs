@@ -4,12 +4,13 @@ use arcus_store::testing::{Postgres, sqlite};
 use arcus_store::{
     AccessRule, ApplicationCredential, ApplicationCredentialKey, AssignmentActor, AssignmentFilter, AssignmentTarget,
     AuditEntry, Domain, DomainChange, DomainFilter, DomainKey, Extra, Group, GroupFilter, Project, ProjectChange,
-    ProjectFilter, ProjectKey, RevocationKind, Revoked, RoleActor, RoleChange, RoleEntry, RoleFilter, RoleTarget,
-    Store, StoreError, TagFilter, TextPlace, TextTest, Trust, TrustFilter, Tx, User, UserChange, UserFilter, UserKey,
+    ProjectFilter, ProjectKey, ProjectTags, RevocationKind, Revoked, RoleActor, RoleChange, RoleEntry, RoleFilter,
+    RoleTarget, Store, StoreError, TextPlace, TextTest, Trust, TrustFilter, Tx, User, UserChange, UserFilter, UserKey,
 };
 use arcus_types::policy::identity as policy;
 use arcus_types::{
-    AccessRuleId, ApplicationCredentialId, DomainId, GroupId, Name, OpCtx, ProjectId, RoleId, Timestamp, TrustId, UserId,
+    AccessRuleId, ApplicationCredentialId, DomainId, GroupId, Name, OpCtx, ProjectId, RoleId, Timestamp, TrustId,
+    UserId,
 };
 
 #[tokio::test]
@@ -329,11 +330,11 @@ async fn inherited_and_implied(store: &Store) {
     assert_eq!(ids(store.project_parents(bottom.id).await.unwrap()), [middle.id, top.id]);
     assert_eq!(ids(store.project_subtree(top.id, 9).await.unwrap()), [middle.id, bottom.id]);
     for (tags, wanted) in [
-        (TagFilter { all: vec!["a".into(), "b c".into()], ..TagFilter::default() }, 1),
-        (TagFilter { all: vec!["b".into()], ..TagFilter::default() }, 0),
-        (TagFilter { any: vec!["x".into(), "a".into()], ..TagFilter::default() }, 1),
-        (TagFilter { not_all: vec!["a".into(), "x".into()], ..TagFilter::default() }, 3),
-        (TagFilter { not_any: vec!["a".into(), "x".into()], ..TagFilter::default() }, 2),
+        (ProjectTags { all: vec!["a".into(), "b c".into()], ..ProjectTags::default() }, 1),
+        (ProjectTags { all: vec!["b".into()], ..ProjectTags::default() }, 0),
+        (ProjectTags { any: vec!["x".into(), "a".into()], ..ProjectTags::default() }, 1),
+        (ProjectTags { not_all: vec!["a".into(), "x".into()], ..ProjectTags::default() }, 3),
+        (ProjectTags { not_any: vec!["a".into(), "x".into()], ..ProjectTags::default() }, 2),
     ] {
         let filter = ProjectFilter { domain_id: Some(domain), tags, limit: 10, ..ProjectFilter::default() };
         assert_eq!(store.project_list(&filter).await.unwrap().len(), wanted, "{filter:?}");

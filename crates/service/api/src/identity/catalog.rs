@@ -34,9 +34,7 @@ pub fn routes() -> Vec<Route> {
 /// The catalogue as tokens hold it.
 pub fn body(app: &App, project_id: Option<ProjectId>) -> Value {
     let catalog = app.identity.catalog();
-    let endpoint = |(e, url): (&EndpointEntry, String)| {
-        json!({ "id": e.id, "interface": e.interface, "region": e.region_id, "region_id": e.region_id, "url": url })
-    };
+    let endpoint = |(e, url): (&EndpointEntry, String)| json!({ "id": e.id, "interface": e.interface, "region": e.region_id, "region_id": e.region_id, "url": url });
     let service = |(s, endpoints): (&ServiceEntry, Vec<(&EndpointEntry, String)>)| {
         let endpoints: Vec<Value> = endpoints.into_iter().map(endpoint).collect();
         json!({ "id": s.id, "type": s.kind, "name": s.name, "endpoints": endpoints })
@@ -182,11 +180,7 @@ async fn service_update(
     Ok(axum::Json(json!({ "service": service_body(&app, &entry) })))
 }
 
-async fn service_delete(
-    Ctx(ctx): Ctx,
-    State(app): State<App>,
-    Id(id): Id<ServiceId>,
-) -> Result<StatusCode, ApiError> {
+async fn service_delete(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<ServiceId>) -> Result<StatusCode, ApiError> {
     app.identity.catalog_change(&ctx, policy::SERVICE_CHANGE, CatalogChange::ServiceRemove(id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,7 +5,7 @@ use crate::auth::Ctx;
 use crate::body::{Id, Json};
 use crate::{ApiError, App, Route};
 use arcus_identity::{DomainNew, Kin, ProjectNew};
-use arcus_store::{Domain, DomainChange, DomainFilter, Extra, Project, ProjectChange, ProjectFilter, TagFilter};
+use arcus_store::{Domain, DomainChange, DomainFilter, Extra, Project, ProjectChange, ProjectFilter, ProjectTags};
 use arcus_types::policy::identity as policy;
 use arcus_types::{DomainId, Name, OpCtx, ProjectId, UserId};
 use axum::extract::State;
@@ -110,7 +110,7 @@ fn filter(query: &Listing) -> Result<ProjectFilter, ApiError> {
     Ok(ProjectFilter {
         domain_id: query.id("domain_id").or(top),
         names: query.tests("name"),
-        tags: TagFilter {
+        tags: ProjectTags {
             all: query.words("tags"),
             any: query.words("tags-any"),
             not_all: query.words("not-tags"),

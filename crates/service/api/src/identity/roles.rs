@@ -152,11 +152,7 @@ async fn implies_one(
     Ok(inference(&app, pair.ok_or_else(|| ApiError::not_found("Role inference", implied))?))
 }
 
-async fn implies_check(
-    ctx: Ctx,
-    app: State<App>,
-    path: Path<(String, String)>,
-) -> Result<StatusCode, ApiError> {
+async fn implies_check(ctx: Ctx, app: State<App>, path: Path<(String, String)>) -> Result<StatusCode, ApiError> {
     implies_one(ctx, app, path).await.map(|_| StatusCode::NO_CONTENT)
 }
 

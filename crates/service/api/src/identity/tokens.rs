@@ -4,9 +4,7 @@ use crate::auth::Ctx;
 use crate::body::{Json, Pairs};
 use crate::identity::{access_rules, catalog, domains, id_or_none_such as id, projects};
 use crate::{ApiError, App};
-use arcus_identity::{
-    ApplicationCredentialRef, DomainRef, Place, ProjectRef, Shown, TokenView, UserRef, Wanted,
-};
+use arcus_identity::{ApplicationCredentialRef, DomainRef, Place, ProjectRef, Shown, TokenView, UserRef, Wanted};
 use arcus_types::{DomainId, Name, Timestamp};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
@@ -237,15 +235,23 @@ fn wanted(part: ScopePart) -> Result<Wanted, ApiError> {
         ScopeObject { project: None, domain: Some(part), system: None, unscoped: None, trust: None } => {
             Ok(Wanted::Domain(domain(Some(part))?))
         }
-        ScopeObject { project: None, domain: None, system: Some(SystemPart { all: true }), unscoped: None, trust: None } => {
-            Ok(Wanted::System)
-        }
+        ScopeObject {
+            project: None,
+            domain: None,
+            system: Some(SystemPart { all: true }),
+            unscoped: None,
+            trust: None,
+        } => Ok(Wanted::System),
         ScopeObject { project: None, domain: None, system: None, unscoped: Some(_), trust: None } => {
             Ok(Wanted::Unscoped)
         }
-        ScopeObject { project: None, domain: None, system: None, unscoped: None, trust: Some(TrustPart { id: text }) } => {
-            Ok(Wanted::Trust(id(&text)))
-        }
+        ScopeObject {
+            project: None,
+            domain: None,
+            system: None,
+            unscoped: None,
+            trust: Some(TrustPart { id: text }),
+        } => Ok(Wanted::Trust(id(&text))),
         ScopeObject { .. } => Err(invalid()),
     }
 }

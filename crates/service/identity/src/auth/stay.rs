@@ -64,11 +64,7 @@ impl Identity {
     }
 
     /// An application credential opens its project, with those of its roles that its user still holds there.
-    async fn stay_of_application_credential(
-        &self,
-        who: &Recognised,
-        wanted: &Wanted,
-    ) -> Result<Stay, IdentityError> {
+    async fn stay_of_application_credential(&self, who: &Recognised, wanted: &Wanted) -> Result<Stay, IdentityError> {
         let credential = who.application_credential.as_ref().ok_or(IdentityError::Unauthorized)?;
         let elsewhere = match wanted {
             Wanted::Default => false,
