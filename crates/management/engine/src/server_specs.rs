@@ -77,7 +77,7 @@ fn server_spec(
             cpu_weight: cpu_weight(&server),
             cpu_limit_millicores: cpu_limit(&server),
         },
-        root_disk: Some(RootDiskSpec {
+        root_disk: (!server.details.volume_root).then(|| RootDiskSpec {
             image: server.details.disk_source.unwrap_or(server.image),
             size_bytes: server.disk_gib.saturating_mul(1 << 30),
             incarnation: server.incarnation,

@@ -26,7 +26,7 @@ mod volumes;
 pub use actions::RebuildWish;
 pub use change::{ServerChange, TAG_CHARS_MAX, TAGS_MAX};
 pub use console::ConsoleKind;
-pub use create::{NetworkOrPort, NetworkWish, Networks, ServerNew, ServersCreated, ZoneWish};
+pub use create::{DiskSource, DiskWish, NetworkOrPort, NetworkWish, Networks, ServerNew, ServersCreated, ZoneWish};
 pub use image::{BackupWish, SnapshotWish};
 pub use interfaces::{Interface, InterfaceWish};
 pub use list::{ServerQuery, at_statuses};
@@ -75,6 +75,17 @@ fn admit(ctx: &OpCtx, server: &Server, request: ServerRequest) -> Result<(), Eng
             refused.request, server.id, refused.attribute, refused.value
         ),
     })
+}
+
+/// Refuses what needs a root disk of the server's own.
+fn own_root(server: &Server, what: &str, instead: &str) -> Result<(), EngineError> {
+    if server.details.volume_root {
+        return Err(EngineError::invalid(format!(
+            "{what} is not supported for volume-backed instance {}: {instead}",
+            server.id
+        )));
+    }
+    Ok(())
 }
 
 /// Runs its block, whose value is a result, again while the database asks for it: two transactions that met in opposite

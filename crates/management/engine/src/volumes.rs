@@ -12,6 +12,8 @@ mod sweep;
 mod upload;
 mod view;
 
+pub(crate) use create::Place;
+
 pub use change::VolumeChange;
 pub use create::{VolumeFrom, VolumeNew};
 pub use list::VolumeQuery;

@@ -168,6 +168,8 @@ pub struct ServerDetails {
     pub step: Option<String>,
     /// A resize that its owner has neither confirmed nor reverted.
     pub resize: Option<ServerResize>,
+    /// Whether it boots from its volume with boot index 0 and has no root disk of its own.
+    pub volume_root: bool,
     /// What its root disk began as, where that is not its image: it was shelved and started again.
     pub disk_source: Option<ImageSource>,
     /// Set while it is being shelved and until it has started again.

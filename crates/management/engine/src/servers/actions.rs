@@ -190,6 +190,7 @@ impl Engine {
             let mut server = self.server_held(&tx, ctx, compute::SERVER_REBUILD, id).await?;
             admit(ctx, &server, ServerRequest::Rebuild)?;
             on_a_node(&server, ServerRequest::Rebuild)?;
+            super::own_root(&server, "Rebuild", "make a new volume of the image and a server that boots from it.")?;
             super::create::image_fits(&image, &server.flavor, Some(server.disk_gib))?;
             let source = image.source().ok_or_else(|| EngineError::invalid("The image has no bytes."))?;
             let mut secrets = tx.server_secrets(&[id]).await?.remove(&id).unwrap_or_default();

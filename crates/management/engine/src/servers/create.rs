@@ -1,10 +1,12 @@
 //! Making servers: one transaction claims quota, room on a node and ports, and records the wish.
 
+mod disks;
 mod image;
 mod node;
 mod ports;
 mod quota;
 
+pub use disks::{DiskSource, DiskWish};
 pub(super) use image::{devices, image_fits};
 pub(super) use node::{NodeChosen, zone_checked};
 pub(super) use ports::as_invalid;
@@ -78,8 +80,10 @@ pub struct ServerNew {
     pub hostname: Option<String>,
     /// Free text.
     pub description: Option<String>,
-    /// What it boots.
-    pub image_id: ImageId,
+    /// The image of its own root disk; `None` if it boots from the volume with boot index 0.
+    pub image_id: Option<ImageId>,
+    /// The volumes that it begins with.
+    pub disks: Vec<DiskWish>,
     /// Its shape.
     pub flavor_id: FlavorId,
     /// Its interfaces.
@@ -135,8 +139,14 @@ struct Plan<'a> {
     project_id: ProjectId,
     user_id: UserId,
     flavor: ServerFlavor,
-    image: Image,
+    /// What its root disk, or the volume in its place, begins as.
+    image: Option<Image>,
+    /// What the node makes its own root disk of; the nil image if it has none.
     source: ImageSource,
+    /// What its volumes need.
+    disks: disks::DiskNeeds,
+    /// The node that its volumes are on already.
+    pinned: Option<String>,
     key: Option<Keypair>,
     group: Option<ServerGroup>,
     disk_gib: u64,
@@ -188,9 +198,23 @@ impl Engine {
             }
             other => server_flavor(other?),
         };
-        let image = self.image_for_boot(ctx, new.image_id).await?;
-        image_fits(&image, &flavor, None)?;
-        let source = image.source().ok_or_else(|| EngineError::invalid(format!("Image {} has no bytes.", image.id)))?;
+        let disks = self.disk_needs(ctx, new).await?;
+        let image = match new.image_id {
+            Some(id) => Some(self.image_for_boot(ctx, id).await?),
+            None => disks.root_image(new).cloned(),
+        };
+        let source = match (&image, new.image_id) {
+            (Some(image), Some(id)) => {
+                image_fits(image, &flavor, None)?;
+                image.source().ok_or_else(|| EngineError::invalid(format!("Image {id} has no bytes.")))?
+            }
+            (Some(image), None) => {
+                // The volume's size has been checked against the image; the memory has not.
+                image_fits(image, &flavor, Some(0))?;
+                no_image()
+            }
+            (None, _) => no_image(),
+        };
         let key = match &new.key_name {
             Some(name) => Some(self.keypair_of_caller(ctx, name).await?),
             None => None,
@@ -201,11 +225,20 @@ impl Engine {
         };
         self.fleet_refresh().await?;
         zone_checked(self, &new.zone)?;
+        let pinned = match disks.node_id {
+            Some(node) => self.store().node_get(node).await?.map(|n| n.name.to_string()),
+            None => None,
+        };
         Ok(Plan {
             new,
             project_id,
             user_id,
-            disk_gib: image::disk_gib(&image, &flavor),
+            disk_gib: match (&image, new.image_id) {
+                (Some(image), Some(_)) => image::disk_gib(image, &flavor),
+                (Some(_) | None, _) => 0,
+            },
+            disks,
+            pinned,
             flavor,
             image,
             source,
@@ -239,6 +272,7 @@ impl Engine {
             let mut server = server_record(ctx, plan, index, count, node.as_ref(), &names);
             if let Some(node) = &node {
                 self.ports_claimed(&tx, &mut server, node, &networks, groups.as_deref()).await?;
+                self.disks_given(&tx, ctx, plan, &mut server, node).await?;
                 tx.node_touch(node.node_id).await?;
                 server.node_generation = tx.node_spec_generation(node.node_id).await?.unwrap_or(0);
             } else {
@@ -289,9 +323,9 @@ fn needs(plan: &Plan<'_>) -> Needs {
     Needs {
         vcpus: u64::from(plan.flavor.vcpus),
         memory_mib: plan.flavor.memory_mib,
-        disk_gib: plan.disk_gib,
+        disk_gib: plan.disk_gib + plan.disks.gib,
         zone: plan.new.zone.zone.clone(),
-        node: plan.new.zone.node.clone(),
+        node: plan.pinned.clone().or_else(|| plan.new.zone.node.clone()),
         ..Needs::default()
     }
 }
@@ -357,7 +391,7 @@ fn server_record(
         epoch: 1,
         restarts: 0,
         restart_hard: false,
-        incarnation: 1,
+        incarnation: u64::from(new.image_id.is_some()),
         node_id: node.map(|n| n.node_id),
         node_generation: 0,
         availability_zone: node.map(|n| n.zone.clone()).or_else(|| new.zone.zone.clone()).unwrap_or_default(),
@@ -398,10 +432,21 @@ fn server_details(plan: &Plan<'_>) -> ServerDetails {
         disk_config_manual: new.disk_config_manual,
         reservation_id: plan.reservation_id.clone(),
         zone_asked: new.zone.zone.clone(),
-        devices: devices(&plan.image),
-        image_properties: plan.image.properties.clone(),
+        devices: plan.image.as_ref().map(devices).unwrap_or_default(),
+        image_properties: plan.image.as_ref().map(|i| i.properties.clone()).unwrap_or_default(),
+        volume_root: new.image_id.is_none(),
         scheduler_hints: new.scheduler_hints.clone(),
         ..ServerDetails::default()
+    }
+}
+
+/// What stands for the image of a server that has no root disk of its own.
+fn no_image() -> ImageSource {
+    ImageSource {
+        id: ImageId(uuid::Uuid::nil()),
+        sha256: String::new(),
+        size_bytes: 0,
+        format: arcus_types::agent::DiskFormat::Raw,
     }
 }
 

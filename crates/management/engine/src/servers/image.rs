@@ -57,6 +57,7 @@ impl Engine {
             admit(ctx, &server, request)?;
             super::actions::on_a_node(&server, request)?;
             let Some(node_id) = server.node_id else { return Err(super::stale()) };
+            super::own_root(&server, "Making an image", "make a snapshot of its volume, or an image of the volume.")?;
             let properties = snapshot_properties(&server, wish);
             let name = wish.name.clone();
             let image_id = self.image_snapshot_begin_in(&tx, ctx, server.project_id, node_id, name, properties).await?;

@@ -157,6 +157,7 @@ fn bare(server: arcus_store::Server) -> ServerView {
         node: None,
         addresses: std::collections::BTreeMap::new(),
         security_groups: Vec::new(),
+        volumes: Vec::new(),
         secrets: None,
     }
 }

@@ -24,6 +24,7 @@ impl Engine {
     ) -> Result<String, EngineError> {
         let seen = self.server_seen(self.store(), ctx, compute::SERVER_RESCUE, id, false).await?;
         admit(ctx, &seen, ServerRequest::Rescue)?;
+        super::own_root(&seen, "Rescue", "attach its volume to another server instead.")?;
         let image = self.image_for_boot(ctx, image.unwrap_or(seen.image.id)).await?;
         let source = image.source().ok_or_else(|| EngineError::invalid("The rescue image has no bytes."))?;
         let password = password.unwrap_or_else(super::create::password);

@@ -120,7 +120,9 @@ impl Engine {
         }
         let node_vcpus = u64::from(to.vcpus).saturating_sub(server.vcpus);
         let node_memory = to.memory_mib.saturating_sub(server.memory_mib);
-        let node_disk = to.disk_gib.saturating_sub(server.disk_gib);
+        // A server that boots from a volume has no disk that could grow.
+        let own_disk = if server.details.volume_root { 0 } else { to.disk_gib };
+        let node_disk = own_disk.saturating_sub(server.disk_gib);
         let Some(node) = server.node_id else { return Err(super::stale()) };
         if !tx.node_claim(node, node_vcpus, node_memory, node_disk).await? {
             return Err(EngineError::invalid(format!(

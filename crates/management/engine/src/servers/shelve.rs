@@ -40,6 +40,7 @@ impl Engine {
             let mut server = self.server_held(&tx, ctx, compute::SERVER_SHELVE, id).await?;
             admit(ctx, &server, ServerRequest::Shelve)?;
             super::actions::on_a_node(&server, ServerRequest::Shelve)?;
+            super::own_root(&server, "Shelve", "stop it instead; its volume keeps what it holds.")?;
             let Some(node_id) = server.node_id else { return Err(super::stale()) };
             let name = shelved_name(&server.name);
             let wish = SnapshotWish { name: name.clone(), metadata: BTreeMap::new(), backup: None };

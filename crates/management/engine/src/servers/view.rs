@@ -1,7 +1,7 @@
 //! A server with everything around it that its owner sees, for one or for many in a fixed number of queries.
 
 use crate::{Engine, EngineError};
-use arcus_store::{FloatingIp, Node, Server, ServerSecrets};
+use arcus_store::{FloatingIp, Node, Server, ServerSecrets, VolumeAttachment};
 use arcus_types::{MacAddr, NetworkId, NodeId, OpCtx, PortId, ProviderId, SecurityGroupId, ServerId, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -19,6 +19,8 @@ pub struct ServerView {
     pub addresses: BTreeMap<String, Vec<AddressView>>,
     /// The names of the security groups of its ports.
     pub security_groups: Vec<String>,
+    /// Its volumes, oldest first.
+    pub volumes: Vec<VolumeAttachment>,
     /// What only it and its owner may see; fetched on demand.
     pub secrets: Option<ServerSecrets>,
 }
@@ -56,6 +58,12 @@ impl Engine {
         secrets: bool,
     ) -> Result<Vec<ServerView>, EngineError> {
         let ids: Vec<ServerId> = servers.iter().map(|s| s.id).collect();
+        let mut volumes: HashMap<ServerId, Vec<VolumeAttachment>> = HashMap::new();
+        for attachment in self.store().volume_attachments_by_servers(&ids).await? {
+            if let Some(server) = attachment.server_id {
+                volumes.entry(server).or_default().push(attachment);
+            }
+        }
         let mut tags: HashMap<ServerId, Vec<String>> = HashMap::new();
         for (id, tag) in self.store().server_tags(&ids).await? {
             tags.entry(id).or_default().push(tag);
@@ -79,7 +87,8 @@ impl Engine {
                 let (addresses, security_groups) = around.remove(&server.id).unwrap_or_default();
                 let tags = tags.remove(&server.id).unwrap_or_default();
                 let secrets = secrets.remove(&server.id);
-                ServerView { tags, node, addresses, security_groups, secrets, server }
+                let volumes = volumes.remove(&server.id).unwrap_or_default();
+                ServerView { tags, node, addresses, security_groups, volumes, secrets, server }
             })
             .collect())
     }

@@ -1,6 +1,7 @@
 //! Servers, with a node that this test plays: it reads its spec and says what it sees.
 
 mod claims;
+mod volumes;
 
 use arcus_engine::images::ImageNew;
 use arcus_engine::networks::NetworkNew;
@@ -97,7 +98,8 @@ impl Cloud {
             name: "web".parse().unwrap(),
             hostname: None,
             description: None,
-            image_id: self.image,
+            image_id: Some(self.image),
+            disks: Vec::new(),
             flavor_id: "1".parse().unwrap(),
             networks: Networks::These(vec![NetworkWish { what, fixed_ip: None, tag: None }]),
             key_name: None,

@@ -1,6 +1,7 @@
 //! Servers: create, lists, show, change, delete. The body of each microversion is made in [`view`].
 
 pub mod actions;
+mod block_devices;
 mod create;
 mod query;
 pub mod view;

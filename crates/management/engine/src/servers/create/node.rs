@@ -73,6 +73,13 @@ impl Engine {
             Some(id) => tx.server_group_get(id).await?,
             None => None,
         };
+        // Its volumes stay where they are.
+        let mut needs = needs;
+        if let Some(attachment) = tx.volume_attachments_by_servers(&[server.id]).await?.first()
+            && let Some(node) = tx.volume_get(attachment.volume_id).await?.and_then(|v| v.node_id)
+        {
+            needs.node = tx.node_get(node).await?.map(|n| n.name.to_string());
+        }
         let sha256 = server.details.disk_source.as_ref().map_or(&server.image.sha256, |s| &s.sha256);
         let mut candidates = self.candidates(tx, group.as_ref(), sha256).await?;
         let (decision, chosen) = self.node_claimed(tx, needs, group.as_ref(), &mut candidates).await?;

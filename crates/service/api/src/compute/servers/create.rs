@@ -17,7 +17,7 @@ pub fn parse(body: &Value, version: Microversion) -> Result<(ServerNew, bool), A
     let mut fields = Fields::of(body, "server", &HINTS)?;
     let name = fields.parsed("name")?.ok_or_else(|| required("server", "name"))?;
     let flavor_id = flavor(&mut fields)?.ok_or_else(|| required("server", "flavorRef"))?;
-    let boots = boots(&mut fields)?;
+    let (image_id, disks) = super::block_devices::boots(&mut fields, version)?;
     let (count_min, count_max) = counts(&mut fields)?;
     let networks = networks(&mut fields, version)?;
     let mut zone = zone(&mut fields)?;
@@ -43,7 +43,8 @@ pub fn parse(body: &Value, version: Microversion) -> Result<(ServerNew, bool), A
         name,
         hostname: if version.at_least(90) { hostname(&mut fields, version)? } else { None },
         description: if version.at_least(19) { fields.text("description", 0, 255)?.map(str::to_owned) } else { None },
-        image_id: boots,
+        image_id,
+        disks,
         flavor_id,
         networks,
         key_name: fields.text("key_name", 1, 255)?.map(str::to_owned),
@@ -89,47 +90,6 @@ pub fn flavor(fields: &mut Fields<'_>) -> Result<Option<arcus_types::flavors::Fl
 pub fn image(value: &str) -> Result<ImageId, ApiError> {
     let id = value.rsplit('/').next().unwrap_or(value);
     id.parse().map_err(|_| refused("imageRef", &json!(value), "It is not a UUID."))
-}
-
-/// What the server boots: an image, named directly or by one block device that is made of it on the node.
-fn boots(fields: &mut Fields<'_>) -> Result<ImageId, ApiError> {
-    let no_volumes = |what: &str| {
-        ApiError::bad_request(format!(
-            "{what} asks for a volume or a further disk, which this cloud does not have yet: boot from an image with one local disk."
-        ))
-    };
-    let named = match fields.text("imageRef", 0, 1024)? {
-        None | Some("") => None,
-        Some(text) => Some(image(text)?),
-    };
-    if fields.list("block_device_mapping", 255)?.is_some_and(|list| !list.is_empty()) {
-        return Err(no_volumes("block_device_mapping"));
-    }
-    let mut mapped = None;
-    match fields.list("block_device_mapping_v2", 255)? {
-        None | Some([]) => {}
-        Some([one]) => {
-            let mut disk = Fields::object(one, "block_device_mapping_v2")?;
-            let from = disk.text("source_type", 0, 16)?.unwrap_or("image");
-            let to = disk.text("destination_type", 0, 16)?.unwrap_or("local");
-            let id: Option<ImageId> = disk.parsed("uuid")?;
-            let boot_index = disk.integer("boot_index", -1, 255)?.unwrap_or(0);
-            if from != "image" || to != "local" || boot_index != 0 {
-                return Err(no_volumes("block_device_mapping_v2"));
-            }
-            mapped = Some(id.ok_or_else(|| required("block_device_mapping_v2", "uuid"))?);
-        }
-        Some([..]) => return Err(no_volumes("block_device_mapping_v2")),
-    }
-    match (named, mapped) {
-        (Some(a), Some(b)) if a != b => Err(ApiError::bad_request(
-            "Block Device Mapping is Invalid: imageRef and the mapped image are not the same.",
-        )),
-        (Some(id), _) | (None, Some(id)) => Ok(id),
-        (None, None) => Err(ApiError::bad_request(
-            "Invalid imageRef provided. A server boots from an image; volumes are not available in this cloud yet.",
-        )),
-    }
 }
 
 fn counts(fields: &mut Fields<'_>) -> Result<(u32, u32), ApiError> {

@@ -4,7 +4,7 @@ use crate::App;
 use crate::compute::links;
 use crate::microversion::Microversion;
 use arcus_engine::servers::{AddressView, NodeStanding, ServerView};
-use arcus_store::{Server, ServerFlavor};
+use arcus_store::{Server, ServerFlavor, VolumeAttachment};
 use arcus_types::servers::ServerState;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -111,7 +111,14 @@ fn extended(out: &mut Map<String, Value>, found: &ServerView, shape: Shape) {
     put("OS-SRV-USG:terminated_at", json!(s.deleted_at.map(links::naive)));
     put("config_drive", json!(if s.details.config_drive { "True" } else { "" }));
     put("key_name", json!(s.details.key_name));
-    put("os-extended-volumes:volumes_attached", json!([]));
+    let volume = |a: &VolumeAttachment| {
+        let mut out = json!({ "id": a.volume_id });
+        if shape.version.at_least(3) {
+            out["delete_on_termination"] = json!(a.delete_on_termination);
+        }
+        out
+    };
+    put("os-extended-volumes:volumes_attached", found.volumes.iter().map(volume).collect());
     if !found.security_groups.is_empty() {
         let groups: Vec<Value> = found.security_groups.iter().map(|name| json!({ "name": name })).collect();
         put("security_groups", json!(groups));
@@ -147,6 +154,9 @@ fn for_administrators(out: &mut Map<String, Value>, found: &ServerView, shape: S
 }
 
 fn image(app: &App, s: &Server, version: Microversion) -> Value {
+    if s.details.volume_root {
+        return json!("");
+    }
     let id = s.image.id.to_string();
     let mut out = json!({ "id": id, "links": links::bookmark(app, "images", &id) });
     if version.at_least(98) {
