@@ -375,6 +375,9 @@ pub struct NodeFacts {
     pub accel: String,
     /// The kernel's boot id: tells a restarted machine from a restarted agent.
     pub boot_id: String,
+    /// When the machine was booted, in seconds since 1970; 0 if it did not tell.
+    #[serde(default)]
+    pub booted_at_s: u64,
     /// The CPU's model name.
     pub cpu_model: String,
     /// Threads that guests may use.

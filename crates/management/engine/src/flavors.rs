@@ -115,9 +115,6 @@ impl Engine {
             }
             Err(error) => return Err(error.into()),
         }
-        if let (false, Some(own)) = (flavor.is_public, ctx.project_id()) {
-            tx.flavor_access_insert(&flavor.id, own).await?;
-        }
         audit(&tx, compute::FLAVOR_WRITE, &flavor.id, &json!({ "name": flavor.name })).await?;
         tx.commit().await?;
         Ok(flavor)

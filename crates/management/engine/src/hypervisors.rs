@@ -1,10 +1,9 @@
 //! Nodes as the compute API shows them: hypervisors, services and availability zones.
 
 use crate::{Engine, EngineError};
-use arcus_store::{AuditEntry, Node};
+use arcus_store::Node;
 use arcus_types::policy::{Target, authorize, compute};
 use arcus_types::{NodeId, OpCtx, ServerId, Timestamp};
-use serde_json::json;
 
 /// A node with how it is.
 #[derive(Debug, Clone)]
@@ -28,7 +27,7 @@ pub struct Zone {
     pub nodes: Vec<(String, bool, bool, Timestamp)>,
 }
 
-fn no_node(id: NodeId) -> EngineError {
+pub(crate) fn no_node(id: NodeId) -> EngineError {
     EngineError::not_found("ComputeHostNotFound", "Compute host", id)
 }
 
@@ -42,7 +41,7 @@ impl Engine {
         self.hypervisors().await
     }
 
-    async fn hypervisors(&self) -> Result<Vec<Hypervisor>, EngineError> {
+    pub(crate) async fn hypervisors(&self) -> Result<Vec<Hypervisor>, EngineError> {
         let counts = self.store().server_count_by_node().await?;
         let now = Timestamp::now();
         let nodes = self.store().node_list().await?;
@@ -54,6 +53,24 @@ impl Engine {
                 node,
             })
             .collect())
+    }
+
+    /// Every node, as a host of old.
+    ///
+    /// # Errors
+    /// A refusal.
+    pub async fn host_list(&self, ctx: &OpCtx) -> Result<Vec<Hypervisor>, EngineError> {
+        authorize(ctx, compute::NODE_READ, &Target::default())?;
+        self.hypervisors().await
+    }
+
+    /// Every node, for the audit of usage.
+    ///
+    /// # Errors
+    /// A refusal.
+    pub async fn usage_audit(&self, ctx: &OpCtx) -> Result<Vec<Hypervisor>, EngineError> {
+        authorize(ctx, compute::AUDIT_LOG, &Target::default())?;
+        self.hypervisors().await
     }
 
     /// The servers of these nodes: id and name.
@@ -73,35 +90,6 @@ impl Engine {
     pub async fn service_list(&self, ctx: &OpCtx) -> Result<Vec<Hypervisor>, EngineError> {
         authorize(ctx, compute::SERVICE_READ, &Target::default())?;
         self.hypervisors().await
-    }
-
-    /// Opens or closes a node for new servers.
-    ///
-    /// # Errors
-    /// [`EngineError::NotFound`] or a refusal.
-    pub async fn service_enable(
-        &self,
-        ctx: &OpCtx,
-        id: NodeId,
-        enabled: bool,
-        reason: Option<&str>,
-    ) -> Result<Hypervisor, EngineError> {
-        authorize(ctx, compute::SERVICE_WRITE, &Target::default())?;
-        let tx = self.store().begin(ctx).await?;
-        if !tx.node_enable(id, enabled, reason).await? {
-            return Err(no_node(id));
-        }
-        tx.audit(AuditEntry {
-            action: compute::SERVICE_WRITE,
-            kind: "node",
-            id: id.to_string(),
-            project_id: None,
-            detail: &json!({ "enabled": enabled, "reason": reason }),
-        })
-        .await?;
-        tx.commit().await?;
-        let all = self.hypervisors().await?;
-        all.into_iter().find(|h| h.node.id == id).ok_or_else(|| no_node(id))
     }
 
     /// The zones, each with whether it takes servers.

@@ -3,7 +3,7 @@
 use crate::{Engine, EngineError};
 use arcus_store::{AuditEntry, Quota, QuotaResource, Server, ServerFilter, ServerSort, ServerVisibility};
 use arcus_types::policy::{Target, authorize, compute};
-use arcus_types::{OpCtx, ProjectId, Timestamp};
+use arcus_types::{OpCtx, ProjectId, ServerId, Timestamp};
 use serde_json::json;
 
 /// The resources whose quotas the compute API keeps.
@@ -12,9 +12,6 @@ pub const COMPUTE_QUOTAS: &[QuotaResource] =
 /// Those that it also shows, for older clients, and the network API keeps.
 pub const NETWORK_QUOTAS: &[QuotaResource] =
     &[QuotaResource::FloatingIps, QuotaResource::SecurityGroups, QuotaResource::SecurityGroupRules];
-/// Servers that one usage report looks at.
-const USAGE_SERVERS_MAX: u64 = 9_000;
-
 impl Engine {
     /// A project's quotas of compute and network resources; the caller's own project by default.
     ///
@@ -47,10 +44,49 @@ impl Engine {
     ///
     /// # Errors
     /// A refusal.
-    pub fn quota_defaults(&self, ctx: &OpCtx) -> Result<Vec<Quota>, EngineError> {
+    pub async fn quota_defaults(&self, ctx: &OpCtx) -> Result<Vec<Quota>, EngineError> {
         authorize(ctx, compute::QUOTA_DEFAULTS, &Target::own(ctx))?;
-        let all = COMPUTE_QUOTAS.iter().chain(NETWORK_QUOTAS);
-        Ok(all.map(|&resource| Quota { resource, cap: resource.default_cap(), used: 0 }).collect())
+        self.compute_defaults().await
+    }
+
+    async fn compute_defaults(&self) -> Result<Vec<Quota>, EngineError> {
+        let all: Vec<QuotaResource> = COMPUTE_QUOTAS.iter().chain(NETWORK_QUOTAS).copied().collect();
+        Ok(self.store().quota_defaults(&all).await?)
+    }
+
+    /// The same, for administrators who may change it.
+    ///
+    /// # Errors
+    /// A refusal.
+    pub async fn quota_class_show(&self, ctx: &OpCtx) -> Result<Vec<Quota>, EngineError> {
+        authorize(ctx, compute::QUOTA_CLASS, &Target::default())?;
+        self.compute_defaults().await
+    }
+
+    /// Sets what projects may have unless their quotas say otherwise.
+    ///
+    /// # Errors
+    /// A refusal.
+    pub async fn quota_class_update(
+        &self,
+        ctx: &OpCtx,
+        caps: &[(QuotaResource, i64)],
+    ) -> Result<Vec<Quota>, EngineError> {
+        authorize(ctx, compute::QUOTA_CLASS_WRITE, &Target::default())?;
+        let tx = self.store().begin(ctx).await?;
+        for (resource, cap) in caps {
+            tx.quota_default_set(*resource, Some(*cap)).await?;
+        }
+        tx.audit(AuditEntry {
+            action: compute::QUOTA_CLASS_WRITE,
+            kind: "quota_class",
+            id: "default".to_owned(),
+            project_id: None,
+            detail: &json!({ "caps": caps.iter().map(|(r, c)| (r.name(), c)).collect::<Vec<_>>() }),
+        })
+        .await?;
+        tx.commit().await?;
+        self.compute_defaults().await
     }
 
     /// Sets quotas of a project, all or none. Unless `force` is set, one below what is used is refused.
@@ -121,7 +157,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The servers that a project, or every project, had at some time between two instants.
+    /// The servers that a project, or every project, had at some time between two instants, the oldest first, and
+    /// whether more follow.
     ///
     /// # Errors
     /// A refusal.
@@ -131,7 +168,8 @@ impl Engine {
         project: Option<ProjectId>,
         from: Timestamp,
         to: Timestamp,
-    ) -> Result<Vec<Server>, EngineError> {
+        (limit, marker): (u64, Option<ServerId>),
+    ) -> Result<(Vec<Server>, bool), EngineError> {
         match project {
             Some(project) => {
                 authorize(ctx, compute::USAGE_SHOW, &Target::project(project)).map_err(visible)?;
@@ -142,12 +180,21 @@ impl Engine {
             project_id: project,
             visibility: ServerVisibility::All,
             sort: vec![(ServerSort::CreatedAt, false)],
-            limit: USAGE_SERVERS_MAX,
+            existed: Some((from, to)),
+            limit,
+            marker,
             ..ServerFilter::default()
         };
+        if let Some(marker) = marker
+            && self.store().server_get(marker).await?.is_none()
+        {
+            return Err(EngineError::invalid(format!("marker [{marker}] not found")));
+        }
         let mut servers = self.store().server_list(&filter).await?;
-        servers.retain(|s| s.created_at < to && s.deleted_at.is_none_or(|at| at > from));
-        Ok(servers)
+        let keep = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = servers.len() > keep;
+        servers.truncate(keep);
+        Ok((servers, more))
     }
 }
 

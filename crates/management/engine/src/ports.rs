@@ -460,6 +460,16 @@ impl Engine {
         Ok(port)
     }
 
+    /// These ports, as far as the caller may see them.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`].
+    pub async fn ports_by_ids(&self, ctx: &OpCtx, ids: &[PortId]) -> Result<Vec<Port>, EngineError> {
+        let mut ports = self.store().port_list_by_ids(ids).await?;
+        ports.retain(|p| ctx.is_admin() || p.project_id == ctx.project_id());
+        Ok(ports)
+    }
+
     /// Takes a port back from its server; the port stays. Nothing happens if it is gone.
     ///
     /// # Errors

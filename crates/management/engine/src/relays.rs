@@ -147,6 +147,13 @@ impl Engine {
         Ok(ConsoleTicket { path: format!("/console/{page}?token={token}"), token })
     }
 
+    /// What a ticket is for; it stays good.
+    pub(crate) fn console_peek(&self, token: &str) -> Option<(ServerId, NodeId, RelayKind)> {
+        let state = self.relays().lock();
+        let ticket = state.tickets.get(token).filter(|t| t.expires > Instant::now())?;
+        Some((ticket.server, ticket.node, ticket.kind))
+    }
+
     /// Opens the console that a ticket is for; the ticket is used up.
     ///
     /// # Errors

@@ -126,6 +126,11 @@ impl Engine {
         Ok(server)
     }
 
+    /// Whether the caller may do `action`, which changes nothing, to a server.
+    pub(crate) async fn server_readable(&self, ctx: &OpCtx, action: Action, id: ServerId) -> Result<(), EngineError> {
+        self.server_seen(self.store(), ctx, action, id, false).await.map(drop)
+    }
+
     /// The server, held against other writers, if the caller may do `action` to it.
     async fn server_held(&self, tx: &Tx, ctx: &OpCtx, action: Action, id: ServerId) -> Result<Server, EngineError> {
         let server = tx.server_lock(id).await?.filter(|s| s.deleted_at.is_none()).ok_or_else(|| no_server(id))?;

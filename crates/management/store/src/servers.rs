@@ -385,6 +385,15 @@ impl Tx {
         Ok(())
     }
 
+    /// Forgets on which node servers lived that are gone.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn servers_gone_detach(&self, node: NodeId) -> Result<u64, StoreError> {
+        let sql = "UPDATE servers SET node_id = NULL WHERE node_id = $1 AND deleted_at IS NOT NULL";
+        self.exec(sql, params![node]).await
+    }
+
     /// Replaces a server's tags.
     ///
     /// # Errors

@@ -379,6 +379,7 @@ async fn read_facts(shared: &Shared) {
     facts.agent_version = env!("CARGO_PKG_VERSION").to_owned();
     facts.boot_id.clone_from(&shared.boot_id);
     facts.underlay = shared.config.underlay.or(facts.underlay);
+    facts.booted_at_s = booted_at_s();
     match shared.drivers.hypervisor.facts().await {
         Ok(hypervisor) => {
             facts.hypervisor_version = hypervisor.version;
@@ -394,6 +395,12 @@ async fn read_facts(shared: &Shared) {
     }
     facts.cached_images = shared.drivers.storage.images().await.unwrap_or_default();
     shared.board.facts(facts);
+}
+
+/// When the kernel says that the machine was booted, in seconds since 1970.
+fn booted_at_s() -> u64 {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    text.lines().find_map(|l| l.strip_prefix("btime ")?.trim().parse().ok()).unwrap_or(0)
 }
 
 /// The machine's own figures.

@@ -1,14 +1,19 @@
 //! The compute API: Nova v2.1 with microversions, as conversions at the edge.
 
+mod aggregates;
 mod flavors;
 mod hypervisors;
 mod images;
 mod keypairs;
 mod limits;
 mod links;
+mod migrations;
+mod node_admin;
 pub mod paths;
+mod proxies;
 mod security_groups;
 mod server_actions;
+mod server_extras;
 mod server_groups;
 mod server_interfaces;
 mod server_metadata;
@@ -64,6 +69,8 @@ pub fn routes() -> Vec<Route> {
     routes.extend(flavor_routes());
     routes.extend(project_routes());
     routes.extend(node_routes());
+    routes.extend(aggregate_routes());
+    routes.extend(proxy_routes());
     routes
 }
 
@@ -105,6 +112,8 @@ fn server_part_routes() -> Vec<Route> {
     const TAG: &str = "/compute/v2.1/servers/{id}/tags/{tag}";
     const INTERFACES: &str = "/compute/v2.1/servers/{id}/os-interface";
     const INTERFACE: &str = "/compute/v2.1/servers/{id}/os-interface/{port_id}";
+    const PASSWORD: &str = "/compute/v2.1/servers/{id}/os-server-password";
+    const MIGRATION: &str = "/compute/v2.1/servers/{id}/migrations/{migration_id}";
     const ACTIONS: &str = "/compute/v2.1/servers/{id}/os-instance-actions";
     vec![
         Route::get(METADATA, SERVER_METADATA_READ, server_metadata::list),
@@ -127,6 +136,21 @@ fn server_part_routes() -> Vec<Route> {
             "/compute/v2.1/servers/{id}/os-security-groups",
             SERVER_SECURITY_GROUPS_READ,
             server_interfaces::security_groups,
+        ),
+        Route::get(
+            "/compute/v2.1/servers/{id}/diagnostics",
+            policy::SERVER_DIAGNOSTICS,
+            server_extras::diagnostics_show,
+        ),
+        Route::get(PASSWORD, policy::SERVER_PASSWORD_READ, server_extras::password),
+        Route::delete(PASSWORD, policy::SERVER_PASSWORD_CLEAR, server_extras::password_clear),
+        Route::get("/compute/v2.1/servers/{id}/migrations", policy::SERVER_MIGRATIONS, migrations::of_server),
+        Route::get(MIGRATION, policy::SERVER_MIGRATIONS, migrations::of_server_one),
+        Route::delete(MIGRATION, policy::SERVER_MIGRATIONS, migrations::of_server_cancel),
+        Route::post(
+            "/compute/v2.1/servers/{id}/migrations/{migration_id}/action",
+            policy::SERVER_MIGRATIONS,
+            migrations::of_server_action,
         ),
         Route::get(ACTIONS, SERVER_ACTIONS_READ, server_actions::list),
         Route::get(
@@ -200,9 +224,75 @@ fn node_routes() -> Vec<Route> {
         Route::get("/compute/v2.1/os-hypervisors/detail", HYPERVISOR_READ, hypervisors::detail),
         Route::get("/compute/v2.1/os-hypervisors/statistics", HYPERVISOR_READ, hypervisors::statistics),
         Route::get("/compute/v2.1/os-hypervisors/{id}", HYPERVISOR_READ, hypervisors::show),
+        Route::get("/compute/v2.1/os-hypervisors/{id}/uptime", HYPERVISOR_READ, hypervisors::uptime_show),
+        Route::get("/compute/v2.1/os-hypervisors/{id}/search", HYPERVISOR_READ, hypervisors::search),
+        Route::get("/compute/v2.1/os-hypervisors/{id}/servers", HYPERVISOR_READ, hypervisors::servers_of),
         Route::get("/compute/v2.1/os-services", SERVICE_READ, hypervisors::services),
         Route::put("/compute/v2.1/os-services/{id}", SERVICE_WRITE, hypervisors::service_update),
+        Route::delete("/compute/v2.1/os-services/{id}", policy::SERVICE_DELETE, hypervisors::service_delete),
         Route::get("/compute/v2.1/os-availability-zone", ZONE_LIST, hypervisors::zones),
         Route::get("/compute/v2.1/os-availability-zone/detail", ZONE_DETAIL, hypervisors::zones_detail),
+    ]
+}
+
+fn aggregate_routes() -> Vec<Route> {
+    use policy::{AGGREGATE_READ, AGGREGATE_WRITE, AUDIT_LOG, NODE_READ, QUOTA_CLASS, QUOTA_CLASS_WRITE};
+    const AGGREGATE: &str = "/compute/v2.1/os-aggregates/{id}";
+    const CLASS: &str = "/compute/v2.1/os-quota-class-sets/{id}";
+    vec![
+        Route::get("/compute/v2.1/os-aggregates", AGGREGATE_READ, aggregates::list),
+        Route::post("/compute/v2.1/os-aggregates", AGGREGATE_WRITE, aggregates::create),
+        Route::get(AGGREGATE, AGGREGATE_READ, aggregates::show),
+        Route::put(AGGREGATE, AGGREGATE_WRITE, aggregates::update),
+        Route::delete(AGGREGATE, AGGREGATE_WRITE, aggregates::delete),
+        Route::post("/compute/v2.1/os-aggregates/{id}/action", AGGREGATE_WRITE, aggregates::action),
+        Route::get("/compute/v2.1/os-migrations", policy::MIGRATION_LIST, migrations::list),
+        Route::get("/compute/v2.1/os-hosts", NODE_READ, node_admin::hosts),
+        Route::get("/compute/v2.1/os-hosts/{name}", NODE_READ, node_admin::host_show),
+        Route::put("/compute/v2.1/os-hosts/{name}", policy::SERVICE_WRITE, node_admin::host_update),
+        Route::get("/compute/v2.1/os-hosts/{name}/startup", NODE_READ, node_admin::host_power),
+        Route::get("/compute/v2.1/os-hosts/{name}/shutdown", NODE_READ, node_admin::host_power),
+        Route::get("/compute/v2.1/os-hosts/{name}/reboot", NODE_READ, node_admin::host_power),
+        Route::get(CLASS, QUOTA_CLASS, node_admin::quota_class),
+        Route::put(CLASS, QUOTA_CLASS_WRITE, node_admin::quota_class_update),
+        Route::get("/compute/v2.1/os-instance_usage_audit_log", AUDIT_LOG, node_admin::audit_log),
+        Route::get("/compute/v2.1/os-instance_usage_audit_log/{before}", AUDIT_LOG, node_admin::audit_log_before),
+        Route::post("/compute/v2.1/os-server-external-events", policy::SERVER_EVENTS, node_admin::events),
+        Route::get(
+            "/compute/v2.1/os-console-auth-tokens/{token}",
+            policy::SERVER_CONSOLE_TOKEN,
+            node_admin::console_token,
+        ),
+    ]
+}
+
+/// What the compute API once did in the place of others.
+fn proxy_routes() -> Vec<Route> {
+    use arcus_types::policy::image::{IMAGE_GET, IMAGE_UPDATE};
+    use arcus_types::policy::network::{
+        FLOATING_IP_CREATE, FLOATING_IP_DELETE, FLOATING_IP_GET, FLOATING_IP_LIST, NETWORK_GET, NETWORK_LIST,
+        SECURITY_GROUP_RULE_CREATE, SECURITY_GROUP_RULE_DELETE,
+    };
+    const FLOATING_IP: &str = "/compute/v2.1/os-floating-ips/{id}";
+    const METADATA: &str = "/compute/v2.1/images/{id}/metadata";
+    const METADATA_ITEM: &str = "/compute/v2.1/images/{id}/metadata/{key}";
+    vec![
+        Route::get("/compute/v2.1/os-networks", NETWORK_LIST, proxies::networks),
+        Route::get("/compute/v2.1/os-networks/{id}", NETWORK_GET, proxies::network),
+        Route::get("/compute/v2.1/os-tenant-networks", NETWORK_LIST, proxies::tenant_networks),
+        Route::get("/compute/v2.1/os-tenant-networks/{id}", NETWORK_GET, proxies::tenant_network),
+        Route::get("/compute/v2.1/os-floating-ip-pools", NETWORK_LIST, proxies::floating_ip_pools),
+        Route::get("/compute/v2.1/os-floating-ips", FLOATING_IP_LIST, proxies::floating_ips),
+        Route::post("/compute/v2.1/os-floating-ips", FLOATING_IP_CREATE, proxies::floating_ip_create),
+        Route::get(FLOATING_IP, FLOATING_IP_GET, proxies::floating_ip),
+        Route::delete(FLOATING_IP, FLOATING_IP_DELETE, proxies::floating_ip_delete),
+        Route::post("/compute/v2.1/os-security-group-rules", SECURITY_GROUP_RULE_CREATE, proxies::rule_create),
+        Route::delete("/compute/v2.1/os-security-group-rules/{id}", SECURITY_GROUP_RULE_DELETE, proxies::rule_delete),
+        Route::get(METADATA, IMAGE_GET, proxies::image_metadata),
+        Route::post(METADATA, IMAGE_UPDATE, proxies::image_metadata_update),
+        Route::put(METADATA, IMAGE_UPDATE, proxies::image_metadata_replace),
+        Route::get(METADATA_ITEM, IMAGE_GET, proxies::image_metadata_item),
+        Route::put(METADATA_ITEM, IMAGE_UPDATE, proxies::image_metadata_item_set),
+        Route::delete(METADATA_ITEM, IMAGE_UPDATE, proxies::image_metadata_item_delete),
     ]
 }

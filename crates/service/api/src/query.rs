@@ -28,6 +28,21 @@ fn encoded(text: &str) -> String {
     out
 }
 
+/// Refuses parameters that a list does not know. Each list has a microversion since which it does; before, they are
+/// passed over, and the caller does not ask.
+///
+/// # Errors
+/// 400.
+pub fn known(query: &Pairs, names: &[&str]) -> Result<(), ApiError> {
+    match query.0.iter().find(|(key, _)| !names.contains(&key.as_str())) {
+        None => Ok(()),
+        Some((key, _)) => {
+            let key: String = key.chars().take(64).collect();
+            Err(ApiError::bad_request(format!("Additional properties are not allowed ('{key}' was unexpected)")))
+        }
+    }
+}
+
 /// The page size that a query asks for.
 ///
 /// # Errors

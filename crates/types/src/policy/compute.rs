@@ -30,6 +30,7 @@ crate::actions! {
     SERVER_RESTORE = "compute:servers:restore", ProjectMember;
     SERVER_MIGRATE = "compute:servers:migrate", Admin;
     SERVER_EVACUATE = "compute:servers:evacuate", Admin;
+    SERVER_NETWORK_INJECT = "compute:servers:inject_network_info", Admin;
     SERVER_DIAGNOSTICS = "compute:server_diagnostics:show", Admin;
     SERVER_MIGRATIONS = "compute:server_migrations:read", Admin;
     SERVER_PASSWORD_READ = "compute:server_password:read", ProjectReader;
@@ -80,4 +81,5 @@ crate::actions! {
     HYPERVISOR_READ = "compute:hypervisors:read", Admin;
     SERVICE_READ = "compute:services:read", Admin;
     SERVICE_WRITE = "compute:services:write", Admin;
+    SERVICE_DELETE = "compute:services:delete", Admin;
 }

@@ -31,6 +31,23 @@ pub struct RuleNew {
     pub remote_address_group_id: Option<AddressGroupId>,
 }
 
+impl RuleNew {
+    /// A rule that lets in all packets of IP version 4.
+    pub fn ingress(security_group_id: SecurityGroupId) -> Self {
+        Self {
+            security_group_id,
+            description: String::new(),
+            direction: Direction::Ingress,
+            ethertype: EtherType::V4,
+            protocol: None,
+            port_min: None,
+            port_max: None,
+            remote_cidr: None,
+            remote_group_id: None,
+        }
+    }
+}
+
 /// Protocols by name. Source: the network API's list, with the numbers that IANA has assigned.
 const PROTOCOLS: &[(&str, u8)] = &[
     ("ah", 51),

@@ -117,6 +117,8 @@ pub struct ServerFilter {
     pub changes_since: Option<Timestamp>,
     /// Changed at or before.
     pub changes_before: Option<Timestamp>,
+    /// There at some time between these instants.
+    pub existed: Option<(Timestamp, Timestamp)>,
     /// Whether those that are gone are meant.
     pub visibility: ServerVisibility,
     /// With all of these tags.
@@ -224,6 +226,9 @@ fn conditions(wanted: &ServerFilter, filter: &mut Where) {
     equal("server_group_id", wanted.server_group_id.map(Param::value));
     equal("locked", wanted.locked.map(Param::value));
     equal("power_state", wanted.power_state.map(Param::value));
+    if let Some((from, to)) = wanted.existed {
+        filter.and("created_at < ? AND (deleted_at IS NULL OR deleted_at > ?)", params![to, from]);
+    }
     if let Some(at) = wanted.changes_since {
         filter.and("updated_at >= ?", params![at]);
     }

@@ -104,6 +104,9 @@ async fn list_as(
     path: &str,
     show: fn(&App, &Flavor, Microversion) -> Value,
 ) -> Answer {
+    if version.at_least(75) {
+        links::known(query, &["limit", "marker", "is_public", "minRam", "minDisk", "sort_key", "sort_dir"])?;
+    }
     let (flavors, more) = app.engine.flavor_list(ctx, filter(ctx, query)?).await?;
     let mut out = json!({ "flavors": flavors.iter().map(|f| show(app, f, version)).collect::<Vec<_>>() });
     if let (true, Some(last)) = (more, flavors.last()) {
@@ -247,6 +250,8 @@ fn effective(specs: &BTreeMap<String, String>, version: Microversion) -> Result<
                     "Validation failed; extra spec '{key}' must be a whole number."
                 )));
             }
+        } else if key == "hw:cpu_policy" && value == "shared" {
+            // That is how every guest runs here.
         } else if key.contains(':') && RESERVED.contains(&space) {
             return Err(ApiError::bad_request(format!(
                 "Validation failed; extra spec '{key}' has no effect in this cloud."

@@ -8,6 +8,7 @@ use crate::compute::links;
 use crate::microversion::Microversion;
 use crate::{ApiError, App};
 use arcus_engine::hypervisors::{Hypervisor, Zone};
+use arcus_engine::node_services::ServiceChange;
 use arcus_types::{NodeId, OpCtx};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -53,7 +54,7 @@ fn full(h: &Hypervisor, version: Microversion) -> Value {
     out["service"] = json!({ "id": id(h, version), "host": n.name, "disabled_reason": n.disabled_reason });
     // From 2.88 on, what belongs to the placement API is gone.
     if version.at_least(88) {
-        out["uptime"] = Value::Null;
+        out["uptime"] = json!(uptime(h));
         return out;
     }
     out["vcpus"] = json!(n.facts.vcpus);
@@ -81,6 +82,9 @@ async fn list_as(
     path: &str,
     show: fn(&Hypervisor, Microversion) -> Value,
 ) -> Answer {
+    if version.at_least(53) {
+        links::known(query, &["hypervisor_hostname_pattern", "with_servers", "limit", "marker"])?;
+    }
     let mut all = app.engine.hypervisor_list(ctx).await?;
     if let Some(pattern) = query.first("hypervisor_hostname_pattern").filter(|_| version.at_least(53)) {
         all.retain(|h| h.node.name.as_str().contains(pattern));
@@ -109,7 +113,8 @@ async fn list_as(
     let mut list = Vec::new();
     for h in &all {
         let mut one = show(h, version);
-        if with_servers {
+        // Before 2.75 the list of a node without servers is left out.
+        if with_servers && (h.servers > 0 || version.at_least(75)) {
             one["servers"] = servers(app, ctx, h).await?;
         }
         list.push(one);
@@ -163,6 +168,80 @@ async fn find(app: &App, ctx: &OpCtx, wanted: &str) -> Result<Hypervisor, ApiErr
     })
 }
 
+/// How long a node has been up, as its own command of that name would say it; `None` if it did not tell.
+fn uptime(h: &Hypervisor) -> Option<String> {
+    let now = arcus_types::Timestamp::now();
+    let booted = i64::try_from(h.node.facts.booted_at_s).ok().filter(|at| *at > 0)?;
+    let up_s = (now.0 / 1_000_000 - booted).max(0);
+    let (days, hours, minutes) = (up_s / 86_400, up_s / 3_600 % 24, up_s / 60 % 60);
+    let clock = links::naive(now);
+    let clock = clock.split('T').nth(1).and_then(|t| t.split('.').next()).unwrap_or_default();
+    Some(format!(" {clock} up {days} days, {hours:2}:{minutes:02},  0 users,  load average: 0.00, 0.00, 0.00"))
+}
+
+/// `GET /os-hypervisors/{id}/uptime`, until 2.87
+pub async fn uptime_show(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    version: Microversion,
+    Path(wanted): Path<String>,
+) -> Answer {
+    before(version, 88)?;
+    let h = find(&app, &ctx, &wanted).await?;
+    if !h.alive {
+        return Err(ApiError::bad_request(format!("Service is unavailable: node {} is down.", h.node.name)));
+    }
+    let mut out = brief(&h, version);
+    let text =
+        uptime(&h).ok_or_else(|| ApiError::new(StatusCode::BAD_REQUEST, "The node does not tell its uptime."))?;
+    out["uptime"] = json!(text);
+    Ok(axum::Json(json!({ "hypervisor": out })))
+}
+
+async fn matching(app: &App, ctx: &OpCtx, pattern: &str) -> Result<Vec<Hypervisor>, ApiError> {
+    let mut all = app.engine.hypervisor_list(ctx).await?;
+    all.retain(|h| h.node.name.as_str().contains(pattern));
+    if all.is_empty() {
+        let pattern: String = pattern.chars().take(64).collect();
+        return Err(ApiError::new(
+            StatusCode::NOT_FOUND,
+            format!("No hypervisor matching '{pattern}' could be found."),
+        ));
+    }
+    Ok(all)
+}
+
+/// `GET /os-hypervisors/{pattern}/search`, until 2.52
+pub async fn search(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    version: Microversion,
+    Path(pattern): Path<String>,
+) -> Answer {
+    before(version, 53)?;
+    let all = matching(&app, &ctx, &pattern).await?;
+    Ok(axum::Json(json!({ "hypervisors": all.iter().map(|h| brief(h, version)).collect::<Vec<_>>() })))
+}
+
+/// `GET /os-hypervisors/{pattern}/servers`, until 2.52
+pub async fn servers_of(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    version: Microversion,
+    Path(pattern): Path<String>,
+) -> Answer {
+    before(version, 53)?;
+    let mut list = Vec::new();
+    for h in matching(&app, &ctx, &pattern).await? {
+        let mut one = brief(&h, version);
+        if h.servers > 0 {
+            one["servers"] = servers(&app, &ctx, &h).await?;
+        }
+        list.push(one);
+    }
+    Ok(axum::Json(json!({ "hypervisors": list })))
+}
+
 /// `GET /os-hypervisors/statistics`, until 2.87
 pub async fn statistics(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion) -> Answer {
     before(version, 88)?;
@@ -196,13 +275,16 @@ fn service(h: &Hypervisor, version: Microversion) -> Value {
         "disabled_reason": h.node.disabled_reason,
     });
     if version.at_least(11) {
-        out["forced_down"] = json!(false);
+        out["forced_down"] = json!(h.node.forced_down);
     }
     out
 }
 
 /// `GET /os-services`
 pub async fn services(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
+    if version.at_least(75) {
+        links::known(&query, &["host", "binary"])?;
+    }
     let mut all = app.engine.service_list(&ctx).await?;
     if let Some(host) = query.first("host") {
         all.retain(|h| h.node.name.as_str() == host);
@@ -222,39 +304,66 @@ pub async fn service_update(
     Json(body): Json<Value>,
 ) -> Answer {
     if !version.at_least(53) {
-        return service_update_old(&app, &ctx, &wanted, &body).await;
+        return service_update_old(&app, &ctx, &wanted, &body, version).await;
     }
     since(version, 53)?;
     let mut fields = Fields::object(&body, "body")?;
     let status = fields.text("status", 1, 16)?;
     let reason = fields.text("disabled_reason", 1, 255)?;
-    if fields.boolean("forced_down")? == Some(true) {
-        return Err(ApiError::bad_request("forced_down is not available in this cloud."));
-    }
+    let forced_down = fields.boolean("forced_down")?;
     fields.end()?;
     let all = app.engine.service_list(&ctx).await?;
     let found = all.into_iter().find(|h| h.node.id.to_string() == wanted);
     let found = found.ok_or_else(|| ApiError::not_found("Service", wanted.chars().take(64).collect::<String>()))?;
     let enabled = match status {
-        Some("enabled") => true,
-        Some("disabled") => false,
+        Some("enabled") => Some(true),
+        Some("disabled") => Some(false),
         Some(_) => return Err(ApiError::bad_request("status is neither 'enabled' nor 'disabled'.")),
-        None => return Ok(axum::Json(json!({ "service": service(&found, version) }))),
+        None => None,
     };
-    if enabled && reason.is_some() {
-        return Err(ApiError::bad_request("Specifying 'disabled_reason' when status is 'enabled' is invalid."));
+    if enabled != Some(false) && reason.is_some() {
+        return Err(ApiError::bad_request("Specifying 'disabled_reason' when status is not 'disabled' is invalid."));
     }
-    let changed = app.engine.service_enable(&ctx, found.node.id, enabled, reason).await?;
+    if enabled.is_none() && forced_down.is_none() {
+        return Err(ApiError::bad_request("No updates were requested: 'status' or 'forced_down' should be specified."));
+    }
+    let change = ServiceChange { enabled: enabled.map(|e| (e, reason.map(str::to_owned))), forced_down };
+    let changed = app.engine.service_change(&ctx, found.node.id, &change).await?;
     Ok(axum::Json(json!({ "service": service(&changed, version) })))
 }
 
-async fn service_update_old(app: &App, ctx: &OpCtx, verb: &str, body: &Value) -> Answer {
+/// `DELETE /os-services/{id}`
+pub async fn service_delete(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    version: Microversion,
+    Path(wanted): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let all = app.engine.service_list(&ctx).await?;
+    let named = |h: &&Hypervisor| {
+        let number = !version.at_least(53) && number(h.node.id).to_string() == wanted;
+        number || (version.at_least(53) && h.node.id.to_string() == wanted)
+    };
+    let shown: String = wanted.chars().take(64).collect();
+    if wanted.parse::<NodeId>().is_err() && wanted.parse::<u64>().is_err() {
+        return Err(ApiError::bad_request(format!("Invalid service id {shown}.")));
+    }
+    let found = all.iter().find(named).ok_or_else(|| ApiError::not_found("Service", shown))?;
+    app.engine.service_delete(&ctx, found.node.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn service_update_old(app: &App, ctx: &OpCtx, verb: &str, body: &Value, version: Microversion) -> Answer {
     let mut fields = Fields::object(body, "body")?;
     let host = fields.text_required("host", 1, 255)?;
     let binary = fields.text_required("binary", 1, 255)?;
     let reason = fields.text("disabled_reason", 1, 255)?;
+    let forced = fields.boolean("forced_down")?;
     fields.end()?;
+    let forcing = verb == "force-down" && version.at_least(11);
     let enabled = match verb {
+        "force-down" if forcing && forced.is_some() => true,
+        "force-down" if forcing => return Err(required("body", "forced_down")),
         "enable" => true,
         "disable" => false,
         "disable-log-reason" if reason.is_some() => false,
@@ -264,7 +373,16 @@ async fn service_update_old(app: &App, ctx: &OpCtx, verb: &str, body: &Value) ->
     let all = app.engine.service_list(ctx).await?;
     let found = all.into_iter().find(|h| h.node.name.as_str() == host && binary == "nova-compute");
     let found = found.ok_or_else(|| ApiError::not_found("Service on host", host))?;
-    let changed = app.engine.service_enable(ctx, found.node.id, enabled, reason).await?;
+    let change = if forcing {
+        ServiceChange { enabled: None, forced_down: forced }
+    } else {
+        ServiceChange { enabled: Some((enabled, reason.map(str::to_owned))), forced_down: None }
+    };
+    let changed = app.engine.service_change(ctx, found.node.id, &change).await?;
+    if forcing {
+        let service = json!({ "host": host, "binary": binary, "forced_down": changed.node.forced_down });
+        return Ok(axum::Json(json!({ "service": service })));
+    }
     let mut out = json!({ "host": host, "binary": binary, "status": status(&changed) });
     if let Some(reason) = reason {
         out["disabled_reason"] = json!(reason);

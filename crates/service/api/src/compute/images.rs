@@ -55,6 +55,20 @@ async fn list_as(app: &App, ctx: &arcus_types::OpCtx, query: &Pairs, show: fn(&A
     if let Some(name) = query.first("name") {
         filter.names = Some(vec![name.to_owned()]);
     }
+    if let Some(kind) = query.first("type") {
+        filter.properties.push(("image_type".to_owned(), kind.to_owned()));
+    }
+    // A server is named by its id or its address.
+    if let Some(server) = query.first("server").and_then(|s| s.rsplit('/').next()) {
+        filter.properties.push(("instance_uuid".to_owned(), server.to_owned()));
+    }
+    if let Some(status) = query.first("status") {
+        filter.statuses = Some(match status.to_ascii_uppercase().as_str() {
+            "ACTIVE" => vec![ImageStatus::Active],
+            "SAVING" => vec![ImageStatus::Queued, ImageStatus::Saving],
+            _ => Vec::new(),
+        });
+    }
     let asked = ImageQuery { filter, community: false, member_status: None, marker: parsed(query, "marker")? };
     let (images, _) = app.engine.image_list(ctx, asked).await?;
     Ok(axum::Json(json!({ "images": images.iter().map(|i| show(app, i)).collect::<Vec<_>>() })))

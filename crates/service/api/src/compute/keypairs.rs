@@ -30,6 +30,9 @@ fn brief(key: &Keypair, version: Microversion) -> Value {
 
 /// `GET /os-keypairs`
 pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
+    if version.at_least(75) {
+        links::known(&query, &["user_id", "limit", "marker"])?;
+    }
     let user = user(&ctx, version, &query)?;
     let (limit, marker) = if version.at_least(35) { (limit(&query)?, query.first("marker")) } else { (PAGE_MAX, None) };
     let (keys, more) = app.engine.keypair_list(&ctx, user, marker, limit).await?;

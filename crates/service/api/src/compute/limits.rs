@@ -2,7 +2,7 @@
 
 use super::Answer;
 use super::fields::{Fields, refused};
-use super::links::parsed;
+use super::links::{known, parsed};
 use crate::auth::Ctx;
 use crate::body::{Id, Json, Pairs};
 use crate::microversion::Microversion;
@@ -26,6 +26,9 @@ fn quota(quotas: &[Quota], resource: QuotaResource) -> Quota {
 
 /// `GET /limits`
 pub async fn limits(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
+    if version.at_least(75) {
+        known(&query, &["tenant_id"])?;
+    }
     let project: Option<ProjectId> = parsed(&query, "tenant_id")?;
     let quotas = app.engine.limits(&ctx, project).await?;
     let get = |resource| quota(&quotas, resource);
@@ -118,7 +121,7 @@ pub async fn detail(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion
 
 /// `GET /os-quota-sets/{project_id}/defaults`
 pub async fn defaults(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Id(id): Id<ProjectId>) -> Answer {
-    let mut out = shown(&app.engine.quota_defaults(&ctx)?, version, false);
+    let mut out = shown(&app.engine.quota_defaults(&ctx).await?, version, false);
     out.insert("id".into(), json!(id));
     Ok(axum::Json(json!({ "quota_set": out })))
 }
@@ -135,6 +138,14 @@ pub async fn update(
     let force = fields.boolean("force")?.unwrap_or(false);
     // Old clients repeat the project here.
     fields.raw("tenant_id");
+    let caps = caps(&mut fields, version)?;
+    fields.end()?;
+    let quotas = app.engine.quota_update(&ctx, id, &caps, force).await?;
+    Ok(axum::Json(json!({ "quota_set": shown(&quotas, version, false) })))
+}
+
+/// The quotas that a body names; a figure that is the same for everybody may only be repeated.
+fn caps(fields: &mut Fields<'_>, version: Microversion) -> Result<Vec<(QuotaResource, i64)>, ApiError> {
     let mut caps = Vec::new();
     for (name, what) in entries(version) {
         let Some(cap) = fields.integer(name, -1, QUOTA_MAX)? else { continue };
@@ -146,9 +157,28 @@ pub async fn update(
             }
         }
     }
+    Ok(caps)
+}
+
+/// A quota class as it is shown; from 2.50 on with the quotas of server groups.
+pub fn class(quotas: &[Quota], version: Microversion) -> Map<String, Value> {
+    let mut out = shown(quotas, version, false);
+    if !version.at_least(50) {
+        out.retain(|name, _| !name.starts_with("server_group"));
+    }
+    // From 2.50 on, the network's quotas are not here any more.
+    if version.at_least(50) {
+        out.retain(|name, _| !matches!(name.as_str(), "floating_ips" | "fixed_ips") && !name.starts_with("security_"));
+    }
+    out
+}
+
+/// The quotas that the body of a class names.
+pub fn class_caps(body: &Value, version: Microversion) -> Result<Vec<(QuotaResource, i64)>, ApiError> {
+    let mut fields = Fields::of(body, "quota_class_set", &[])?;
+    let caps = caps(&mut fields, version)?;
     fields.end()?;
-    let quotas = app.engine.quota_update(&ctx, id, &caps, force).await?;
-    Ok(axum::Json(json!({ "quota_set": shown(&quotas, version, false) })))
+    Ok(caps)
 }
 
 /// `DELETE /os-quota-sets/{project_id}`

@@ -3,7 +3,7 @@
 use crate::App;
 use crate::body::Pairs;
 use crate::query::again;
-pub use crate::query::{PAGE_MAX, instant, limit, parse, parsed};
+pub use crate::query::{PAGE_MAX, instant, known, limit, parse, parsed};
 use arcus_types::Timestamp;
 use serde_json::{Value, json};
 

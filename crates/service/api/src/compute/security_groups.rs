@@ -8,15 +8,38 @@ use crate::microversion::Microversion;
 use crate::{ApiError, App};
 use arcus_engine::security_groups::SecurityGroupNew;
 use arcus_store::{Listing, SecurityGroup, SecurityGroupRule};
-use arcus_types::SecurityGroupId;
 use arcus_types::agent::{Direction, EtherType};
+use arcus_types::{OpCtx, ProjectId, SecurityGroupId};
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+/// The groups that rules let in: whose they are, and their names.
+pub type Remotes = HashMap<SecurityGroupId, (ProjectId, String)>;
+
+/// What is to be told of the groups that these rules let in.
+pub async fn remotes(app: &App, ctx: &OpCtx, rules: &[SecurityGroupRule]) -> Result<Remotes, ApiError> {
+    let mut found = Remotes::new();
+    for id in rules.iter().filter_map(|r| r.remote_group_id) {
+        if let Entry::Vacant(place) = found.entry(id)
+            && let Ok(group) = app.engine.security_group_get(ctx, id).await
+        {
+            place.insert((group.project_id, group.name));
+        }
+    }
+    Ok(found)
+}
+
+async fn shown(app: &App, ctx: &OpCtx, found: &SecurityGroup) -> Result<Value, ApiError> {
+    Ok(group(found, &remotes(app, ctx, &found.rules).await?))
+}
 
 /// A group; only rules that let packets in have a place here.
-pub fn group(group: &SecurityGroup) -> Value {
-    let rules: Vec<Value> = group.rules.iter().filter(|r| r.direction == Direction::Ingress).map(rule).collect();
+pub fn group(group: &SecurityGroup, remotes: &Remotes) -> Value {
+    let rules: Vec<Value> =
+        group.rules.iter().filter(|r| r.direction == Direction::Ingress).map(|r| rule(r, remotes)).collect();
     json!({
         "id": group.id,
         "name": group.name,
@@ -26,7 +49,8 @@ pub fn group(group: &SecurityGroup) -> Value {
     })
 }
 
-fn rule(rule: &SecurityGroupRule) -> Value {
+/// A rule.
+pub fn rule(rule: &SecurityGroupRule, remotes: &Remotes) -> Value {
     let everywhere = match rule.ethertype {
         EtherType::V4 => "0.0.0.0/0",
         EtherType::V6 => "::/0",
@@ -36,6 +60,7 @@ fn rule(rule: &SecurityGroupRule) -> Value {
         (None, Some(_)) => json!({}),
         (None, None) => json!({ "cidr": everywhere }),
     };
+    let remote = rule.remote_group_id.and_then(|id| remotes.get(&id));
     json!({
         "id": rule.id,
         "parent_group_id": rule.security_group_id,
@@ -43,7 +68,7 @@ fn rule(rule: &SecurityGroupRule) -> Value {
         "from_port": rule.port_min.map_or(-1, i64::from),
         "to_port": rule.port_max.map_or(-1, i64::from),
         "ip_range": range,
-        "group": {},
+        "group": remote.map_or(json!({}), |(project, name)| json!({ "tenant_id": project, "name": name })),
     })
 }
 
@@ -56,8 +81,10 @@ pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, 
         listing.viewer = ctx.project_id();
     }
     let page = app.engine.security_group_list(&ctx, listing).await?;
-    let list: Vec<Value> =
-        page.rows.iter().filter(|g| all || Some(g.project_id) == ctx.project_id()).map(group).collect();
+    // Groups let in others of their project, so the page has nearly all that rules name.
+    let known: Remotes = page.rows.iter().map(|g| (g.id, (g.project_id, g.name.clone()))).collect();
+    let own = page.rows.iter().filter(|g| all || Some(g.project_id) == ctx.project_id());
+    let list: Vec<Value> = own.map(|g| group(g, &known)).collect();
     Ok(axum::Json(json!({ "security_groups": list })))
 }
 
@@ -65,7 +92,7 @@ pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, 
 pub async fn show(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Id(id): Id<SecurityGroupId>) -> Answer {
     before(version, 36)?;
     let found = app.engine.security_group_get(&ctx, id).await?;
-    Ok(axum::Json(json!({ "security_group": group(&found) })))
+    Ok(axum::Json(json!({ "security_group": shown(&app, &ctx, &found).await? })))
 }
 
 fn name_and_description(body: &Value) -> Result<(String, String), ApiError> {
@@ -86,7 +113,7 @@ pub async fn create(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion
     let wish = SecurityGroupNew { name, description, ..SecurityGroupNew::default() };
     let made = app.engine.security_groups_create(&ctx, vec![wish]).await?;
     match made.first() {
-        Some(made) => Ok(axum::Json(json!({ "security_group": group(made) }))),
+        Some(made) => Ok(axum::Json(json!({ "security_group": group(made, &Remotes::new()) }))),
         None => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "No security group was made.")),
     }
 }
@@ -103,7 +130,7 @@ pub async fn update(
     let (name, description) = name_and_description(&body)?;
     let changed = app.engine.security_group_update(&ctx, id, Some(name), Some(description), None).await;
     let changed = changed.map_err(old_error)?;
-    Ok(axum::Json(json!({ "security_group": group(&changed) })))
+    Ok(axum::Json(json!({ "security_group": shown(&app, &ctx, &changed).await? })))
 }
 
 /// `DELETE /os-security-groups/{id}`

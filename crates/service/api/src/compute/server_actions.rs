@@ -39,6 +39,8 @@ pub async fn list(
 ) -> Answer {
     let mut filter = ServerActionFilter { limit: links::PAGE_MAX, ..ServerActionFilter::default() };
     if version.at_least(58) {
+        let before: &[&str] = if version.at_least(66) { &["changes-before"] } else { &[] };
+        links::known(&query, &[&["limit", "marker", "changes-since"], before].concat())?;
         filter.limit = limit(&query)?;
         filter.marker = query.first("marker").map(request_id).transpose()?;
         filter.changes_since = instant(&query, "changes-since")?;

@@ -34,6 +34,9 @@ fn shown(group: &ServerGroup, members: &[ServerId], version: Microversion) -> Va
 
 /// `GET /os-server-groups`
 pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
+    if version.at_least(75) {
+        links::known(&query, &["all_projects", "limit", "offset"])?;
+    }
     let all = query.first("all_projects").is_some_and(|t| t.is_empty() || truth(t) == Some(true));
     let offset = links::parsed(&query, "offset")?.unwrap_or(0);
     let groups = app.engine.server_group_list(&ctx, all, links::limit(&query)?, offset).await?;

@@ -100,6 +100,7 @@ pub async fn detach(
 /// `GET /servers/{id}/os-security-groups`
 pub async fn security_groups(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<ServerId>) -> Answer {
     let groups = app.engine.server_security_groups(&ctx, id).await?;
-    let list: Vec<Value> = groups.iter().map(super::security_groups::group).collect();
+    let known = groups.iter().map(|g| (g.id, (g.project_id, g.name.clone()))).collect();
+    let list: Vec<Value> = groups.iter().map(|g| super::security_groups::group(g, &known)).collect();
     Ok(axum::Json(json!({ "security_groups": list })))
 }

@@ -6,8 +6,9 @@ use super::links::{self, instant};
 use crate::App;
 use crate::auth::Ctx;
 use crate::body::{Id, Pairs};
+use crate::microversion::Microversion;
 use arcus_store::Server;
-use arcus_types::{ProjectId, Timestamp};
+use arcus_types::{ProjectId, ServerId, Timestamp};
 use axum::extract::State;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -81,21 +82,54 @@ fn report(project: &ProjectId, servers: &[Server], from: Timestamp, to: Timestam
     out
 }
 
+/// From 2.40 on there are pages: their size and the server after which one begins.
+fn page(query: &Pairs, version: Microversion) -> Result<(u64, Option<ServerId>), crate::ApiError> {
+    if version.at_least(75) {
+        links::known(query, &["start", "end", "detailed", "limit", "marker"])?;
+    }
+    if version.at_least(40) {
+        return Ok((links::limit(query)?, links::parsed(query, "marker")?));
+    }
+    Ok((links::PAGE_MAX, None))
+}
+
 /// `GET /os-simple-tenant-usage`
-pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, query: Pairs) -> Answer {
+pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
+    let page = page(&query, version)?;
     let (from, to) = span(&query)?;
     let detailed = query.first("detailed").and_then(truth).unwrap_or(false);
     let mut projects: BTreeMap<ProjectId, Vec<Server>> = BTreeMap::new();
-    for server in app.engine.usage_servers(&ctx, None, from, to).await? {
+    let (servers, more) = app.engine.usage_servers(&ctx, None, from, to, page).await?;
+    let last = servers.last().map(|s| s.id.to_string());
+    for server in servers {
         projects.entry(server.project_id).or_default().push(server);
     }
     let list: Vec<Value> = projects.iter().map(|(id, servers)| report(id, servers, from, to, detailed)).collect();
-    Ok(axum::Json(json!({ "tenant_usages": list })))
+    let mut out = json!({ "tenant_usages": list });
+    if let (true, true, Some(last)) = (more, version.at_least(40), last) {
+        out["tenant_usages_links"] = links::next(&app, "/os-simple-tenant-usage", &query, &last);
+    }
+    Ok(axum::Json(out))
 }
 
 /// `GET /os-simple-tenant-usage/{project_id}`
-pub async fn show(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<ProjectId>, query: Pairs) -> Answer {
+pub async fn show(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    version: Microversion,
+    Id(id): Id<ProjectId>,
+    query: Pairs,
+) -> Answer {
+    let page = page(&query, version)?;
     let (from, to) = span(&query)?;
-    let servers = app.engine.usage_servers(&ctx, Some(id), from, to).await?;
-    Ok(axum::Json(json!({ "tenant_usage": report(&id, &servers, from, to, true) })))
+    let (servers, more) = app.engine.usage_servers(&ctx, Some(id), from, to, page).await?;
+    if servers.is_empty() {
+        return Ok(axum::Json(json!({ "tenant_usage": {} })));
+    }
+    let mut out = json!({ "tenant_usage": report(&id, &servers, from, to, true) });
+    if let (true, true, Some(last)) = (more, version.at_least(40), servers.last()) {
+        let path = format!("/os-simple-tenant-usage/{id}");
+        out["tenant_usage_links"] = links::next(&app, &path, &query, &last.id.to_string());
+    }
+    Ok(axum::Json(out))
 }

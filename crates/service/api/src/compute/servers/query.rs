@@ -3,16 +3,110 @@
 use crate::ApiError;
 use crate::body::Pairs;
 use crate::compute::fields::truth;
-use crate::compute::links::{instant, limit, parse as parse_text, parsed};
+use crate::compute::links::{instant, known, limit, parse as parse_text, parsed};
 use crate::microversion::Microversion;
 use arcus_engine::servers::{ServerQuery, at_statuses};
 use arcus_store::{ServerFilter, ServerSort, ServerVisibility};
 use arcus_types::OpCtx;
 use arcus_types::servers::{ServerState, ServerTask};
 
+/// Every status that a server may show; source: the compute API guide, "Server concepts".
+const STATUSES: &[&str] = &[
+    "ACTIVE",
+    "BUILD",
+    "DELETED",
+    "ERROR",
+    "HARD_REBOOT",
+    "MIGRATING",
+    "PASSWORD",
+    "PAUSED",
+    "REBOOT",
+    "REBUILD",
+    "RESCUE",
+    "RESIZE",
+    "REVERT_RESIZE",
+    "SHELVED",
+    "SHELVED_OFFLOADED",
+    "SHUTOFF",
+    "SOFT_DELETED",
+    "SUSPENDED",
+    "UNKNOWN",
+    "VERIFY_RESIZE",
+];
+
+/// Every parameter of a list of servers; source: the compute API's schema. Some have never filtered anything.
+const PARAMETERS: &[&str] = &[
+    "user_id",
+    "project_id",
+    "tenant_id",
+    "launch_index",
+    "image_ref",
+    "image",
+    "kernel_id",
+    "ramdisk_id",
+    "hostname",
+    "key_name",
+    "instance_type_id",
+    "flavor",
+    "reservation_id",
+    "launched_at",
+    "terminated_at",
+    "availability_zone",
+    "name",
+    "display_name",
+    "host",
+    "node",
+    "hypervisor_hostname",
+    "uuid",
+    "display_description",
+    "description",
+    "instance_name",
+    "changes-since",
+    "changes-before",
+    "access_ip_v4",
+    "access_ip_v6",
+    "accessIPv4",
+    "accessIPv6",
+    "auto_disk_config",
+    "config_drive",
+    "progress",
+    "all_tenants",
+    "all_projects",
+    "deleted",
+    "status",
+    "vm_state",
+    "task_state",
+    "power_state",
+    "root_device_name",
+    "ip",
+    "ip6",
+    "created_at",
+    "tags",
+    "tags-any",
+    "not-tags",
+    "not-tags-any",
+    "locked",
+    "limit",
+    "marker",
+    "sort_key",
+    "sort_dir",
+    "soft_deleted",
+    "block_device_mapping",
+    "services",
+    "metadata",
+    "system_metadata",
+    "info_cache",
+    "security_groups",
+    "fault",
+    "pci_devices",
+];
+
 /// What is asked for. Filters that a caller may not use are left out, as the API has always done.
 pub fn parse(ctx: &OpCtx, query: &Pairs, version: Microversion) -> Result<ServerQuery, ApiError> {
     let admin = ctx.is_admin();
+    if version.at_least(75) {
+        known(query, PARAMETERS)?;
+    }
     let all_projects = match query.first("all_tenants").or(query.first("all_projects")) {
         None => false,
         Some("") => true,
@@ -33,7 +127,7 @@ pub fn parse(ctx: &OpCtx, query: &Pairs, version: Microversion) -> Result<Server
     };
     in_order(&filter)?;
     filter.visibility = visibility(query, admin, &filter);
-    states(query, &mut filter, admin || version.at_least(83))?;
+    states(query, &mut filter, admin || version.at_least(83), version)?;
     if let Some(text) = query.first("image") {
         match text.rsplit('/').next().unwrap_or(text).parse() {
             Ok(id) => filter.image_id = Some(id),
@@ -103,8 +197,15 @@ fn visibility(query: &Pairs, admin: bool, filter: &ServerFilter) -> ServerVisibi
     }
 }
 
-fn states(query: &Pairs, filter: &mut ServerFilter, open: bool) -> Result<(), ApiError> {
+fn states(query: &Pairs, filter: &mut ServerFilter, open: bool, version: Microversion) -> Result<(), ApiError> {
     let statuses: Vec<String> = query.every("status").map(str::to_owned).collect();
+    // Before 2.38 an unknown status matched nothing.
+    if version.at_least(38)
+        && let Some(unknown) = statuses.iter().find(|s| !STATUSES.iter().any(|known| known.eq_ignore_ascii_case(s)))
+    {
+        let unknown: String = unknown.chars().take(64).collect();
+        return Err(ApiError::bad_request(format!("Invalid status value: {unknown}")));
+    }
     let vm_states: Vec<ServerState> = query.every("vm_state").filter_map(|s| s.parse().ok()).collect();
     let asked_states = open && query.first("vm_state").is_some();
     let task_asked = query.first("task_state").filter(|_| open);

@@ -2,7 +2,8 @@
 
 use super::Who::Admin;
 use super::things::Thing::{
-    Flavor, FlavorPrivate, Image, Keypair, Nothing, SecurityGroup, Server, ServerAfter, ServerGroup, ServerWithVolume,
+    Aggregate, Flavor, FlavorPrivate, FloatingIp, Image, Keypair, Network, Nothing, SecurityGroup, SecurityGroupRule,
+    Server, ServerAfter, ServerGroup, ServerWithVolume,
 };
 use super::{Case, case, walk};
 use arcus_types::policy::{Rule, compute as policy};
@@ -35,6 +36,8 @@ pub fn cases() -> Vec<Case> {
     cases.extend(projects());
     cases.extend(old());
     cases.extend(nodes());
+    cases.extend(administration());
+    cases.extend(proxies());
     cases
 }
 
@@ -114,6 +117,7 @@ fn actions() -> Vec<Case> {
         act(Server, 400, r#"{"evacuate":{"onSharedStorage":false}}"#)
             .rule(policy::SERVER_EVACUATE.rule)
             .because("the node is not down"),
+        act(Server, 202, r#"{"injectNetworkInfo":null}"#).rule(policy::SERVER_NETWORK_INJECT.rule),
         act(Server, 202, r#"{"addFixedIp":{"networkId":"{lan}"}}"#).rule(policy::SERVER_INTERFACES_WRITE.rule),
         act(ServerAfter(&["group"]), 202, r#"{"removeSecurityGroup":{"name":"wide"}}"#)
             .rule(policy::SERVER_SECURITY_GROUPS_WRITE.rule),
@@ -150,6 +154,23 @@ fn server_parts() -> Vec<Case> {
         case("GET /compute/v2.1/servers/{id}/os-interface/{port_id}", Server, 200).with("port_id", "{port}"),
         case("DELETE /compute/v2.1/servers/{id}/os-interface/{port_id}", Server, 202).with("port_id", "{port}"),
         case("GET /compute/v2.1/servers/{id}/os-security-groups", Server, 200),
+        case("GET /compute/v2.1/servers/{id}/diagnostics", Server, 200),
+        case("GET /compute/v2.1/servers/{id}/os-server-password", Server, 200),
+        case("DELETE /compute/v2.1/servers/{id}/os-server-password", Server, 204),
+        case("GET /compute/v2.1/servers/{id}/migrations", Server, 200).at("2.23"),
+        case("GET /compute/v2.1/servers/{id}/migrations/{migration_id}", Server, 404)
+            .at("2.23")
+            .with("migration_id", "1")
+            .because("nothing migrates while it runs"),
+        case("DELETE /compute/v2.1/servers/{id}/migrations/{migration_id}", Server, 404)
+            .at("2.24")
+            .with("migration_id", "1")
+            .because("nothing migrates while it runs"),
+        case("POST /compute/v2.1/servers/{id}/migrations/{migration_id}/action", Server, 404)
+            .at("2.22")
+            .with("migration_id", "1")
+            .body(r#"{"force_complete":null}"#)
+            .because("nothing migrates while it runs"),
         case("GET /compute/v2.1/servers/{id}/os-instance-actions", Server, 200),
         case("GET /compute/v2.1/servers/{id}/os-instance-actions/{request_id}", Server, 200),
     ]
@@ -244,6 +265,16 @@ fn nodes() -> Vec<Case> {
         case("GET /compute/v2.1/os-hypervisors/detail", Nothing, 200),
         case("GET /compute/v2.1/os-hypervisors/statistics", Nothing, 200),
         case("GET /compute/v2.1/os-hypervisors/{id}", Nothing, 200).at("2.53").with("id", "{node}"),
+        case("GET /compute/v2.1/os-hypervisors/{id}/uptime", Nothing, 400)
+            .at("2.53")
+            .with("id", "{node}")
+            .because("this node does not tell"),
+        case("GET /compute/v2.1/os-hypervisors/{id}/search", Nothing, 200).with("id", "node"),
+        case("GET /compute/v2.1/os-hypervisors/{id}/servers", Nothing, 200).with("id", "node"),
+        case("DELETE /compute/v2.1/os-services/{id}", Server, 409)
+            .at("2.53")
+            .with("id", "{node}")
+            .because("servers are on it"),
         case("GET /compute/v2.1/os-services", Nothing, 200),
         case("PUT /compute/v2.1/os-services/{id}", Nothing, 200)
             .at("2.53")
@@ -251,6 +282,72 @@ fn nodes() -> Vec<Case> {
             .body(r#"{"status":"enabled"}"#),
         case("GET /compute/v2.1/os-availability-zone", Nothing, 200),
         case("GET /compute/v2.1/os-availability-zone/detail", Nothing, 200),
+    ]
+}
+
+fn administration() -> Vec<Case> {
+    vec![
+        case("GET /compute/v2.1/os-aggregates", Nothing, 200),
+        case("POST /compute/v2.1/os-aggregates", Nothing, 200).body(r#"{"aggregate":{"name":"{fresh}"}}"#),
+        case("GET /compute/v2.1/os-aggregates/{id}", Aggregate, 200),
+        case("PUT /compute/v2.1/os-aggregates/{id}", Aggregate, 200).body(r#"{"aggregate":{"name":"{fresh}"}}"#),
+        case("DELETE /compute/v2.1/os-aggregates/{id}", Aggregate, 200),
+        case("POST /compute/v2.1/os-aggregates/{id}/action", Aggregate, 200)
+            .body(r#"{"set_metadata":{"metadata":{"a":"b"}}}"#),
+        case("GET /compute/v2.1/os-migrations", Nothing, 200),
+        case("GET /compute/v2.1/os-hosts", Nothing, 200),
+        case("GET /compute/v2.1/os-hosts/{name}", Nothing, 200).with("name", "node-1"),
+        case("PUT /compute/v2.1/os-hosts/{name}", Nothing, 200).with("name", "node-1").body(r#"{"status":"enable"}"#),
+        case("GET /compute/v2.1/os-hosts/{name}/startup", Nothing, 400)
+            .with("name", "node-1")
+            .because("nodes are not switched from here"),
+        case("GET /compute/v2.1/os-hosts/{name}/shutdown", Nothing, 400)
+            .with("name", "node-1")
+            .because("nodes are not switched from here"),
+        case("GET /compute/v2.1/os-hosts/{name}/reboot", Nothing, 400)
+            .with("name", "node-1")
+            .because("nodes are not switched from here"),
+        case("GET /compute/v2.1/os-quota-class-sets/{id}", Nothing, 200).with("id", "default"),
+        case("PUT /compute/v2.1/os-quota-class-sets/{id}", Nothing, 200)
+            .with("id", "default")
+            .body(r#"{"quota_class_set":{"instances":10}}"#),
+        case("GET /compute/v2.1/os-instance_usage_audit_log", Nothing, 200),
+        case("GET /compute/v2.1/os-instance_usage_audit_log/{before}", Nothing, 200)
+            .with("before", "2026-01-01T00:00:00"),
+        case("POST /compute/v2.1/os-server-external-events", Server, 200)
+            .body(r#"{"events":[{"name":"network-changed","server_uuid":"{id}"}]}"#),
+        case("GET /compute/v2.1/os-console-auth-tokens/{token}", Nothing, 404)
+            .at("2.31")
+            .with("token", "none")
+            .because("no console was opened"),
+    ]
+}
+
+fn proxies() -> Vec<Case> {
+    vec![
+        case("GET /compute/v2.1/os-networks", Network, 200),
+        case("GET /compute/v2.1/os-networks/{id}", Network, 200),
+        case("GET /compute/v2.1/os-tenant-networks", Network, 200),
+        case("GET /compute/v2.1/os-tenant-networks/{id}", Network, 200),
+        case("GET /compute/v2.1/os-floating-ip-pools", Nothing, 200),
+        case("GET /compute/v2.1/os-floating-ips", FloatingIp, 200),
+        case("POST /compute/v2.1/os-floating-ips", Nothing, 200).body("{}"),
+        case("GET /compute/v2.1/os-floating-ips/{id}", FloatingIp, 200),
+        case("DELETE /compute/v2.1/os-floating-ips/{id}", FloatingIp, 202),
+        case("POST /compute/v2.1/os-security-group-rules", SecurityGroup, 200).body(
+            r#"{"security_group_rule":{"parent_group_id":"{id}","ip_protocol":"tcp","from_port":22,"to_port":22}}"#,
+        ),
+        case("DELETE /compute/v2.1/os-security-group-rules/{id}", SecurityGroupRule, 202),
+        case("GET /compute/v2.1/images/{id}/metadata", Image, 200),
+        case("POST /compute/v2.1/images/{id}/metadata", Image, 200).body(r#"{"metadata":{"a":"1"}}"#),
+        case("PUT /compute/v2.1/images/{id}/metadata", Image, 200).body(r#"{"metadata":{"a":"1"}}"#),
+        case("GET /compute/v2.1/images/{id}/metadata/{key}", Image, 404)
+            .with("key", "none")
+            .because("there is no such item"),
+        case("PUT /compute/v2.1/images/{id}/metadata/{key}", Image, 200).with("key", "k").body(r#"{"meta":{"k":"w"}}"#),
+        case("DELETE /compute/v2.1/images/{id}/metadata/{key}", Image, 404)
+            .with("key", "none")
+            .because("there is no such item"),
     ]
 }
 

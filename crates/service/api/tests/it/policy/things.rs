@@ -59,6 +59,8 @@ pub enum Thing {
     Server,
     /// The same after these actions.
     ServerAfter(&'static [&'static str]),
+    /// An aggregate of nodes, by its number.
+    Aggregate,
     ServerGroup,
     Keypair,
     /// A flavor with the extra spec `colour`.
@@ -433,6 +435,11 @@ impl World {
                 for action in actions {
                     self.act(vars.get("id").unwrap(), action).await;
                 }
+            }
+            Thing::Aggregate => {
+                let body = json!({ "aggregate": { "name": self.word() } });
+                let made = self.admin("POST", "/compute/v2.1/os-aggregates", body).await;
+                vars.set("id", Kind::Common, made["aggregate"]["id"].to_string());
             }
             Thing::ServerGroup | Thing::Keypair | Thing::Flavor | Thing::FlavorPrivate => {
                 self.compute_thing(thing, &mut vars).await;

@@ -51,7 +51,11 @@ impl Call<'_> {
             fixed_address: Some(fixed_address),
             ..FloatingIpChange::default()
         };
-        done(self.app.engine.floating_ip_update(&self.ctx, floating.id, change).await.map(drop))
+        match self.app.engine.floating_ip_update(&self.ctx, floating.id, change).await {
+            // Here, an address that leads elsewhere has always been called a bad request.
+            Err(arcus_engine::EngineError::Conflict { message, .. }) => Err(ApiError::bad_request(message)),
+            other => done(other.map(drop)),
+        }
     }
 
     /// Lets a floating IP lead nowhere.
