@@ -93,7 +93,11 @@ impl Engine {
         reason: Option<&str>,
     ) -> Result<VolumePool, EngineError> {
         let pool = self.volume_pool_get(ctx, policy::SERVICE_WRITE, name).await?;
-        self.service_enable(ctx, pool.node.id, enabled, reason).await?;
+        let change = crate::node_services::ServiceChange {
+            enabled: Some((enabled, reason.map(str::to_owned))),
+            forced_down: None,
+        };
+        self.service_change(ctx, pool.node.id, &change).await?;
         Ok(pool)
     }
 
