@@ -77,6 +77,11 @@ impl Engine {
             Visibility::Shared | Visibility::Private => {}
         }
         let now = Timestamp::now();
+        // What the server's image needs to boot, an image of its disk needs too.
+        let base = match properties.get("base_image_ref").and_then(|id| id.parse().ok()) {
+            Some(id) => tx.image_get(id).await?,
+            None => None,
+        };
         let image = Image {
             id: ImageId::new(),
             project_id: awaited.project_id,
@@ -87,8 +92,8 @@ impl Engine {
             hidden: false,
             disk_format: Some(awaited.disk_format),
             container_format: Some(ContainerFormat::Bare),
-            min_disk_gib: 0,
-            min_ram_mib: 0,
+            min_disk_gib: base.as_ref().map_or(0, |b| b.min_disk_gib),
+            min_ram_mib: base.as_ref().map_or(0, |b| b.min_ram_mib),
             content: None,
             snapshot_node_id: Some(awaited.node_id),
             tags: BTreeSet::new(),
