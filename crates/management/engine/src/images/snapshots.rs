@@ -78,7 +78,7 @@ impl Engine {
         }
         let now = Timestamp::now();
         // What the server's image needs to boot, an image of its disk needs too.
-        let base = match properties.get("base_image_ref").and_then(|id| id.parse().ok()) {
+        let base = match awaited.properties.get("base_image_ref").and_then(|id| id.parse().ok()) {
             Some(id) => tx.image_get(id).await?,
             None => None,
         };
