@@ -85,6 +85,8 @@ async fn offer_image(admin: &Session, image: &Path, progress: &Progress) -> Resu
     }
     progress.step("uploading the image arcus-tiny");
     let body = json!({ "name": IMAGE, "disk_format": "qcow2", "container_format": "bare", "visibility": "public",
+        // Whose password a server of it has.
+        "os_admin_user": "arcus",
         "min_ram": 64 });
     let created = admin.post("/image/v2/images", body).await?;
     let id = id(&created)?.to_owned();
