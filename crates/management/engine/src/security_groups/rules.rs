@@ -44,6 +44,7 @@ impl RuleNew {
             port_max: None,
             remote_cidr: None,
             remote_group_id: None,
+            remote_address_group_id: None,
         }
     }
 }

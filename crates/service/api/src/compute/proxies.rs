@@ -184,7 +184,7 @@ pub async fn floating_ip_delete(
     Id(id): Id<FloatingIpId>,
 ) -> Result<StatusCode, ApiError> {
     before(version, 36)?;
-    app.engine.floating_ip_delete(&ctx, id).await?;
+    app.engine.floating_ip_delete(&ctx, id, None).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
