@@ -13,6 +13,7 @@ mod naming;
 mod network;
 mod placement;
 mod root;
+mod samples;
 mod things;
 mod volume;
 mod volumes;
@@ -25,6 +26,7 @@ use arcus_types::policy::Rule;
 use axum::body::{Body, Bytes};
 use futures_util::stream;
 use http::{Method, Request};
+use samples::Sample;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -148,7 +150,7 @@ impl Case {
         Self { header: Some((name, value)), ..self }
     }
 
-    /// At this microversion of its service.
+    /// At this microversion of the compute API.
     fn at(self, version: &'static str) -> Self {
         Self { version, ..self }
     }
@@ -295,21 +297,25 @@ fn every_route_has_a_case_and_a_rule_that_fits_its_method() {
 async fn walk(cases: Vec<Case>) {
     let mut world = World::start().await;
     let routes = arcus_api::routes();
-    let mut wrong = Vec::new();
+    let (mut wrong, mut samples) = (Vec::new(), Vec::new());
     for case in &cases {
         let route = routes.iter().find(|route| name(route) == case.route);
         let rule = case.rule.or(route.map(|route| route.action.rule));
         match rule {
-            Some(rule) => run(&mut world, case, rule, &mut wrong).await,
+            Some(rule) => samples.push(run(&mut world, case, rule, &mut wrong).await),
             None => wrong.push(format!("{}: no such route", case.route)),
         }
     }
     assert!(wrong.is_empty(), "{} answers are not what the rules say:\n{}", wrong.len(), wrong.join("\n"));
+    let wrong = samples::check(samples.into_iter().flatten().collect());
+    assert!(wrong.is_empty(), "{} samples are out of date:\n{}", wrong.len(), wrong.join("\n"));
 }
 
-async fn run(world: &mut World, case: &Case, rule: Rule, wrong: &mut Vec<String>) {
+/// Runs one case as everybody; the sample of the call that succeeded.
+async fn run(world: &mut World, case: &Case, rule: Rule, wrong: &mut Vec<String>) -> Option<Sample> {
     let vars = if case.reads() { world.shown(case.thing).await } else { world.make(case.thing).await };
     let allowed = case.allowed(rule);
+    let mut sample = None;
     for who in Who::ALL.into_iter().filter(|who| *who != allowed).chain([allowed]) {
         let Some(wanted) = case.wanted(rule, who, &vars) else { continue };
         // What changes something is done only once, and by others only to what is their own.
@@ -328,8 +334,12 @@ async fn run(world: &mut World, case: &Case, rule: Rule, wrong: &mut Vec<String>
             let (status, path) = (answer.status.as_u16(), vars.fill(&case.uri()));
             let (method, body) = (case.method(), case.body);
             wrong.push(format!("{method} {path} {body} as {who:?} ({rule:?}): {problem}; got {status} {text}"));
+        } else if who == allowed {
+            let vars = vars.with_fresh("name".to_owned());
+            sample = Some(Sample::new(case, &vars.fill(&case.uri()), &vars.fill(case.body), &answer));
         }
     }
+    sample
 }
 
 /// What came of one call.
