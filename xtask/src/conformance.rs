@@ -112,7 +112,8 @@ impl Drop for Cloud {
 }
 
 /// The cloud's settings that the tests of password rules count on.
-const SETTINGS: [(&str, &str); 0] = [];
+const SETTINGS: [(&str, &str); 3] =
+    [("ARCUS_PASSWORD_HISTORY", "2"), ("ARCUS_LOCKOUT_FAILURES", "2"), ("ARCUS_LOCKOUT_S", "5")];
 
 /// Tempest in its environment.
 struct Suite {
