@@ -90,10 +90,17 @@ struct Client {
     tls: Arc<rustls::ClientConfig>,
 }
 
+/// The node's identity: one file, for a key and a certificate of which only one is new are of no use.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Stored {
     node_id: NodeId,
+    ca_pem: String,
+    certificate_pem: String,
+    key_pem: String,
 }
+
+/// Where it is.
+const IDENTITY_FILE: &str = "node.json";
 
 impl Link {
     /// Joins the cloud at `url`, once. `ca_pem` is what the server's certificate must lead to.
@@ -136,9 +143,8 @@ impl Link {
     /// # Errors
     /// [`LinkError::File`] if it has not.
     pub fn open(url: &str, folder: &Path) -> Result<Self, LinkError> {
-        let stored: Stored = serde_json::from_str(&read(&folder.join("node.json"))?)
-            .map_err(|error| LinkError::Identity(error.to_string()))?;
-        let client = Self::client_of(folder)?;
+        let stored = Stored::read(folder)?;
+        let client = stored.client()?;
         Ok(Self {
             url: url.to_owned(),
             folder: folder.to_owned(),
@@ -149,13 +155,7 @@ impl Link {
 
     /// Whether a node has joined with this folder before.
     pub fn has_joined(folder: &Path) -> bool {
-        folder.join("node.json").exists()
-    }
-
-    fn client_of(folder: &Path) -> Result<Client, LinkError> {
-        let (ca, cert, key) =
-            (read(&folder.join("ca.pem"))?, read(&folder.join("node.pem"))?, read(&folder.join("node.key"))?);
-        client(&ca, Some((&cert, &key)))
+        folder.join(IDENTITY_FILE).exists()
     }
 
     fn client(&self) -> Client {
@@ -177,7 +177,7 @@ impl Link {
         let answer = checked("a new certificate", &self.url, sent.timeout(CALL_DEADLINE).send().await).await?;
         let identity: NodeIdentity = answer.json().await.map_err(|source| unreachable(&self.url, source))?;
         store(&self.folder, &identity, &key_pem)?;
-        let fresh = Self::client_of(&self.folder)?;
+        let fresh = Stored::read(&self.folder)?.client()?;
         *self.client.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(Duration::from_secs(identity.renew_after_s.max(60)))
     }
@@ -324,24 +324,29 @@ fn client(ca_pem: &str, own: Option<(&str, &str)>) -> Result<Client, LinkError> 
     Ok(Client { http, tls: Arc::new(tls) })
 }
 
-fn read(path: &Path) -> Result<String, LinkError> {
-    std::fs::read_to_string(path).map_err(|source| LinkError::File { path: path.to_owned(), source })
+impl Stored {
+    fn read(folder: &Path) -> Result<Self, LinkError> {
+        let path = folder.join(IDENTITY_FILE);
+        let text = std::fs::read_to_string(&path).map_err(|source| LinkError::File { path, source })?;
+        serde_json::from_str(&text).map_err(|error| LinkError::Identity(error.to_string()))
+    }
+
+    fn client(&self) -> Result<Client, LinkError> {
+        client(&self.ca_pem, Some((&self.certificate_pem, &self.key_pem)))
+    }
 }
 
-/// Writes the identity; `node.json` last, so that a crash before it means: not joined.
+/// Writes the identity, whole or not at all.
 fn store(folder: &Path, identity: &NodeIdentity, key_pem: &str) -> Result<(), LinkError> {
-    let stored = serde_json::to_string(&Stored { node_id: identity.node_id }).unwrap_or_default();
-    let files = [
-        ("ca.pem", identity.ca_pem.as_str()),
-        ("node.key", key_pem),
-        ("node.pem", identity.certificate_pem.as_str()),
-        ("node.json", stored.as_str()),
-    ];
-    for (name, text) in files {
-        let path = folder.join(name);
-        write_private(folder, &path, text).map_err(|source| LinkError::File { path, source })?;
-    }
-    Ok(())
+    let stored = Stored {
+        node_id: identity.node_id,
+        ca_pem: identity.ca_pem.clone(),
+        certificate_pem: identity.certificate_pem.clone(),
+        key_pem: key_pem.to_owned(),
+    };
+    let text = serde_json::to_string(&stored).map_err(|error| LinkError::Identity(error.to_string()))?;
+    let path = folder.join(IDENTITY_FILE);
+    write_private(folder, &path, &text).map_err(|source| LinkError::File { path, source })
 }
 
 fn write_private(folder: &Path, path: &Path, text: &str) -> std::io::Result<()> {

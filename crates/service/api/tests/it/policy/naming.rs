@@ -20,7 +20,7 @@ fn cases() -> Vec<Case> {
         ours(
             "POST /network/v2.0/subnets",
             201,
-            r#"{"subnet":{"network_id":"{own_network}","ip_version":4,"subnetpool_id":"{pool}"}}"#,
+            r#"{"subnet":{"network_id":"{own_empty}","ip_version":4,"subnetpool_id":"{pool}"}}"#,
         ),
         ours("POST /network/v2.0/ports", 201, r#"{"port":{"network_id":"{network}"}}"#),
         ours(

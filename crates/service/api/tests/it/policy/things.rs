@@ -540,6 +540,7 @@ impl World {
         vars.secret("spare_port", port(&routed).await);
         let pool = json!({ "name": "p", "prefixes": ["10.80.0.0/16"], "default_prefixlen": 24 });
         vars.secret("pool", net("subnetpool", "subnetpools", pool).await);
+        vars.secret("empty", net("network", "networks", json!({ "name": "without subnets" })).await);
         let public = self.base.get("public").unwrap();
         let gateway = json!({ "name": "r", "external_gateway_info": { "network_id": public } });
         let router = net("router", "routers", gateway).await;
