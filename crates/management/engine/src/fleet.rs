@@ -3,7 +3,7 @@
 //!
 //! It only proposes: the database decides, by conditional claims. Transactions of this process say which providers they
 //! have changed, and these are read again before the next look; where the database is shared, all is read again once it
-//! is older than [`SHARED_AGE_MAX`].
+//! is older than `SHARED_AGE_MAX`.
 
 use crate::{Engine, EngineError};
 use arcus_placement::candidates::{Provider, Stock};

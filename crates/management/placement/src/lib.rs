@@ -200,7 +200,7 @@ impl Decision {
         format!("Of {} nodes none can take it ({}).", self.verdicts.len(), parts.join(", "))
     }
 
-    /// For the operator: the nodes with all their reasons, the best [`EXPLAINED_MAX`] of them.
+    /// For the operator: the nodes with all their reasons, the best `EXPLAINED_MAX` of them.
     pub fn explanation(&self) -> String {
         let line = |v: &Verdict| {
             let reasons: Vec<String> = v.refusals.iter().map(ToString::to_string).collect();

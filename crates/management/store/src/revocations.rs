@@ -21,7 +21,7 @@ pub enum RevocationKind {
     ApplicationCredential,
     /// The trust that it came from.
     Trust,
-    /// A user in one place: the roles that they hold there. Its id is [`stay_id`].
+    /// A user in one place: the roles that they hold there. Its id is `stay_id`.
     Stay,
 }
 
@@ -177,7 +177,7 @@ impl Tx {
     }
 
     /// Makes the tokens void that a user, or every user of a group, holds for one place. Statements in proportion to the
-    /// users: two for each [`STAYS_AT_ONCE`], after one that finds them.
+    /// users: two for each `STAYS_AT_ONCE`, after one that finds them.
     ///
     /// # Errors
     /// [`StoreError::Database`].

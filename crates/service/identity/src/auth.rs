@@ -376,7 +376,7 @@ impl Identity {
     }
 
     /// What a token says, with names: for its own user, services and administrators. Services and administrators may ask
-    /// also for one that has expired, for [`ALLOW_EXPIRED_S`].
+    /// also for one that has expired, for `ALLOW_EXPIRED_S`.
     ///
     /// # Errors
     /// [`IdentityError::NotFound`] if it is not valid, [`IdentityError::Denied`].

@@ -1,4 +1,4 @@
-//! The metadata service: HTTP/1.1 on 169.254.169.254:80 and [fe80::a9fe:a9fe]:80 in each segment's namespace.
+//! The metadata service: HTTP/1.1 on 169.254.169.254:80 and `fe80::a9fe:a9fe`:80 in each segment's namespace.
 //!
 //! Who asks is told by the kernel: the filter marks a guest's packets with the number of the port that they came by, and
 //! the accepted socket carries the mark. No address that a guest can choose has a part in it.
