@@ -36,14 +36,11 @@ impl Outcome {
                 classes.insert(class.split(')').next().unwrap_or(class).to_owned(), end);
             } else {
                 let id = head.rsplit_once(" [").filter(|(_, rest)| rest.ends_with("s]")).map_or(head, |(id, _)| id);
-                tests.insert(id.trim().to_owned(), end);
+                tests.insert(name(id).to_owned(), end);
             }
         }
-        let of_class = |id: &str| {
-            let name = id.split('[').next().unwrap_or(id);
-            name.rsplit_once('.').and_then(|(class, _)| classes.get(class)).copied()
-        };
-        let end = |id: &String| tests.get(id).copied().or_else(|| of_class(id)).unwrap_or(End::Failed);
+        let of_class = |id: &str| name(id).rsplit_once('.').and_then(|(class, _)| classes.get(class)).copied();
+        let end = |id: &String| tests.get(name(id)).copied().or_else(|| of_class(id)).unwrap_or(End::Failed);
         Self { ends: wanted.iter().map(|id| (id.clone(), end(id))).collect() }
     }
 
@@ -87,12 +84,17 @@ impl Outcome {
     }
 }
 
+/// A test's name: tempest leaves the decorations behind it out of some lines.
+fn name(id: &str) -> &str {
+    id.split('[').next().unwrap_or(id).trim()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const LOG: &str = "\
-{0} tempest.api.image.A.passes[id-1] [0.118s] ... ok
+{0} tempest.api.image.A.passes [0.118s] ... ok
 {1} tempest.api.image.A.fails [0.2s] ... FAILED
 {1} tempest.api.image.A.skips[id-2] ... SKIPPED: Not there
 {0} setUpClass (tempest.api.volume.B) [0.000s] ... SKIPPED: No backup
