@@ -145,7 +145,7 @@ impl Engine {
         })
     }
 
-    /// A page of attachments, and whether more follow.
+    /// A page of attachments, and whether it is full.
     ///
     /// # Errors
     /// [`EngineError::NotFound`] for a marker that is none of the caller's, or a refusal.
@@ -164,9 +164,9 @@ impl Engine {
             return Ok((Vec::new(), false));
         }
         let mut found = self.store().volume_attachment_list(&query.filter).await?;
-        let more = found.len() > limit;
+        let full = found.len() >= limit;
         found.truncate(limit);
-        Ok((found, more))
+        Ok((found, full))
     }
 
     /// One attachment.

@@ -12,7 +12,7 @@ fn not_found(id: VolumeId) -> EngineError {
 }
 
 impl Engine {
-    /// A page of messages, and whether more follow.
+    /// A page of messages, and whether it is full.
     ///
     /// # Errors
     /// A refusal.
@@ -25,9 +25,9 @@ impl Engine {
         authorize(ctx, policy::MESSAGE_READ, &Target::own(ctx))?;
         let mut found = self.store().volume_faults(ctx.project_id(), None, marker, limit).await?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let more = found.len() > limit;
+        let full = found.len() >= limit;
         found.truncate(limit);
-        Ok((found, more))
+        Ok((found, full))
     }
 
     /// A message.

@@ -31,7 +31,7 @@ fn checked(specs: &QosSpecs) -> Result<(), EngineError> {
 }
 
 impl Engine {
-    /// A page of QoS specs, and whether more follow.
+    /// A page of QoS specs, and whether it is full.
     ///
     /// # Errors
     /// [`EngineError::Invalid`] for a marker that is none, or a refusal.
@@ -49,9 +49,9 @@ impl Engine {
         }
         let mut found = self.store().qos_specs_list(marker, limit).await?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let more = found.len() > limit;
+        let full = found.len() >= limit;
         found.truncate(limit);
-        Ok((found, more))
+        Ok((found, full))
     }
 
     /// QoS specs.

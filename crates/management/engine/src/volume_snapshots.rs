@@ -129,7 +129,7 @@ impl Engine {
         Ok(snapshot)
     }
 
-    /// A page of snapshots, whether more follow, and how many there are in all if that was asked for.
+    /// A page of snapshots, whether it is full, and how many there are in all if that was asked for.
     ///
     /// # Errors
     /// [`EngineError::NotFound`] for a marker that is no snapshot of the caller, or a refusal.
@@ -149,9 +149,9 @@ impl Engine {
             return Ok((Vec::new(), false, count));
         }
         let mut snapshots = self.store().volume_snapshot_list(&query.filter).await?;
-        let more = snapshots.len() > limit;
+        let full = snapshots.len() >= limit;
         snapshots.truncate(limit);
-        Ok((snapshots, more, count))
+        Ok((snapshots, full, count))
     }
 
     async fn volume_snapshot_seen(

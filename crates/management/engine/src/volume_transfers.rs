@@ -96,7 +96,7 @@ impl Engine {
         Ok(found)
     }
 
-    /// A page of offers, and whether more follow: those of the caller's project, or for administrators all.
+    /// A page of offers, and whether it is full: those of the caller's project, or for administrators all.
     ///
     /// # Errors
     /// [`EngineError::Invalid`] for a marker that is none, or a refusal.
@@ -117,9 +117,9 @@ impl Engine {
         }
         let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
         let mut found = self.store().volume_transfer_list(&filter).await?;
-        let more = found.len() > limit;
+        let full = found.len() >= limit;
         found.truncate(limit);
-        Ok((found, more))
+        Ok((found, full))
     }
 
     /// Withdraws an offer.

@@ -74,7 +74,7 @@ impl Engine {
         if self.store().volume_type_accessible(id, project).await? { Ok(found) } else { Err(not_found(id)) }
     }
 
-    /// A page of types, and whether more follow.
+    /// A page of types, and whether it is full.
     ///
     /// # Errors
     /// [`EngineError::Invalid`] for a marker that is no type, or a refusal.
@@ -96,9 +96,9 @@ impl Engine {
         }
         let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
         let mut types = self.store().volume_type_list(&filter).await?;
-        let more = types.len() > limit;
+        let full = types.len() >= limit;
         types.truncate(limit);
-        Ok((types, more))
+        Ok((types, full))
     }
 
     /// The type that the caller's volumes get unless they name one: the project's, or the cloud's.

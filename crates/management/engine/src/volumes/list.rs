@@ -30,7 +30,7 @@ pub(crate) fn viewer(ctx: &OpCtx, all_projects: bool, asked: Option<ProjectId>) 
 }
 
 impl Engine {
-    /// A page of volumes, whether more follow, and how many there are in all if that was asked for.
+    /// A page of volumes, whether it is full, and how many there are in all if that was asked for.
     ///
     /// # Errors
     /// [`EngineError::NotFound`] for a marker that is no volume of the caller, or a refusal.
@@ -63,9 +63,9 @@ impl Engine {
             return Ok((Vec::new(), false, counts));
         }
         let mut volumes = self.store().volume_list(&query.filter).await?;
-        let more = volumes.len() > limit;
+        let full = volumes.len() >= limit;
         volumes.truncate(limit);
-        Ok((self.volume_views(volumes).await?, more, counts))
+        Ok((self.volume_views(volumes).await?, full, counts))
     }
 
     /// How many volumes match, and how large they are together.

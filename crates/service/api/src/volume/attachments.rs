@@ -61,9 +61,9 @@ fn mode(fields: &mut Fields<'_>, connector: Option<&Value>) -> Result<Option<boo
 /// `GET /attachments` and `GET /attachments/summary`
 pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
     since(version, 27)?;
-    let (found, more) = app.engine.attachment_list(&ctx, query::attachments(&ctx, &query)?).await?;
+    let (found, is_full) = app.engine.attachment_list(&ctx, query::attachments(&ctx, &query)?).await?;
     let mut out = json!({ "attachments": found.iter().map(summary).collect::<Vec<_>>() });
-    if let (true, Some(last)) = (more, found.last()) {
+    if let (true, Some(last)) = (is_full, found.last()) {
         out["attachments_links"] = links::next(&app, &ctx, "/attachments", &query, last.id);
     }
     Ok(axum::Json(out))
@@ -72,9 +72,9 @@ pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, 
 /// `GET /attachments/detail`
 pub async fn detail(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
     since(version, 27)?;
-    let (found, more) = app.engine.attachment_list(&ctx, query::attachments(&ctx, &query)?).await?;
+    let (found, is_full) = app.engine.attachment_list(&ctx, query::attachments(&ctx, &query)?).await?;
     let mut out = json!({ "attachments": found.iter().map(shown).collect::<Vec<_>>() });
-    if let (true, Some(last)) = (more, found.last()) {
+    if let (true, Some(last)) = (is_full, found.last()) {
         out["attachments_links"] = links::next(&app, &ctx, "/attachments/detail", &query, last.id);
     }
     Ok(axum::Json(out))

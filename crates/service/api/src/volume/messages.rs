@@ -33,9 +33,9 @@ fn view(app: &App, ctx: &OpCtx, volume: &FaultyVolume) -> Value {
 /// `GET /messages`
 pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
     since(version, 3)?;
-    let (found, more) = app.engine.volume_message_list(&ctx, parsed(&query, "marker")?, page::limit(&query)?).await?;
+    let (found, is_full) = app.engine.volume_message_list(&ctx, parsed(&query, "marker")?, page::limit(&query)?).await?;
     let mut out = json!({ "messages": found.iter().map(|v| view(&app, &ctx, v)).collect::<Vec<_>>() });
-    if let (true, Some(last)) = (more, found.last()) {
+    if let (true, Some(last)) = (is_full, found.last()) {
         out["messages_links"] = next(&app, &ctx, "/messages", &query, last.id);
     }
     Ok(axum::Json(out))

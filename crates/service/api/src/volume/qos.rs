@@ -38,9 +38,9 @@ fn specs_of(body: &Value) -> Result<&Map<String, Value>, ApiError> {
 
 /// `GET /qos-specs`
 pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, query: Pairs) -> Answer {
-    let (all, more) = app.engine.qos_specs_list(&ctx, parsed(&query, "marker")?, page::limit(&query)?).await?;
+    let (all, is_full) = app.engine.qos_specs_list(&ctx, parsed(&query, "marker")?, page::limit(&query)?).await?;
     let mut out = json!({ "qos_specs": all.iter().map(full).collect::<Vec<_>>() });
-    if let (true, Some(last)) = (more, all.last()) {
+    if let (true, Some(last)) = (is_full, all.last()) {
         out["qos_specs_links"] = next(&app, &ctx, "/qos-specs", &query, last.id);
     }
     Ok(axum::Json(out))

@@ -46,10 +46,10 @@ fn shown(s: &VolumeSnapshot, version: Microversion, detail: bool) -> Value {
 
 async fn page(ctx: &arcus_types::OpCtx, app: &App, version: Microversion, query: &Pairs, detail: bool) -> Answer {
     let asked = query::snapshots(ctx, query, version)?;
-    let (found, more, count) = app.engine.volume_snapshot_list(ctx, asked).await?;
+    let (found, is_full, count) = app.engine.volume_snapshot_list(ctx, asked).await?;
     let list: Vec<Value> = found.iter().map(|s| shown(s, version, detail)).collect();
     let mut out = json!({ "snapshots": list });
-    if let (true, Some(last)) = (more, found.last()) {
+    if let (true, Some(last)) = (is_full, found.last()) {
         let path = if detail { "/snapshots/detail" } else { "/snapshots" };
         out["snapshots_links"] = links::next(app, ctx, path, query, last.id);
     }
@@ -88,7 +88,11 @@ pub async fn create(
     Json(body): Json<Value>,
 ) -> Result<(StatusCode, axum::Json<Value>), ApiError> {
     let mut fields = Fields::of(&body, "snapshot", &[])?;
-    let volume_id = fields.parsed("volume_id")?.ok_or_else(|| required("snapshot", "volume_id"))?;
+    let volume_id = match fields.raw("volume_id") {
+        // As in the reference implementation: null is the name of no volume, and nothing is a mistake.
+        Some(Value::Null) => return Err(ApiError::not_found("Volume", "None")),
+        _ => fields.parsed("volume_id")?.ok_or_else(|| required("snapshot", "volume_id"))?,
+    };
     let force = fields.boolean("force")?;
     if version.at_least(66) && force == Some(false) {
         return Err(ApiError::bad_request(

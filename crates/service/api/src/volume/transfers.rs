@@ -91,9 +91,9 @@ async fn listed(
         limit: page::limit(query)?,
     };
     let all = page::flag(query, "all_tenants")?.unwrap_or(false);
-    let (found, more) = app.engine.volume_transfer_list(ctx, all, filter).await?;
+    let (found, is_full) = app.engine.volume_transfer_list(ctx, all, filter).await?;
     let mut out = json!({ "transfers": found.iter().map(show).collect::<Vec<_>>() });
-    if let (true, Some(last)) = (more, found.last()) {
+    if let (true, Some(last)) = (is_full, found.last()) {
         out["transfers_links"] = next(app, ctx, &format!("/{}{path}", spelling.word()), query, last.id);
     }
     Ok(axum::Json(out))

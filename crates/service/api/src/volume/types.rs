@@ -82,9 +82,9 @@ fn filter(ctx: &OpCtx, version: Microversion, query: &Pairs) -> Result<VolumeTyp
 
 /// `GET /types`
 pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
-    let (types, more) = app.engine.volume_type_list(&ctx, filter(&ctx, version, &query)?).await?;
+    let (types, is_full) = app.engine.volume_type_list(&ctx, filter(&ctx, version, &query)?).await?;
     let mut out = json!({ "volume_types": types.iter().map(|t| full(&ctx, t)).collect::<Vec<_>>() });
-    if let (true, Some(last)) = (more, types.last()) {
+    if let (true, Some(last)) = (is_full, types.last()) {
         out["volume_type_links"] = next(&app, &ctx, "/types", &query, last.id);
     }
     Ok(axum::Json(out))

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 /// `GET /volumes`
 pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
     let asked = query::volumes(&ctx, &query, version)?;
-    let (found, more, counts) = app.engine.volume_list(&ctx, asked).await?;
+    let (found, is_full, counts) = app.engine.volume_list(&ctx, asked).await?;
     let shown = found.iter().map(|v| {
         json!({
             "id": v.volume.id,
@@ -29,7 +29,7 @@ pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, 
         })
     });
     let mut out = json!({ "volumes": shown.collect::<Vec<_>>() });
-    if let (true, Some(last)) = (more, found.last()) {
+    if let (true, Some(last)) = (is_full, found.last()) {
         out["volumes_links"] = links::next(&app, &ctx, "/volumes", &query, last.volume.id);
     }
     if let Some(counts) = counts {
@@ -41,10 +41,10 @@ pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, 
 /// `GET /volumes/detail`
 pub async fn detail(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
     let asked = query::volumes(&ctx, &query, version)?;
-    let (found, more, counts) = app.engine.volume_list(&ctx, asked).await?;
+    let (found, is_full, counts) = app.engine.volume_list(&ctx, asked).await?;
     let shown: Vec<Value> = found.iter().map(|v| view::volume(&app, &ctx, v, version, true)).collect();
     let mut out = json!({ "volumes": shown });
-    if let (true, Some(last)) = (more, found.last()) {
+    if let (true, Some(last)) = (is_full, found.last()) {
         out["volumes_links"] = links::next(&app, &ctx, "/volumes/detail", &query, last.volume.id);
     }
     if let Some(counts) = counts {
