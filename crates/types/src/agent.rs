@@ -21,8 +21,8 @@ mod volumes;
 pub use dhcp_options::{DhcpOptionRefused, DhcpOptionSpec};
 pub use networks::*;
 pub use volumes::{
-    AttachmentFault, AttachmentSpec, DiskQos, VolumeReport, VolumeSnapshotReport, VolumeSnapshotState, VolumeSource,
-    VolumeSpec, VolumeState, volume_serial,
+    AttachmentFault, AttachmentSpec, DiskQos, VolumeRefill, VolumeReport, VolumeSnapshotReport, VolumeSnapshotState,
+    VolumeSource, VolumeSpec, VolumeState, volume_serial,
 };
 
 use crate::ids::*;

@@ -123,6 +123,12 @@ ids! {
     VolumeTypeId, "volume type", dashed;
     /// A set of limits for volumes.
     QosSpecsId, "QoS specs", dashed;
+    /// A group of volumes.
+    VolumeGroupId, "group", dashed;
+    /// A kind of group of volumes.
+    VolumeGroupTypeId, "group type", dashed;
+    /// A group of volumes as it was at one moment.
+    VolumeGroupSnapshotId, "group snapshot", dashed;
     /// An offer to take over a volume.
     TransferId, "volume transfer", dashed;
     /// Something that has resources: a node, or what an administrator registers.

@@ -3,9 +3,11 @@
 //! ```text
 //! creating --Made--> available <--> reserved / attaching / in-use / detaching   (what the attachments say)
 //!    |                  |   ^
-//!    | MakeFailed       |   +-- extending, uploading, retyping, awaiting-transfer, maintenance
+//!    | MakeFailed       |   +-- extending, uploading, reverting, downloading, awaiting-transfer, maintenance
 //!    v                  v
 //!  error           deleting --> gone
+//!    ^
+//!    +-- RefillFailed, and Lost from any state in which it rests
 //! ```
 //! Pure: the engine applies these functions to rows, tests apply them to every pair.
 
@@ -42,6 +44,10 @@ words! {
         Uploading = "uploading",
         /// It gets another type.
         Retyping = "retyping",
+        /// It is being put back to what its last snapshot holds.
+        Reverting = "reverting",
+        /// It is being filled with another image.
+        Downloading = "downloading",
         /// An operator has closed it.
         Maintenance = "maintenance",
         /// It is offered to another project.
@@ -82,6 +88,24 @@ words! {
 }
 
 words! {
+    /// The state of a group of volumes or of its snapshot, in the words of the API.
+    VolumeGroupStatus, "group status" {
+        /// Volumes or snapshots are being made for it.
+        Creating = "creating",
+        /// It is there.
+        Available = "available",
+        /// It is being changed.
+        Updating = "updating",
+        /// It goes when its volumes or snapshots are gone.
+        Deleting = "deleting",
+        /// Something for it could not be made, or an operator says that something is wrong.
+        Error = "error",
+        /// It could not be removed.
+        ErrorDeleting = "error_deleting",
+    }
+}
+
+words! {
     /// The state of an attachment, in the words of the API.
     AttachmentStatus, "attachment status" {
         /// The volume is kept for the server.
@@ -114,6 +138,14 @@ words! {
         Upload = "upload",
         /// Give it another type.
         Retype = "retype",
+        /// Put it back to what its last snapshot holds.
+        Revert = "revert",
+        /// Fill it with another image.
+        Reimage = "re-image",
+        /// Fill it with another image although it is kept for a server.
+        ReimageReserved = "re-image while reserved",
+        /// Put it into a group.
+        Group = "group",
         /// Offer it to another project.
         Transfer = "transfer",
         /// Make a snapshot of it.
@@ -144,6 +176,12 @@ pub enum VolumeEvent {
     Extended,
     /// It could not be made larger.
     ExtendFailed,
+    /// It holds what was asked for in place of what it held.
+    Refilled,
+    /// It could not be given other content.
+    RefillFailed,
+    /// Its node does not have it any more.
+    Lost,
     /// The image that was made of it is complete, or was given up.
     UploadEnded,
     /// It was not removed in time.
@@ -152,83 +190,70 @@ pub enum VolumeEvent {
 
 impl VolumeEvent {
     /// Every event.
-    pub const ALL: &[VolumeEvent] =
-        &[Self::Made, Self::MakeFailed, Self::Extended, Self::ExtendFailed, Self::UploadEnded, Self::DeleteFailed];
+    pub const ALL: &[VolumeEvent] = &[
+        Self::Made,
+        Self::MakeFailed,
+        Self::Extended,
+        Self::ExtendFailed,
+        Self::Refilled,
+        Self::RefillFailed,
+        Self::Lost,
+        Self::UploadEnded,
+        Self::DeleteFailed,
+    ];
+
+    /// The states that this is about; in all others it changes nothing.
+    pub const fn states(self) -> &'static [VolumeStatus] {
+        use VolumeStatus as S;
+        match self {
+            // An error of the making may have passed: the node goes on trying.
+            Self::Made => &[S::Creating, S::Error],
+            // A volume that servers wait for may be made, or fail, while it is kept for them.
+            Self::MakeFailed => &[S::Creating, S::Reserved, S::Attaching],
+            Self::Extended => &[S::Extending, S::ErrorExtending],
+            Self::ExtendFailed => &[S::Extending],
+            Self::Refilled | Self::RefillFailed => &[S::Reverting, S::Downloading],
+            Self::Lost => {
+                &[S::Available, S::Reserved, S::Attaching, S::InUse, S::Detaching, S::Uploading, S::Maintenance]
+            }
+            Self::UploadEnded => &[S::Uploading],
+            Self::DeleteFailed => &[S::Deleting],
+        }
+    }
 }
 
 impl VolumeStatus {
     /// The status after `event`; `None` if the event does not fit it. `resting` is what the attachments say:
     /// [`VolumeStatus::of_attachments`].
-    pub const fn after(self, event: VolumeEvent, resting: VolumeStatus) -> Option<VolumeStatus> {
+    pub fn after(self, event: VolumeEvent, resting: VolumeStatus) -> Option<VolumeStatus> {
         use VolumeEvent as E;
-        match (self, event) {
-            // An error of the making may have passed: the node goes on trying.
-            (Self::Creating | Self::Error, E::Made) => Some(resting),
-            (Self::Creating, E::MakeFailed) => Some(Self::Error),
-            (Self::Extending | Self::ErrorExtending, E::Extended) => Some(resting),
-            (Self::Extending, E::ExtendFailed) => Some(Self::ErrorExtending),
-            (Self::Uploading, E::UploadEnded) => Some(resting),
-            (Self::Deleting, E::DeleteFailed) => Some(Self::ErrorDeleting),
-            // A volume that servers wait for may be made, or fail, while it is kept for them.
-            (Self::Reserved | Self::Attaching, E::MakeFailed) => Some(Self::Error),
-            (
-                Self::Available
-                | Self::Reserved
-                | Self::Attaching
-                | Self::InUse
-                | Self::Detaching
-                | Self::Extending
-                | Self::Uploading
-                | Self::Retyping
-                | Self::Maintenance
-                | Self::AwaitingTransfer
-                | Self::BackingUp
-                | Self::RestoringBackup
-                | Self::Deleting
-                | Self::ErrorDeleting
-                | Self::ErrorExtending
-                | Self::ErrorRestoring,
-                E::Made,
-            )
-            | (
-                Self::Available
-                | Self::InUse
-                | Self::Detaching
-                | Self::Extending
-                | Self::Uploading
-                | Self::Retyping
-                | Self::Maintenance
-                | Self::AwaitingTransfer
-                | Self::BackingUp
-                | Self::RestoringBackup
-                | Self::Deleting
-                | Self::Error
-                | Self::ErrorDeleting
-                | Self::ErrorExtending
-                | Self::ErrorRestoring,
-                E::MakeFailed,
-            )
-            | (
-                Self::Creating
-                | Self::Available
-                | Self::Reserved
-                | Self::Attaching
-                | Self::InUse
-                | Self::Detaching
-                | Self::Extending
-                | Self::Uploading
-                | Self::Retyping
-                | Self::Maintenance
-                | Self::AwaitingTransfer
-                | Self::BackingUp
-                | Self::RestoringBackup
-                | Self::Deleting
-                | Self::Error
-                | Self::ErrorDeleting
-                | Self::ErrorExtending
-                | Self::ErrorRestoring,
-                E::Extended | E::ExtendFailed | E::UploadEnded | E::DeleteFailed,
-            ) => None,
+        event.states().contains(&self).then_some(match event {
+            E::Made | E::Extended | E::Refilled | E::UploadEnded => resting,
+            E::MakeFailed | E::RefillFailed | E::Lost => Self::Error,
+            E::ExtendFailed => Self::ErrorExtending,
+            E::DeleteFailed => Self::ErrorDeleting,
+        })
+    }
+
+    /// Whether this is nothing but what the attachments make of the volume.
+    pub const fn follows_attachments(self) -> bool {
+        match self {
+            Self::Available | Self::Reserved | Self::Attaching | Self::InUse | Self::Detaching => true,
+            Self::Creating
+            | Self::Extending
+            | Self::Uploading
+            | Self::Retyping
+            | Self::Reverting
+            | Self::Downloading
+            | Self::Maintenance
+            | Self::AwaitingTransfer
+            | Self::BackingUp
+            | Self::RestoringBackup
+            | Self::Deleting
+            | Self::Error
+            | Self::ErrorDeleting
+            | Self::ErrorExtending
+            | Self::ErrorRestoring => false,
         }
     }
 
@@ -247,7 +272,12 @@ impl VolumeStatus {
     /// How long this may last, in seconds; `None` is for ever.
     pub const fn deadline_s(self) -> Option<i64> {
         match self {
-            Self::Creating | Self::Retyping | Self::RestoringBackup | Self::BackingUp => Some(30 * 60),
+            Self::Creating
+            | Self::Retyping
+            | Self::Reverting
+            | Self::Downloading
+            | Self::RestoringBackup
+            | Self::BackingUp => Some(30 * 60),
             Self::Uploading => Some(6 * 60 * 60),
             Self::Extending | Self::Deleting => Some(10 * 60),
             Self::Available
@@ -279,6 +309,10 @@ impl VolumeRequest {
             Self::Extend => &[S::Available, S::InUse],
             Self::Upload => &[S::Available, S::InUse],
             Self::Retype => &[S::Available, S::InUse],
+            Self::Revert => &[S::Available],
+            Self::Reimage => &[S::Available, S::Error],
+            Self::ReimageReserved => &[S::Available, S::Error, S::Reserved],
+            Self::Group => &[S::Available, S::InUse],
             Self::Transfer => &[S::Available],
             Self::Snapshot => &[S::Available],
             Self::SnapshotForced | Self::Clone => &[S::Available, S::InUse],
@@ -293,6 +327,8 @@ impl VolumeRequest {
                 S::Extending,
                 S::Uploading,
                 S::Retyping,
+                S::Reverting,
+                S::Downloading,
                 S::AwaitingTransfer,
                 S::BackingUp,
                 S::RestoringBackup,
@@ -375,6 +411,14 @@ mod tests {
                 assert!(out || by_backup, "{status} has no way out");
             }
         }
+    }
+
+    #[test]
+    fn a_volume_that_is_lost_is_in_error_wherever_it_rested() {
+        for &status in VolumeStatus::ALL.iter().filter(|s| s.follows_attachments()) {
+            assert_eq!(status.after(VolumeEvent::Lost, status), Some(VolumeStatus::Error), "{status}");
+        }
+        assert_eq!(VolumeStatus::Deleting.after(VolumeEvent::Lost, VolumeStatus::Available), None);
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub mod servers;
 pub mod subnet_pools;
 pub mod subnets;
 pub mod volume_attachments;
+pub mod volume_group_types;
+pub mod volume_groups;
 pub mod volume_messages;
 pub mod volume_pools;
 pub mod volume_qos;

@@ -78,26 +78,7 @@ pub(crate) fn attachment_begun(volume: &Volume, user_id: UserId, status: Attachm
 impl Engine {
     /// Puts a volume into the state that its attachments make of it, unless something else is being done to it.
     pub(crate) async fn volume_rest(&self, tx: &Tx, volume: &mut Volume) -> Result<(), EngineError> {
-        let follows = match volume.status {
-            VolumeStatus::Available
-            | VolumeStatus::Reserved
-            | VolumeStatus::Attaching
-            | VolumeStatus::InUse
-            | VolumeStatus::Detaching => volume.made,
-            VolumeStatus::Creating
-            | VolumeStatus::Extending
-            | VolumeStatus::Uploading
-            | VolumeStatus::Retyping
-            | VolumeStatus::Maintenance
-            | VolumeStatus::AwaitingTransfer
-            | VolumeStatus::BackingUp
-            | VolumeStatus::RestoringBackup
-            | VolumeStatus::Deleting
-            | VolumeStatus::Error
-            | VolumeStatus::ErrorDeleting
-            | VolumeStatus::ErrorExtending
-            | VolumeStatus::ErrorRestoring => false,
-        };
+        let follows = volume.status.follows_attachments() && volume.made;
         let resting = self.volume_resting(tx, volume.id).await?;
         let status = if follows { resting } else { volume.status };
         let deadline = volume.deadline;

@@ -12,18 +12,19 @@ fn not_found(id: VolumeId) -> EngineError {
 }
 
 impl Engine {
-    /// A page of messages, and whether it is full.
+    /// A page of messages, of one volume if it is named, and whether it is full.
     ///
     /// # Errors
     /// A refusal.
     pub async fn volume_message_list(
         &self,
         ctx: &OpCtx,
+        only: Option<VolumeId>,
         marker: Option<VolumeId>,
         limit: u64,
     ) -> Result<(Vec<FaultyVolume>, bool), EngineError> {
         authorize(ctx, policy::MESSAGE_READ, &Target::own(ctx))?;
-        let mut found = self.store().volume_faults(ctx.project_id(), None, marker, limit).await?;
+        let mut found = self.store().volume_faults(ctx.project_id(), only, marker, limit).await?;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let full = found.len() >= limit;
         found.truncate(limit);

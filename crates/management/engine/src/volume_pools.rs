@@ -101,6 +101,23 @@ impl Engine {
         Ok(pool)
     }
 
+    /// Whether pools have what the volume type with this name or id asks for; `false` too if there is no such type.
+    ///
+    /// # Errors
+    /// A refusal.
+    pub async fn volume_type_fits(&self, ctx: &OpCtx, asked: &str) -> Result<bool, EngineError> {
+        authorize(ctx, policy::POOL_READ, &Target::default())?;
+        let by_id = match asked.parse() {
+            Ok(id) => self.store().volume_type_get(id).await?,
+            Err(_) => None,
+        };
+        let found = match by_id {
+            Some(found) => Some(found),
+            None => self.store().volume_type_by_name(asked).await?,
+        };
+        Ok(found.is_some_and(|found| unmet(&found.extra_specs).is_none()))
+    }
+
     /// The zones that volumes can be in.
     ///
     /// # Errors

@@ -6,8 +6,8 @@ use crate::{Engine, EngineError};
 use arcus_store::{AuditEntry, Db, QuotaResource, Tx, UsageEntry, Volume, VolumeSnapshot, VolumeSnapshotFilter};
 use arcus_types::agent::{NodeReport, VolumeSnapshotReport, VolumeSnapshotState};
 use arcus_types::policy::{Action, Target, authorize, volume as policy};
-use arcus_types::volumes::{VolumeRequest, VolumeSnapshotStatus};
-use arcus_types::{NodeId, OpCtx, Timestamp, VolumeId, VolumeSnapshotId};
+use arcus_types::volumes::{VolumeRequest, VolumeSnapshotStatus, VolumeStatus};
+use arcus_types::{NodeId, OpCtx, Timestamp, VolumeGroupSnapshotId, VolumeId, VolumeSnapshotId};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 
@@ -32,6 +32,8 @@ pub struct VolumeSnapshotNew {
     pub metadata: BTreeMap<String, String>,
     /// Also while a server uses the volume.
     pub force: bool,
+    /// The group snapshot that it is a part of.
+    pub group_snapshot_id: Option<VolumeGroupSnapshotId>,
 }
 
 /// What a change of a snapshot's record sets; `None` leaves it.
@@ -94,7 +96,8 @@ impl Engine {
     ) -> Result<VolumeSnapshot, EngineError> {
         let node = volume.node_id.ok_or_else(|| invalid_volume(format!("Volume {} is in no pool.", volume.id)))?;
         let size_gib = volume.size_gib;
-        self.volume_quota_claim(tx, volume.project_id, Some(QuotaResource::VolumeSnapshots), size_gib).await?;
+        let (kind, count) = (volume.volume_type_id, Some(QuotaResource::VolumeSnapshots));
+        self.volume_quota_claim(tx, volume.project_id, kind, count, size_gib).await?;
         if !tx.node_claim(node, 0, 0, size_gib).await? {
             return Err(invalid_volume(format!(
                 "the pool of volume {} has no room for a snapshot of {size_gib} GiB, or is closed.",
@@ -121,6 +124,7 @@ impl Engine {
             generation: 1,
             created_at: now,
             updated_at: None,
+            group_snapshot_id: new.group_snapshot_id,
         };
         tx.volume_snapshot_insert(&snapshot).await?;
         let detail = json!({ "volume_id": volume.id, "size_gib": size_gib });
@@ -287,28 +291,45 @@ impl Engine {
             if !force && !snapshot.status.deletable() {
                 return Err(invalid_snapshot("Snapshot status must be available or error."));
             }
+            if volume.status == VolumeStatus::Reverting {
+                return Err(invalid_snapshot("its volume is being put back to it."));
+            }
             if tx.volume_count_made_of(volume.id, Some(id)).await? > 0 {
                 return Err(invalid_snapshot("a volume is being made of it."));
             }
-            self.volume_touch(&tx, &mut volume).await?;
-            tx.volume_update(&mut volume).await?;
-            let now = Timestamp::now();
-            let alive = match volume.node_id {
-                Some(node) => tx.node_get(node).await?.is_some_and(|n| self.node_alive(&n, now)),
-                None => false,
-            };
-            self.volume_snapshot_audit(&tx, &snapshot, action, &json!({})).await?;
-            if alive {
-                snapshot.status = VolumeSnapshotStatus::Deleting;
-                snapshot.deadline = snapshot.status.deadline_s().map(|s| now.plus_seconds(s));
-                snapshot.node_generation = volume.node_generation;
-                snapshot.updated_at = Some(now);
-                tx.volume_snapshot_update(&mut snapshot).await?;
-            } else {
-                self.volume_snapshot_remove_in(&tx, &volume, &snapshot, action).await?;
+            if let Some(group) = snapshot.group_snapshot_id {
+                return Err(invalid_snapshot(format!("it is a part of group snapshot {group}: delete that.")));
             }
+            self.volume_snapshot_delete_in(&tx, &mut volume, &mut snapshot, action).await?;
             self.commit(tx).await
         })
+    }
+
+    /// Removes a snapshot that the caller holds, with its volume, and whose state has been checked.
+    pub(crate) async fn volume_snapshot_delete_in(
+        &self,
+        tx: &Tx,
+        volume: &mut Volume,
+        snapshot: &mut VolumeSnapshot,
+        action: Action,
+    ) -> Result<(), EngineError> {
+        self.volume_touch(tx, volume).await?;
+        tx.volume_update(volume).await?;
+        let now = Timestamp::now();
+        let alive = match volume.node_id {
+            Some(node) => tx.node_get(node).await?.is_some_and(|n| self.node_alive(&n, now)),
+            None => false,
+        };
+        self.volume_snapshot_audit(tx, snapshot, action, &json!({})).await?;
+        if !alive {
+            return self.volume_snapshot_remove_in(tx, volume, snapshot, action).await;
+        }
+        snapshot.status = VolumeSnapshotStatus::Deleting;
+        snapshot.deadline = snapshot.status.deadline_s().map(|s| now.plus_seconds(s));
+        snapshot.node_generation = volume.node_generation;
+        snapshot.updated_at = Some(now);
+        tx.volume_snapshot_update(snapshot).await?;
+        Ok(())
     }
 
     /// Gives back all that a snapshot holds and forgets it.
@@ -319,13 +340,16 @@ impl Engine {
         snapshot: &VolumeSnapshot,
         action: Action,
     ) -> Result<(), EngineError> {
-        tx.quota_release(snapshot.project_id, QuotaResource::VolumeSnapshots, 1).await?;
-        tx.quota_release(snapshot.project_id, QuotaResource::VolumeGigabytes, snapshot.size_gib).await?;
+        let (kind, count) = (volume.volume_type_id, Some(QuotaResource::VolumeSnapshots));
+        self.volume_quota_release(tx, snapshot.project_id, kind, count, snapshot.size_gib).await?;
         if let Some(node) = volume.node_id {
             tx.node_release(node, 0, 0, snapshot.size_gib).await?;
         }
         self.volume_snapshot_usage(tx, snapshot, false).await?;
         tx.volume_snapshot_delete(snapshot.id).await?;
+        if let Some(group) = snapshot.group_snapshot_id {
+            tx.volume_group_snapshot_settle(group).await?;
+        }
         self.volume_snapshot_audit(tx, snapshot, action, &json!({ "gone": true })).await
     }
 
@@ -397,6 +421,9 @@ impl Engine {
         snapshot.deadline = None;
         snapshot.updated_at = Some(Timestamp::now());
         tx.volume_snapshot_update(&mut snapshot).await?;
+        if let Some(group) = snapshot.group_snapshot_id {
+            tx.volume_group_snapshot_settle(group).await?;
+        }
         let detail = json!({ "status": snapshot.status.as_str() });
         self.volume_snapshot_audit(&tx, &snapshot, policy::VOLUME_OBSERVE, &detail).await?;
         self.commit(tx).await

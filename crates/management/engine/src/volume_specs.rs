@@ -2,7 +2,7 @@
 
 use crate::{Engine, EngineError};
 use arcus_store::{QosSpecs, Volume, VolumeAttachment, VolumeOrigin};
-use arcus_types::agent::{AttachmentSpec, DiskFormat, DiskQos, SnapshotSpec, VolumeSource, VolumeSpec};
+use arcus_types::agent::{AttachmentSpec, DiskFormat, DiskQos, SnapshotSpec, VolumeRefill, VolumeSource, VolumeSpec};
 use arcus_types::images::disk_format_from_name;
 use arcus_types::volume_qos::disk_qos;
 use arcus_types::volumes::{AttachmentStatus, VolumeSnapshotStatus, VolumeStatus};
@@ -95,15 +95,20 @@ fn volume_spec(volume: Volume, snapshots: Vec<VolumeSnapshotId>) -> VolumeSpec {
         id: volume.id,
         version: volume.version,
         size_bytes: volume.size_gib.saturating_mul(GIB),
-        source: match volume.source {
-            // What it was made of may be gone by now: only a volume that is not made yet still needs it.
-            _ if volume.made => VolumeSource::Blank,
-            VolumeOrigin::Blank => VolumeSource::Blank,
-            VolumeOrigin::Image(image) => VolumeSource::Image(image),
-            VolumeOrigin::Volume(volume_id) => VolumeSource::Volume { volume_id },
-            VolumeOrigin::Snapshot { volume_id, snapshot_id } => VolumeSource::Snapshot { volume_id, snapshot_id },
-        },
+        // What it was made of may be gone by now: only a volume that is not made yet still needs it.
+        source: if volume.made { VolumeSource::Blank } else { source(volume.source) },
+        made: volume.made,
+        refill: volume.details.refill.map(|r| VolumeRefill { number: r.number, source: source(r.origin) }),
         snapshots,
+    }
+}
+
+fn source(origin: VolumeOrigin) -> VolumeSource {
+    match origin {
+        VolumeOrigin::Blank => VolumeSource::Blank,
+        VolumeOrigin::Image(image) => VolumeSource::Image(image),
+        VolumeOrigin::Volume(volume_id) => VolumeSource::Volume { volume_id },
+        VolumeOrigin::Snapshot { volume_id, snapshot_id } => VolumeSource::Snapshot { volume_id, snapshot_id },
     }
 }
 

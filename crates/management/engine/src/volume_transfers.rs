@@ -9,7 +9,7 @@ use arcus_store::{
 };
 use arcus_types::policy::{Action, Target, authorize, volume as policy};
 use arcus_types::volumes::{VolumeRequest, VolumeStatus};
-use arcus_types::{OpCtx, ProjectId, Timestamp, TransferId, UserId, VolumeId};
+use arcus_types::{OpCtx, ProjectId, Timestamp, TransferId, UserId, VolumeId, VolumeTypeId};
 use rand::RngCore;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -182,7 +182,7 @@ impl Engine {
             let from = volume.project_id;
             self.volume_moves(&tx, &mut volume, project, user).await?;
             for snapshot in snapshots {
-                self.snapshot_moves(&tx, snapshot, project, user).await?;
+                self.snapshot_moves(&tx, snapshot, volume.volume_type_id, project, user).await?;
             }
             tx.volume_transfer_delete(id).await?;
             let detail = json!({ "volume_id": volume.id, "from": from, "to": project });
@@ -209,9 +209,9 @@ impl Engine {
         user: UserId,
     ) -> Result<(), EngineError> {
         self.volume_size_admitted(tx, project, volume.size_gib).await?;
-        self.volume_quota_claim(tx, project, Some(QuotaResource::Volumes), volume.size_gib).await?;
-        tx.quota_release(volume.project_id, QuotaResource::Volumes, 1).await?;
-        tx.quota_release(volume.project_id, QuotaResource::VolumeGigabytes, volume.size_gib).await?;
+        let kind = volume.volume_type_id;
+        self.volume_quota_claim(tx, project, kind, Some(QuotaResource::Volumes), volume.size_gib).await?;
+        self.volume_quota_release(tx, volume.project_id, kind, Some(QuotaResource::Volumes), volume.size_gib).await?;
         self.volume_usage(tx, volume, false).await?;
         volume.project_id = project;
         volume.user_id = user;
@@ -223,12 +223,13 @@ impl Engine {
         &self,
         tx: &Tx,
         mut snapshot: VolumeSnapshot,
+        kind: VolumeTypeId,
         project: ProjectId,
         user: UserId,
     ) -> Result<(), EngineError> {
-        self.volume_quota_claim(tx, project, Some(QuotaResource::VolumeSnapshots), snapshot.size_gib).await?;
-        tx.quota_release(snapshot.project_id, QuotaResource::VolumeSnapshots, 1).await?;
-        tx.quota_release(snapshot.project_id, QuotaResource::VolumeGigabytes, snapshot.size_gib).await?;
+        let count = Some(QuotaResource::VolumeSnapshots);
+        self.volume_quota_claim(tx, project, kind, count, snapshot.size_gib).await?;
+        self.volume_quota_release(tx, snapshot.project_id, kind, count, snapshot.size_gib).await?;
         snapshot.project_id = project;
         snapshot.user_id = user;
         Ok(tx.volume_snapshot_update(&mut snapshot).await?)

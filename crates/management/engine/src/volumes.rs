@@ -8,6 +8,7 @@ mod create;
 mod delete;
 mod list;
 mod observe;
+mod refill;
 mod sweep;
 mod upload;
 mod view;
@@ -16,17 +17,17 @@ pub(crate) use create::Place;
 
 pub use change::VolumeChange;
 pub use create::{VolumeFrom, VolumeNew};
-pub use list::VolumeQuery;
+pub use list::{SUMMARY_PAIRS_MAX, VolumeQuery};
 pub use upload::VolumeImageWish;
 pub use view::VolumeView;
 
 pub(crate) use list::viewer;
 
 use crate::{Engine, EngineError};
-use arcus_store::{AuditEntry, Db, QuotaResource, Tx, UsageEntry, Volume, VolumeFault};
+use arcus_store::{AuditEntry, Db, QuotaResource, Tx, TypeQuotaKind, UsageEntry, Volume, VolumeFault};
 use arcus_types::policy::{Action, Denied, Target, authorize};
 use arcus_types::volumes::{VOLUME_METADATA_MAX, VolumeStatus};
-use arcus_types::{OpCtx, ProjectId, Timestamp, VolumeId};
+use arcus_types::{OpCtx, ProjectId, Timestamp, VolumeId, VolumeTypeId};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -143,11 +144,13 @@ impl Engine {
         Ok(tx.usage(entry).await?)
     }
 
-    /// Claims one volume or snapshot and its size, or refuses in the words that clients look for.
+    /// Claims one volume or snapshot and its size, of all types and of this one, or refuses in the words that clients look
+    /// for.
     pub(crate) async fn volume_quota_claim(
         &self,
         tx: &Tx,
         project: ProjectId,
+        volume_type: VolumeTypeId,
         count: Option<QuotaResource>,
         gib: u64,
     ) -> Result<(), EngineError> {
@@ -176,6 +179,62 @@ impl Engine {
                 ),
             });
         }
+        self.type_quota_claim(tx, project, volume_type, count, gib).await
+    }
+
+    /// The same of one type only.
+    pub(crate) async fn type_quota_claim(
+        &self,
+        tx: &Tx,
+        project: ProjectId,
+        volume_type: VolumeTypeId,
+        count: Option<QuotaResource>,
+        gib: u64,
+    ) -> Result<(), EngineError> {
+        for (kind, amount) in type_amounts(count, gib) {
+            if tx.type_quota_claim(project, kind, volume_type, amount).await? {
+                continue;
+            }
+            let name = tx.volume_type_get(volume_type).await?.map(|t| t.name).unwrap_or_default();
+            let (code, what) = match kind {
+                TypeQuotaKind::Volumes => ("VolumeLimitExceeded", "Maximum number of volumes allowed"),
+                TypeQuotaKind::Snapshots => ("SnapshotLimitExceeded", "Maximum number of snapshots allowed"),
+                TypeQuotaKind::Gigabytes => ("VolumeSizeExceedsAvailableQuota", "The allowed size of volumes is"),
+            };
+            let message = format!("{code}: {what} exceeded for quota '{}_{name}'.", kind.name());
+            return Err(EngineError::OverQuota { code, message });
+        }
+        Ok(())
+    }
+
+    /// Gives back one volume or snapshot and its size.
+    pub(crate) async fn volume_quota_release(
+        &self,
+        tx: &Tx,
+        project: ProjectId,
+        volume_type: VolumeTypeId,
+        count: Option<QuotaResource>,
+        gib: u64,
+    ) -> Result<(), EngineError> {
+        if let Some(resource) = count {
+            tx.quota_release(project, resource, 1).await?;
+        }
+        tx.quota_release(project, QuotaResource::VolumeGigabytes, gib).await?;
+        self.type_quota_release(tx, project, volume_type, count, gib).await
+    }
+
+    /// The same of one type only.
+    pub(crate) async fn type_quota_release(
+        &self,
+        tx: &Tx,
+        project: ProjectId,
+        volume_type: VolumeTypeId,
+        count: Option<QuotaResource>,
+        gib: u64,
+    ) -> Result<(), EngineError> {
+        for (kind, amount) in type_amounts(count, gib) {
+            tx.type_quota_release(project, kind, volume_type, amount).await?;
+        }
         Ok(())
     }
 
@@ -190,6 +249,15 @@ impl Engine {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// What one volume or snapshot, and its size, count as among those of its type.
+fn type_amounts(count: Option<QuotaResource>, gib: u64) -> impl Iterator<Item = (TypeQuotaKind, u64)> {
+    let counted = count.map(|resource| match resource {
+        QuotaResource::VolumeSnapshots => (TypeQuotaKind::Snapshots, 1),
+        _ => (TypeQuotaKind::Volumes, 1),
+    });
+    counted.into_iter().chain(std::iter::once((TypeQuotaKind::Gigabytes, gib)))
 }
 
 /// What went wrong, now.

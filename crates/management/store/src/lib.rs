@@ -33,6 +33,7 @@ mod projects;
 mod providers;
 mod qos;
 mod quotas;
+mod quotas_by_type;
 mod rbac;
 mod revocations;
 mod roles;
@@ -53,6 +54,8 @@ mod text_tests;
 mod trusts;
 mod users;
 mod volume_attachments;
+mod volume_group_types;
+mod volume_groups;
 mod volume_qos;
 mod volume_snapshots;
 mod volume_transfers;
@@ -92,6 +95,7 @@ pub use projects::{Project, ProjectChange, ProjectFilter, ProjectInDomain, Proje
 pub use providers::{Inventory, Provider, ProviderChanges, ProviderWord};
 pub use qos::{QOS_POLICY_FIELDS, QosPolicy, QosRule, QosRuleKind};
 pub use quotas::{Quota, QuotaResource};
+pub use quotas_by_type::{TypeQuota, TypeQuotaKind};
 pub use rbac::{RBAC_FIELDS, RbacAction, RbacPolicy, RbacType};
 pub use revocations::{Revocation, RevocationKind, Revoked};
 pub use roles::{Implication, RoleChange, RoleEntry, RoleFilter};
@@ -113,13 +117,15 @@ pub use text_tests::{Extra, TextPlace, TextTest};
 pub use trusts::{Trust, TrustFilter};
 pub use users::{Login, User, UserChange, UserFilter, UserKey};
 pub use volume_attachments::{VolumeAttachment, VolumeAttachmentFilter, VolumeAttachmentSort};
+pub use volume_group_types::{VolumeGroupType, VolumeGroupTypeFilter, VolumeGroupTypeSort};
+pub use volume_groups::{VolumeGroup, VolumeGroupFilter, VolumeGroupSnapshot, VolumeGroupSort};
 pub use volume_qos::QosSpecs;
 pub use volume_snapshots::{VolumeSnapshot, VolumeSnapshotFilter, VolumeSnapshotSort};
 pub use volume_transfers::{VolumeTransfer, VolumeTransferFilter, VolumeTransferSort};
 pub use volume_types::{VOLUME_TYPE_DEFAULT, VolumeType, VolumeTypeFilter, VolumeTypeSort};
 pub use volumes::{
-    FaultyVolume, PoolShare, Volume, VolumeCounts, VolumeDetails, VolumeFault, VolumeFilter, VolumeOrigin, VolumeSort,
-    VolumeUpload,
+    FaultyVolume, PoolShare, Volume, VolumeCounts, VolumeDetails, VolumeFault, VolumeFilter, VolumeOrigin,
+    VolumeRefillWish, VolumeSort, VolumeUpload,
 };
 
 use arcus_types::{NodeId, OpCtx, ProviderId};

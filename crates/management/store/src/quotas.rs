@@ -159,17 +159,28 @@ impl Tx {
         resource: QuotaResource,
         amount: u64,
     ) -> Result<bool, StoreError> {
+        self.quota_claim_of(project_id, resource.name(), amount, resource.default_cap()).await
+    }
+
+    /// [`Tx::quota_claim`] of a resource by its name in the database.
+    pub(crate) async fn quota_claim_of(
+        &self,
+        project_id: ProjectId,
+        resource: &str,
+        amount: u64,
+        default_cap: i64,
+    ) -> Result<bool, StoreError> {
         const CLAIM: &str = "UPDATE quotas SET used = used + $3 WHERE project_id = $1 AND resource = $2
              AND (COALESCE(cap, (SELECT d.cap FROM quotas d WHERE d.project_id = $5 AND d.resource = $2), $4) < 0
              OR used + $3 <= COALESCE(cap, (SELECT d.cap FROM quotas d WHERE d.project_id = $5 AND d.resource = $2), $4))";
-        let values = || params![project_id, resource.name(), amount, resource.default_cap(), EVERYBODY];
+        let values = || params![project_id, resource, amount, default_cap, EVERYBODY];
         if self.exec(CLAIM, values()).await? == 1 {
             return Ok(true);
         }
         // The row may be missing, or another transaction may have made it meanwhile: either way it is there now.
         self.exec(
             "INSERT INTO quotas (project_id, resource, used) VALUES ($1, $2, 0) ON CONFLICT DO NOTHING",
-            params![project_id, resource.name()],
+            params![project_id, resource],
         )
         .await?;
         Ok(self.exec(CLAIM, values()).await? == 1)
@@ -185,9 +196,19 @@ impl Tx {
         resource: QuotaResource,
         amount: u64,
     ) -> Result<(), StoreError> {
+        self.quota_release_of(project_id, resource.name(), amount).await
+    }
+
+    /// [`Tx::quota_release`] of a resource by its name in the database.
+    pub(crate) async fn quota_release_of(
+        &self,
+        project_id: ProjectId,
+        resource: &str,
+        amount: u64,
+    ) -> Result<(), StoreError> {
         self.exec(
             "UPDATE quotas SET used = CASE WHEN used < $3 THEN 0 ELSE used - $3 END WHERE project_id = $1 AND resource = $2",
-            params![project_id, resource.name(), amount],
+            params![project_id, resource, amount],
         )
         .await?;
         Ok(())
@@ -211,10 +232,20 @@ impl Tx {
         resource: QuotaResource,
         cap: Option<i64>,
     ) -> Result<(), StoreError> {
+        self.quota_set_of(project_id, resource.name(), cap).await
+    }
+
+    /// [`Tx::quota_set`] of a resource by its name in the database.
+    pub(crate) async fn quota_set_of(
+        &self,
+        project_id: ProjectId,
+        resource: &str,
+        cap: Option<i64>,
+    ) -> Result<(), StoreError> {
         self.exec(
             "INSERT INTO quotas (project_id, resource, cap, used) VALUES ($1, $2, $3, 0)
              ON CONFLICT (project_id, resource) DO UPDATE SET cap = excluded.cap",
-            params![project_id, resource.name(), cap],
+            params![project_id, resource, cap],
         )
         .await?;
         Ok(())

@@ -5,7 +5,7 @@ use crate::sql::{Json, Param, Row, Where, params};
 use crate::volumes::{contains, optional_json, ordered, pairs, times};
 use crate::{Db, StoreError, Tx, VolumeFault};
 use arcus_types::volumes::VolumeSnapshotStatus;
-use arcus_types::{NodeId, ProjectId, Timestamp, UserId, VolumeId, VolumeSnapshotId};
+use arcus_types::{NodeId, ProjectId, Timestamp, UserId, VolumeGroupSnapshotId, VolumeId, VolumeSnapshotId};
 use std::collections::BTreeMap;
 
 /// A state of a volume that was kept.
@@ -41,6 +41,8 @@ pub struct VolumeSnapshot {
     pub created_at: Timestamp,
     /// When its record last changed.
     pub updated_at: Option<Timestamp>,
+    /// The group snapshot that it is a part of.
+    pub group_snapshot_id: Option<VolumeGroupSnapshotId>,
 }
 
 /// What a list of snapshots can be sorted by.
@@ -112,10 +114,10 @@ pub struct VolumeSnapshotFilter {
     pub limit: u64,
 }
 
-const COLUMNS: &str = "id, volume_id, project_id, user_id, name, description, status, deadline, size_gib, node_generation, \
-     metadata, fault, generation, created_at, updated_at";
+pub(crate) const COLUMNS: &str = "id, volume_id, project_id, user_id, name, description, status, deadline, size_gib, node_generation, \
+     metadata, fault, generation, created_at, updated_at, group_snapshot_id";
 
-fn snapshot(row: &Row) -> Result<VolumeSnapshot, StoreError> {
+pub(crate) fn snapshot(row: &Row) -> Result<VolumeSnapshot, StoreError> {
     Ok(VolumeSnapshot {
         id: row.get("id")?,
         volume_id: row.get("volume_id")?,
@@ -132,6 +134,7 @@ fn snapshot(row: &Row) -> Result<VolumeSnapshot, StoreError> {
         generation: row.get("generation")?,
         created_at: row.get("created_at")?,
         updated_at: row.opt("updated_at")?,
+        group_snapshot_id: row.opt("group_snapshot_id")?,
     })
 }
 
@@ -251,7 +254,7 @@ impl Tx {
         self.exec(
             format!(
                 "INSERT INTO volume_snapshots ({COLUMNS})
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, $13, $14)"
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 1, $13, $14, $15)"
             ),
             params![
                 s.id,
@@ -267,7 +270,8 @@ impl Tx {
                 Json(&s.metadata),
                 optional_json(s.fault.as_ref()),
                 s.created_at,
-                s.updated_at
+                s.updated_at,
+                s.group_snapshot_id
             ],
         )
         .await?;

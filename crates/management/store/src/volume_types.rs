@@ -267,6 +267,7 @@ impl Tx {
     /// [`StoreError::Referenced`] if a volume is of this type.
     pub async fn volume_type_delete(&self, id: VolumeTypeId) -> Result<bool, StoreError> {
         self.exec("DELETE FROM volume_default_types WHERE volume_type_id = $1", params![id]).await?;
+        self.type_quota_forget(id).await?;
         Ok(self.exec("DELETE FROM volume_types WHERE id = $1", params![id]).await? == 1)
     }
 

@@ -14,7 +14,9 @@ use crate::sql::{Json, Row, Where, params};
 use crate::{Db, StoreError, Tx};
 use arcus_types::agent::ImageSource;
 use arcus_types::volumes::VolumeStatus;
-use arcus_types::{ImageId, NodeId, ProjectId, Timestamp, UserId, VolumeId, VolumeSnapshotId, VolumeTypeId};
+use arcus_types::{
+    ImageId, NodeId, ProjectId, Timestamp, UserId, VolumeGroupId, VolumeId, VolumeSnapshotId, VolumeTypeId,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -79,6 +81,8 @@ pub struct Volume {
     pub updated_at: Option<Timestamp>,
     /// When it was made.
     pub launched_at: Option<Timestamp>,
+    /// The group that it is in.
+    pub group_id: Option<VolumeGroupId>,
 }
 
 /// What a volume's bytes begin as.
@@ -123,12 +127,23 @@ pub struct VolumeDetails {
     pub step: Option<String>,
     /// Whether its read-only flag was ever set: then it shows in its metadata.
     pub read_only_set: bool,
+    /// While it gets other content: what.
+    pub refill: Option<VolumeRefillWish>,
+}
+
+/// Other content for a volume that is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeRefillWish {
+    /// The volume's version with this wish: its node does none twice.
+    pub number: u64,
+    /// What it shall hold.
+    pub origin: VolumeOrigin,
 }
 
 pub(crate) const COLUMNS: &str = "id, project_id, user_id, name, description, status, status_before, deadline, size_gib, \
      volume_type_id, availability_zone, node_id, node_generation, version, bootable, read_only, multiattach, made, source, \
      source_volume_id, source_snapshot_id, metadata, image_metadata, fault, details, generation, created_at, updated_at, \
-     launched_at";
+     launched_at, group_id";
 
 pub(crate) fn volume(row: &Row) -> Result<Volume, StoreError> {
     Ok(Volume {
@@ -164,6 +179,7 @@ pub(crate) fn volume(row: &Row) -> Result<Volume, StoreError> {
         created_at: row.get("created_at")?,
         updated_at: row.opt("updated_at")?,
         launched_at: row.opt("launched_at")?,
+        group_id: row.opt("group_id")?,
     })
 }
 
@@ -313,7 +329,7 @@ impl Tx {
         self.exec(
             format!(
                 "INSERT INTO volumes ({COLUMNS}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15,
-                 $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, 1, $26, $27, $28)"
+                 $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, 1, $26, $27, $28, $29)"
             ),
             params![
                 v.id, v.project_id, v.user_id, &v.name, &v.description, v.status.as_str(),
@@ -321,7 +337,7 @@ impl Tx {
                 &v.availability_zone, v.node_id, v.node_generation, v.version, v.bootable, v.read_only, v.multiattach,
                 v.made, Json(&v.source), v.source_volume_id, v.source_snapshot_id, Json(&v.metadata),
                 optional_json(v.image_metadata.as_ref()), optional_json(v.fault.as_ref()), Json(&v.details),
-                v.created_at, v.updated_at, v.launched_at
+                v.created_at, v.updated_at, v.launched_at, v.group_id
             ],
         )
         .await?;
@@ -340,7 +356,7 @@ impl Tx {
                  node_id = $13, node_generation = $14, version = $15, bootable = $16, read_only = $17,
                  multiattach = $18, made = $19, source = $20, source_volume_id = $21, source_snapshot_id = $22,
                  metadata = $23, image_metadata = $24, fault = $25, details = $26, updated_at = $27, launched_at = $28,
-                 generation = generation + 1
+                 group_id = $29, generation = generation + 1
                  WHERE id = $1 AND generation = $2",
                 params![
                     v.id,
@@ -370,7 +386,8 @@ impl Tx {
                     optional_json(v.fault.as_ref()),
                     Json(&v.details),
                     v.updated_at,
-                    v.launched_at
+                    v.launched_at,
+                    v.group_id
                 ],
             )
             .await?;

@@ -187,7 +187,7 @@ impl Agent {
                 None => {
                     let (wish, receiver) = watch::channel(wish);
                     let (shared, failed) = (Arc::clone(&self.shared), BTreeMap::new());
-                    let worker = volumes::Worker { id, shared, wish: receiver, failed };
+                    let worker = volumes::Worker { id, shared, wish: receiver, failed, told_ready: false };
                     workers.insert(id, VolumeHandle { wish, task: tokio::spawn(worker.run()) });
                 }
             }

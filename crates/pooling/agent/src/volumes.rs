@@ -8,7 +8,8 @@ use crate::node::Shared;
 use arcus_hypervisor::{EndReason, GuestState, Hypervisor, HypervisorError};
 use arcus_storage::{StorageError, UserError, Volume, VolumeContent, VolumeUser};
 use arcus_types::agent::{
-    Fault, VolumeReport, VolumeSnapshotReport, VolumeSnapshotState, VolumeSource, VolumeSpec, VolumeState,
+    Fault, ImageSource, VolumeRefill, VolumeReport, VolumeSnapshotReport, VolumeSnapshotState, VolumeSource,
+    VolumeSpec, VolumeState,
 };
 use arcus_types::{ServerId, VolumeId, VolumeSnapshotId};
 use std::collections::{BTreeMap, HashMap};
@@ -158,6 +159,8 @@ pub(crate) struct Worker {
     pub wish: watch::Receiver<Option<Arc<VolumeSpec>>>,
     /// Snapshots that could not be made: how often they were tried, and why not.
     pub failed: BTreeMap<VolumeSnapshotId, (u32, Fault)>,
+    /// Whether it was told to be ready: whoever read that must not find an empty one in its place.
+    pub told_ready: bool,
 }
 
 fn fault(error: &StorageError) -> Fault {
@@ -209,14 +212,17 @@ impl Worker {
 
     async fn converge(&mut self, wish: &VolumeSpec) -> Result<(), Fault> {
         let storage = Arc::clone(&self.shared.drivers.storage);
-        let mut now = match storage.volume(self.id).await.map_err(|error| fault(&error))? {
-            Some(now) => now,
-            None => match self.make(wish).await.map_err(|error| fault(&error))? {
-                Some(made) => made,
-                // It is no longer wished for.
-                None => return Ok(()),
-            },
+        let found = storage.volume(self.id).await.map_err(|error| fault(&error))?;
+        let due = wish.refill.as_ref().filter(|refill| found.as_ref().is_none_or(|now| now.refill < refill.number));
+        let lost = found.is_none() && (wish.made || self.told_ready);
+        let outcome = match (due, found) {
+            (Some(refill), _) => self.refill(wish, refill, lost).await,
+            (None, Some(now)) => Ok(Some(now)),
+            (None, None) if lost => Err(StorageError::VolumeLost { volume: self.id }),
+            (None, None) => self.make(wish).await,
         };
+        // Nothing, if it is no longer wished for.
+        let Some(mut now) = outcome.map_err(|error| fault(&error))? else { return Ok(()) };
         if now.size_bytes < wish.size_bytes {
             self.prepare(wish, "growing", 0);
             let holder = self.shared.volumes.lock(self.id).await;
@@ -225,6 +231,7 @@ impl Worker {
             now = grown.map_err(|error| fault(&error))?;
         }
         let waits = self.snapshots(wish, &now).await;
+        self.told_ready = true;
         self.tell(Some(wish), VolumeState::Ready).await;
         if waits {
             // Not worth a fault: what is in the way goes by itself, and pokes.
@@ -270,20 +277,60 @@ impl Worker {
         waits
     }
 
+    /// Gives the volume other content; `None` if it is wished away meanwhile.
+    async fn refill(
+        &self,
+        wish: &VolumeSpec,
+        refill: &VolumeRefill,
+        lost: bool,
+    ) -> Result<Option<Volume>, StorageError> {
+        let (storage, id) = (&self.shared.drivers.storage, self.id);
+        let content = match &refill.source {
+            VolumeSource::Blank => VolumeContent::Blank,
+            VolumeSource::Image(source) => {
+                if !self.fetch(wish, source).await? {
+                    return Ok(None);
+                }
+                VolumeContent::Image(source.clone())
+            }
+            VolumeSource::Snapshot { .. } | VolumeSource::Volume { .. } if lost => {
+                return Err(StorageError::VolumeLost { volume: id });
+            }
+            VolumeSource::Snapshot { volume_id, snapshot_id } => {
+                VolumeContent::Snapshot { volume: *volume_id, snapshot: *snapshot_id }
+            }
+            VolumeSource::Volume { volume_id } => return Err(StorageError::VolumeAbsent { volume: *volume_id }),
+        };
+        // Whoever has the volume must not find other bytes in it than it left there.
+        let holder = self.shared.volumes.lock(id).await;
+        if machine(&self.shared, *holder, id).await.is_some() {
+            return Err(StorageError::VolumeBusy { volume: id });
+        }
+        let told = |percent: u8| self.prepare(wish, "refilling", 50 + percent.min(100) / 2);
+        storage.volume_refill(id, wish.size_bytes, &content, refill.number, &told).await.map(Some)
+    }
+
+    /// Gets an image into the cache; `false` if the volume is wished away meanwhile.
+    async fn fetch(&self, wish: &VolumeSpec, source: &ImageSource) -> Result<bool, StorageError> {
+        let total = source.size_bytes.max(1);
+        let told = |bytes: u64| {
+            let percent = u8::try_from(bytes.saturating_mul(50) / total).unwrap_or(50);
+            self.prepare(wish, "fetching the image", percent);
+        };
+        tokio::select! {
+            done = self.shared.drivers.storage.image_ensure(source, self.shared.fetch.as_ref(), &told) => done.map(|_| true),
+            () = self.wished_away() => Ok(false),
+        }
+    }
+
     /// Makes the volume; `None` if it is wished away meanwhile.
     async fn make(&self, wish: &VolumeSpec) -> Result<Option<Volume>, StorageError> {
         let storage = &self.shared.drivers.storage;
         let (content, of, kept) = match &wish.source {
             VolumeSource::Blank => (VolumeContent::Blank, None, None),
             VolumeSource::Image(source) => {
-                let total = source.size_bytes.max(1);
-                let told = |bytes: u64| {
-                    let percent = u8::try_from(bytes.saturating_mul(50) / total).unwrap_or(50);
-                    self.prepare(wish, "fetching the image", percent);
-                };
-                tokio::select! {
-                    done = storage.image_ensure(source, self.shared.fetch.as_ref(), &told) => done?,
-                    () = self.wished_away() => return Ok(None),
+                if !self.fetch(wish, source).await? {
+                    return Ok(None);
                 }
                 (VolumeContent::Image(source.clone()), None, None)
             }
@@ -366,7 +413,14 @@ impl Worker {
                 let state = match failed {
                     _ if has(id) => VolumeSnapshotState::Ready,
                     Some(fault) => VolumeSnapshotState::Failed(fault),
-                    None => VolumeSnapshotState::Making,
+                    // Of a volume that is not there for good none can be made.
+                    None => match &state {
+                        VolumeState::Failed(fault) if !fault.transient => VolumeSnapshotState::Failed(fault.clone()),
+                        VolumeState::Failed(_)
+                        | VolumeState::Preparing { .. }
+                        | VolumeState::Ready
+                        | VolumeState::Removing => VolumeSnapshotState::Making,
+                    },
                 };
                 VolumeSnapshotReport { id: *id, state }
             })

@@ -287,6 +287,17 @@ impl Storage for DirStorage {
         volumes::make(self, volume, size_bytes, content, progress).await
     }
 
+    async fn volume_refill(
+        &self,
+        volume: VolumeId,
+        size_bytes: u64,
+        content: &VolumeContent,
+        number: u64,
+        progress: &(dyn Fn(u8) + Sync),
+    ) -> Result<Volume, StorageError> {
+        volumes::refill(self, (volume, size_bytes), content, number, progress).await
+    }
+
     async fn volume(&self, volume: VolumeId) -> Result<Option<Volume>, StorageError> {
         self.blocking(move |place| Ok(volumes::look(place, volume)?.map(|(volume, _)| volume))).await
     }

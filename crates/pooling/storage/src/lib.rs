@@ -193,6 +193,21 @@ pub trait Storage: Send + Sync {
         progress: &(dyn Fn(u8) + Sync),
     ) -> Result<Volume, StorageError>;
 
+    /// Gives a volume other content: that of an image, with no snapshots left, or that of a snapshot of its own. Done once
+    /// for each `number`, which is kept with the volume; an image also brings a volume back whose file is lost. No guest may
+    /// have it open. After a failure it holds the one or the other.
+    ///
+    /// # Errors
+    /// As [`Storage::volume_make`]; [`StorageError::VolumeAbsent`] if there is no volume to revert.
+    async fn volume_refill(
+        &self,
+        volume: VolumeId,
+        size_bytes: u64,
+        content: &VolumeContent,
+        number: u64,
+        progress: &(dyn Fn(u8) + Sync),
+    ) -> Result<Volume, StorageError>;
+
     /// The volume as it is, or `None`.
     async fn volume(&self, volume: VolumeId) -> Result<Option<Volume>, StorageError>;
 
@@ -294,6 +309,18 @@ pub enum StorageError {
     /// The volume must be made first.
     #[error("volume {volume} is not on this node")]
     VolumeAbsent {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// The volume was here once and is not any more.
+    #[error("the files of volume {volume} are gone from this node")]
+    VolumeLost {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// A guest has it open.
+    #[error("a guest has volume {volume} open")]
+    VolumeBusy {
         /// The volume.
         volume: VolumeId,
     },
@@ -403,6 +430,7 @@ impl StorageError {
             | Self::Corrupt { .. }
             | Self::ImageAbsent { .. }
             | Self::VolumeAbsent { .. }
+            | Self::VolumeBusy { .. }
             | Self::SnapshotAbsent { .. }
             | Self::Full { .. }
             | Self::Io { .. } => true,
@@ -411,6 +439,7 @@ impl StorageError {
             Self::Refused { .. }
             | Self::DiskTooSmall { .. }
             | Self::VolumeTooSmall { .. }
+            | Self::VolumeLost { .. }
             | Self::Stale { .. }
             | Self::ConfigDrive { .. }
             | Self::DiskDamaged { .. }
@@ -428,6 +457,11 @@ impl StorageError {
             Self::ImageAbsent { .. } => "the image is not ready on the node".into(),
             Self::DiskTooSmall { .. } | Self::VolumeTooSmall { .. } => self.to_string(),
             Self::VolumeAbsent { .. } => "the volume is not ready on the node".into(),
+            Self::VolumeBusy { .. } => "a server still has the volume".into(),
+            Self::VolumeLost { .. } => {
+                "the volume's data is gone from its node: ask the operator to bring its file back, or delete the volume"
+                    .into()
+            }
             Self::SnapshotAbsent { .. } => "the snapshot is not ready on the node".into(),
             Self::User { action, .. } => format!("the guest's machine did not {action}"),
             Self::ConfigDrive { what, .. } => format!("the config drive could not be made: {what}"),

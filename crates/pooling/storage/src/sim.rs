@@ -477,6 +477,20 @@ impl Storage for SimStorage {
         Ok(self.held().volumes.get(&volume).map(|held| self.volume_of(volume, held)))
     }
 
+    async fn volume_refill(
+        &self,
+        volume: VolumeId,
+        size_bytes: u64,
+        content: &VolumeContent,
+        number: u64,
+        progress: &(dyn Fn(u8) + Sync),
+    ) -> Result<Volume, StorageError> {
+        self.begin("refill").await?;
+        let volume = self.volume_refill_now(volume, size_bytes, content, number)?;
+        progress(100);
+        Ok(volume)
+    }
+
     async fn volume_grow(
         &self,
         volume: VolumeId,

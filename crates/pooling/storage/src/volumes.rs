@@ -22,6 +22,8 @@ pub struct Volume {
     pub size_bytes: u64,
     /// The snapshots that it has.
     pub snapshots: BTreeSet<VolumeSnapshotId>,
+    /// The number of the last refill, 0 if it holds what it began as.
+    pub refill: u64,
 }
 
 /// What a new volume begins as.

@@ -4,7 +4,10 @@
 //! request is routed ([`project_word`]), so that routes are declared once, without it.
 
 mod attachments;
+mod clusters;
 mod filters;
+mod group_types;
+mod groups;
 mod links;
 mod messages;
 mod metadata;
@@ -57,7 +60,68 @@ pub fn routes() -> Vec<Route> {
     routes.extend(quota_routes());
     routes.extend(pool_routes());
     routes.extend(transfer_routes());
+    routes.extend(group_type_routes());
+    routes.extend(group_routes());
+    routes.extend(cluster_routes());
     routes
+}
+
+fn group_type_routes() -> Vec<Route> {
+    use policy::{GROUP_TYPE_READ, GROUP_TYPE_SPECS, GROUP_TYPE_WRITE};
+    const TYPE: &str = "/volume/v3/group_types/{id}";
+    const SPECS: &str = "/volume/v3/group_types/{id}/group_specs";
+    const SPEC: &str = "/volume/v3/group_types/{id}/group_specs/{key}";
+    vec![
+        Route::get("/volume/v3/group_types", GROUP_TYPE_READ, group_types::list),
+        Route::post("/volume/v3/group_types", GROUP_TYPE_WRITE, group_types::create),
+        Route::get(TYPE, GROUP_TYPE_READ, group_types::show),
+        Route::put(TYPE, GROUP_TYPE_WRITE, group_types::update),
+        Route::delete(TYPE, GROUP_TYPE_WRITE, group_types::delete),
+        Route::get(SPECS, GROUP_TYPE_SPECS, group_types::specs),
+        Route::post(SPECS, GROUP_TYPE_WRITE, group_types::specs_set),
+        Route::get(SPEC, GROUP_TYPE_SPECS, group_types::spec),
+        Route::put(SPEC, GROUP_TYPE_WRITE, group_types::spec_set),
+        Route::delete(SPEC, GROUP_TYPE_WRITE, group_types::spec_delete),
+    ]
+}
+
+fn group_routes() -> Vec<Route> {
+    use groups::snapshots;
+    use policy::{GROUP_SNAPSHOT_CREATE, GROUP_SNAPSHOT_DELETE, GROUP_SNAPSHOT_READ, GROUP_SNAPSHOT_RESET_STATUS};
+    const GROUP: &str = "/volume/v3/groups/{id}";
+    const SNAPSHOT: &str = "/volume/v3/group_snapshots/{id}";
+    vec![
+        Route::get("/volume/v3/groups", policy::GROUP_READ, groups::list),
+        Route::post("/volume/v3/groups", policy::GROUP_CREATE, groups::create),
+        Route::get("/volume/v3/groups/detail", policy::GROUP_READ, groups::detail),
+        Route::post("/volume/v3/groups/action", policy::GROUP_CREATE, groups::create_from),
+        Route::get(GROUP, policy::GROUP_READ, groups::show),
+        Route::put(GROUP, policy::GROUP_UPDATE, groups::update),
+        Route::post("/volume/v3/groups/{id}/action", policy::GROUP_ACTION, groups::action),
+        Route::get("/volume/v3/group_snapshots", GROUP_SNAPSHOT_READ, snapshots::list),
+        Route::post("/volume/v3/group_snapshots", GROUP_SNAPSHOT_CREATE, snapshots::create),
+        Route::get("/volume/v3/group_snapshots/detail", GROUP_SNAPSHOT_READ, snapshots::detail),
+        Route::get(SNAPSHOT, GROUP_SNAPSHOT_READ, snapshots::show),
+        Route::delete(SNAPSHOT, GROUP_SNAPSHOT_DELETE, snapshots::delete),
+        Route::post("/volume/v3/group_snapshots/{id}/action", GROUP_SNAPSHOT_RESET_STATUS, snapshots::action),
+    ]
+}
+
+fn cluster_routes() -> Vec<Route> {
+    use policy::{CLUSTER_READ, CLUSTER_WRITE, MANAGEABLE_READ, MANAGEABLE_WRITE};
+    vec![
+        Route::get("/volume/v3/clusters", CLUSTER_READ, clusters::list),
+        Route::get("/volume/v3/clusters/detail", CLUSTER_READ, clusters::list),
+        Route::get("/volume/v3/clusters/{name}", CLUSTER_READ, clusters::show),
+        Route::put("/volume/v3/clusters/{name}", CLUSTER_WRITE, clusters::update),
+        Route::post("/volume/v3/workers/cleanup", policy::WORKER_CLEANUP, clusters::cleanup),
+        Route::get("/volume/v3/manageable_volumes", MANAGEABLE_READ, clusters::volumes::list),
+        Route::get("/volume/v3/manageable_volumes/detail", MANAGEABLE_READ, clusters::volumes::list),
+        Route::post("/volume/v3/manageable_volumes", MANAGEABLE_WRITE, clusters::volumes::create),
+        Route::get("/volume/v3/manageable_snapshots", MANAGEABLE_READ, clusters::snapshots::list),
+        Route::get("/volume/v3/manageable_snapshots/detail", MANAGEABLE_READ, clusters::snapshots::list),
+        Route::post("/volume/v3/manageable_snapshots", MANAGEABLE_WRITE, clusters::snapshots::create),
+    ]
 }
 
 fn type_routes() -> Vec<Route> {

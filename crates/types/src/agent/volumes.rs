@@ -4,6 +4,7 @@
 //! VolumeSpec named the first time --> Preparing --> Ready --(larger size_bytes)--> Preparing --> Ready
 //!                                        '--> Failed: tried again while it is named, if the fault is transient
 //! VolumeSpec no longer named -------> Removing --> no longer reported
+//! VolumeSpec with `made`, not there -> Failed: it was lost, and is never made anew
 //! ```
 //! A volume lives on the one node whose spec names it. It has one writer: the guest that it is attached to, or the node
 //! itself while it is attached nowhere. A guest is never given a volume that is not ready, and a volume is neither removed
@@ -25,6 +26,13 @@ pub struct VolumeSpec {
     pub size_bytes: u64,
     /// What it begins as: used once, when it is made. What it names must be on this node until then.
     pub source: VolumeSource,
+    /// Whether the node has reported it ready before. Then it must be there: if it is not, it was lost, and an empty one in
+    /// its place would hide that.
+    #[serde(default)]
+    pub made: bool,
+    /// What it shall hold in place of what it holds.
+    #[serde(default)]
+    pub refill: Option<VolumeRefill>,
     /// Its snapshots. One that is not there is made of what the volume holds now; one that is not named is deleted.
     #[serde(default)]
     pub snapshots: Vec<VolumeSnapshotId>,
@@ -52,6 +60,15 @@ pub enum VolumeSource {
         /// Its snapshot.
         snapshot_id: VolumeSnapshotId,
     },
+}
+
+/// Other content for a volume that is there. Only wished for while no server has the volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeRefill {
+    /// Rises with every refill. The node keeps the number of the last one with the volume and does none twice.
+    pub number: u64,
+    /// An image, or a snapshot of this very volume.
+    pub source: VolumeSource,
 }
 
 /// A volume that a server has, or shall have.

@@ -14,6 +14,8 @@ crate::actions! {
     VOLUME_ACTION = "volume:volumes:action", ProjectMember;
     VOLUME_UPLOAD = "volume:volumes:upload_image", ProjectMember;
     VOLUME_EXTEND = "volume:volumes:extend", ProjectMember;
+    VOLUME_REVERT = "volume:volumes:revert", ProjectMember;
+    VOLUME_REIMAGE = "volume:volumes:reimage", ProjectMember;
     VOLUME_RESET_STATUS = "volume:volumes:reset_status", Admin;
     VOLUME_FORCE_DELETE = "volume:volumes:force_delete", Admin;
     VOLUME_OBSERVE = "volume:volumes:observe", Node;
@@ -56,6 +58,25 @@ crate::actions! {
     TRANSFER_CREATE = "volume:transfers:create", ProjectMember;
     TRANSFER_DELETE = "volume:transfers:delete", ProjectMember;
     TRANSFER_ACCEPT = "volume:transfers:accept", ProjectMember;
+
+    GROUP_TYPE_READ = "volume:group_types:read", Authenticated;
+    GROUP_TYPE_WRITE = "volume:group_types:write", Admin;
+    GROUP_TYPE_SPECS = "volume:group_types:specs", Admin;
+    GROUP_READ = "volume:groups:read", ProjectReader;
+    GROUP_CREATE = "volume:groups:create", ProjectMember;
+    GROUP_UPDATE = "volume:groups:update", ProjectMember;
+    GROUP_ACTION = "volume:groups:action", ProjectMember;
+    GROUP_DELETE = "volume:groups:delete", ProjectMember;
+    GROUP_RESET_STATUS = "volume:groups:reset_status", Admin;
+    GROUP_SNAPSHOT_READ = "volume:group_snapshots:read", ProjectReader;
+    GROUP_SNAPSHOT_CREATE = "volume:group_snapshots:create", ProjectMember;
+    GROUP_SNAPSHOT_DELETE = "volume:group_snapshots:delete", ProjectMember;
+    GROUP_SNAPSHOT_RESET_STATUS = "volume:group_snapshots:reset_status", Admin;
+    CLUSTER_READ = "volume:clusters:read", Admin;
+    CLUSTER_WRITE = "volume:clusters:write", Admin;
+    WORKER_CLEANUP = "volume:workers:cleanup", Admin;
+    MANAGEABLE_READ = "volume:manageable:read", Admin;
+    MANAGEABLE_WRITE = "volume:manageable:write", Admin;
 
     MESSAGE_READ = "volume:messages:read", ProjectReader;
     MESSAGE_DELETE = "volume:messages:delete", ProjectMember;

@@ -3,10 +3,10 @@
 use super::{fault, invalid_input, invalid_volume, metadata_checked, no_volume};
 use crate::servers::retried;
 use crate::{Engine, EngineError};
-use arcus_store::{Tx, Volume};
+use arcus_store::{QuotaResource, Tx, Volume};
 use arcus_types::policy::{Action, volume as policy};
 use arcus_types::volumes::{AttachmentStatus, VOLUME_GIB_MAX, VolumeRequest, VolumeStatus};
-use arcus_types::{OpCtx, Timestamp, VolumeId};
+use arcus_types::{OpCtx, Timestamp, VolumeId, VolumeTypeId};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -167,7 +167,7 @@ impl Engine {
             }
             self.volume_size_admitted(&tx, volume.project_id, size_gib).await?;
             let more = size_gib - volume.size_gib;
-            self.volume_quota_claim(&tx, volume.project_id, None, more).await?;
+            self.volume_quota_claim(&tx, volume.project_id, volume.volume_type_id, None, more).await?;
             let node = volume.node_id.ok_or_else(|| invalid_volume("it is in no pool."))?;
             if !tx.node_claim(node, 0, 0, more).await? {
                 return Err(invalid_volume(format!("its pool has no room for {more} GiB more, or is closed.")));
@@ -201,11 +201,23 @@ impl Engine {
             if wanted.id == volume.volume_type_id {
                 return Err(invalid_input(format!("New volume_type same as original: {}.", wanted.name)));
             }
+            self.volume_quota_retype(&tx, &volume, wanted.id).await?;
             volume.volume_type_id = wanted.id;
             self.volume_touch(&tx, &mut volume).await?;
             self.volume_marked(&tx, &mut volume, policy::VOLUME_UPDATE, &json!({ "volume_type": wanted.name })).await?;
             self.commit(tx).await
         })
+    }
+
+    /// Moves what a volume and its snapshots count for from the quotas of its type to those of another.
+    async fn volume_quota_retype(&self, tx: &Tx, volume: &Volume, to: VolumeTypeId) -> Result<(), EngineError> {
+        let snapshots = tx.volume_snapshots_of(volume.id).await?;
+        let parts = snapshots.iter().map(|s| (QuotaResource::VolumeSnapshots, s.size_gib));
+        for (count, gib) in parts.chain(std::iter::once((QuotaResource::Volumes, volume.size_gib))) {
+            self.type_quota_claim(tx, volume.project_id, to, Some(count), gib).await?;
+            self.type_quota_release(tx, volume.project_id, volume.volume_type_id, Some(count), gib).await?;
+        }
+        Ok(())
     }
 
     /// Declares what state a volume is in, and with `detached` that no server has it, whatever its node says.

@@ -6,10 +6,14 @@ use crate::volume_pools::unmet;
 use crate::volume_snapshots::no_snapshot;
 use crate::{Engine, EngineError};
 use arcus_placement::{Amounts, Candidate, GroupRule, Needs, decide};
-use arcus_store::{Db, Image, Node, QuotaResource, Tx, Volume, VolumeDetails, VolumeOrigin, VolumeType};
+use arcus_store::{
+    Image, Node, QuotaResource, Tx, VOLUME_TYPE_DEFAULT, Volume, VolumeDetails, VolumeOrigin, VolumeType,
+};
 use arcus_types::policy::{Target, authorize, volume as policy};
 use arcus_types::volumes::{VOLUME_GIB_MAX, VolumeRequest, VolumeSnapshotStatus, VolumeStatus};
-use arcus_types::{ImageId, NodeId, OpCtx, ProjectId, Timestamp, UserId, VolumeId, VolumeSnapshotId, VolumeTypeId};
+use arcus_types::{
+    ImageId, NodeId, OpCtx, ProjectId, Timestamp, UserId, VolumeGroupId, VolumeId, VolumeSnapshotId, VolumeTypeId,
+};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -46,6 +50,8 @@ pub struct VolumeNew {
     pub zone: Option<String>,
     /// Free key and value pairs.
     pub metadata: BTreeMap<String, String>,
+    /// The group that it shall be in; its type must be one of the group's.
+    pub group_id: Option<VolumeGroupId>,
 }
 
 /// A volume whose source has been looked up: what the transaction needs to write it.
@@ -60,6 +66,8 @@ pub(crate) struct VolumePlan {
     /// What its type asks for and no pool has.
     pub unmet: Option<String>,
     pub zone: Option<String>,
+    /// The zones that its type is for; none is all.
+    pub zones: Vec<String>,
     pub metadata: BTreeMap<String, String>,
     pub source: VolumeOrigin,
     pub source_volume_id: Option<VolumeId>,
@@ -68,6 +76,7 @@ pub(crate) struct VolumePlan {
     pub node_id: Option<NodeId>,
     pub bootable: bool,
     pub image_metadata: Option<BTreeMap<String, String>>,
+    pub group_id: Option<VolumeGroupId>,
 }
 
 /// Where a volume goes: the node with the room claimed, or why there is none.
@@ -129,6 +138,7 @@ impl Engine {
             volume_type_id: VolumeTypeId::default(),
             unmet: None,
             zone: new.zone.clone(),
+            zones: Vec::new(),
             metadata: new.metadata.clone(),
             source: VolumeOrigin::Blank,
             source_volume_id: None,
@@ -136,6 +146,7 @@ impl Engine {
             node_id: None,
             bootable: false,
             image_metadata: None,
+            group_id: new.group_id,
         };
         let mut type_of_source = None;
         let least = match (new.from, image) {
@@ -171,8 +182,19 @@ impl Engine {
         plan.size_gib = size;
         self.volume_size_admitted(tx, project_id, size).await?;
         let kind = self.volume_type_for(tx, ctx, new.volume_type.as_deref(), type_of_source).await?;
+        if let Some(group) = new.group_id {
+            self.volume_group_admits(tx, ctx, group, new.volume_type.is_some().then_some(kind.id)).await?;
+        }
         plan.volume_type_id = kind.id;
         plan.unmet = unmet(&kind.extra_specs);
+        plan.zones = zones(&kind);
+        if let Some(zone) = plan.zone.as_ref().filter(|zone| !plan.zones.is_empty() && !plan.zones.contains(zone)) {
+            return Err(invalid_input(format!(
+                "Volume type {} is for the availability zones {}, not for {zone}.",
+                kind.name,
+                plan.zones.join(", ")
+            )));
+        }
         Ok(plan)
     }
 
@@ -253,7 +275,7 @@ impl Engine {
     }
 
     /// The type with this name or id, if the caller's project may use it.
-    async fn volume_type_usable(&self, db: &Db, ctx: &OpCtx, asked: &str) -> Result<VolumeType, EngineError> {
+    async fn volume_type_usable(&self, db: &Tx, ctx: &OpCtx, asked: &str) -> Result<VolumeType, EngineError> {
         let missing = || {
             let asked: String = asked.chars().take(255).collect();
             EngineError::not_found("VolumeTypeNotFound", "Volume type", asked)
@@ -264,6 +286,8 @@ impl Engine {
         };
         let found = match by_id {
             Some(found) => found,
+            // It is there from the beginning, though it is made when it is first needed.
+            None if asked == VOLUME_TYPE_DEFAULT => db.volume_type_default().await?,
             None => db.volume_type_by_name(asked).await?.ok_or_else(missing)?,
         };
         let given = match ctx.project_id() {
@@ -281,28 +305,22 @@ impl Engine {
         }
         match plan.node_id {
             Some(node) => self.volume_place_on(tx, node, plan.size_gib).await,
-            None => self.volume_place(tx, plan.zone.as_deref(), plan.size_gib, &plan.source).await,
+            None => self.volume_place(tx, plan).await,
         }
     }
 
     /// Claims room for a volume on the best node.
-    pub(crate) async fn volume_place(
-        &self,
-        tx: &Tx,
-        zone: Option<&str>,
-        gib: u64,
-        source: &VolumeOrigin,
-    ) -> Result<Place, EngineError> {
-        let now = Timestamp::now();
-        let image = match source {
+    async fn volume_place(&self, tx: &Tx, plan: &VolumePlan) -> Result<Place, EngineError> {
+        let (now, gib) = (Timestamp::now(), plan.size_gib);
+        let image = match &plan.source {
             VolumeOrigin::Image(image) => Some(image.sha256.as_str()),
             VolumeOrigin::Blank | VolumeOrigin::Volume(_) | VolumeOrigin::Snapshot { .. } => None,
         };
         let nodes = tx.node_list().await?;
+        let here = |node: &&Node| plan.zones.is_empty() || plan.zones.contains(&node.availability_zone);
         let candidates: Vec<Candidate> =
-            nodes.iter().map(|node| candidate(node, self.node_alive(node, now), image)).collect();
-        let zone = zone.map(str::to_owned);
-        let needs = Needs { disk_gib: gib, zone, group: GroupRule::None, ..Needs::default() };
+            nodes.iter().filter(here).map(|node| candidate(node, self.node_alive(node, now), image)).collect();
+        let needs = Needs { disk_gib: gib, zone: plan.zone.clone(), group: GroupRule::None, ..Needs::default() };
         let mut decision = decide(&needs, &candidates);
         let ranked: Vec<NodeId> = decision.ranked().collect();
         for node_id in ranked {
@@ -335,7 +353,8 @@ impl Engine {
         plan: VolumePlan,
         place: Place,
     ) -> Result<Volume, EngineError> {
-        self.volume_quota_claim(tx, plan.project_id, Some(QuotaResource::Volumes), plan.size_gib).await?;
+        let (kind, count) = (plan.volume_type_id, Some(QuotaResource::Volumes));
+        self.volume_quota_claim(tx, plan.project_id, kind, count, plan.size_gib).await?;
         let now = Timestamp::now();
         let (node_id, zone, failed) = match place {
             Place::Claimed { node_id, zone } => (Some(node_id), zone, None),
@@ -375,6 +394,7 @@ impl Engine {
             created_at: now,
             updated_at: None,
             launched_at: None,
+            group_id: plan.group_id,
         };
         self.volume_touch(tx, &mut volume).await?;
         tx.volume_insert(&volume).await?;
@@ -383,6 +403,14 @@ impl Engine {
         self.volume_usage(tx, &volume, volume.node_id.is_some()).await?;
         Ok(volume)
     }
+}
+
+/// The zones that a type's volumes may be in; none is all.
+///
+/// Source: the block storage API, `RESKEY:availability_zones` of volume types, from 3.52 on.
+fn zones(kind: &VolumeType) -> Vec<String> {
+    let named = kind.extra_specs.get("RESKEY:availability_zones").map(String::as_str).unwrap_or_default();
+    named.split(',').map(str::trim).filter(|zone| !zone.is_empty()).map(str::to_owned).collect()
 }
 
 fn candidate(node: &Node, alive: bool, image: Option<&str>) -> Candidate {
@@ -400,7 +428,7 @@ fn candidate(node: &Node, alive: bool, image: Option<&str>) -> Candidate {
 }
 
 /// The least size of a volume that begins as this image, in GiB.
-fn size_for_image(image: &Image, size_gib: Option<u64>) -> Result<u64, EngineError> {
+pub(super) fn size_for_image(image: &Image, size_gib: Option<u64>) -> Result<u64, EngineError> {
     let own = image.content.as_ref().map_or(0, |c| c.virtual_size_bytes.div_ceil(GIB));
     let Some(size) = size_gib else { return Ok(own.max(1)) };
     if own > size {
@@ -436,7 +464,7 @@ fn size_checked(size: u64, least: u64, from: VolumeFrom) -> Result<(), EngineErr
 }
 
 /// What a volume remembers of the image that it began as.
-fn image_metadata(image: &Image) -> BTreeMap<String, String> {
+pub(super) fn image_metadata(image: &Image) -> BTreeMap<String, String> {
     let mut all = image.properties.clone();
     all.insert("image_id".into(), image.id.to_string());
     all.insert("image_name".into(), image.name.as_ref().map(ToString::to_string).unwrap_or_default());

@@ -33,6 +33,11 @@ impl Engine {
                     "Volume status must be available or error or error_restoring or error_extending or error_managing and must not be migrating, attached, belong to a group, have snapshots, awaiting a transfer, or be disassociated from snapshots after volume transfer.",
                 ));
             }
+            if let Some(group) = volume.group_id {
+                return Err(invalid_volume(format!(
+                    "it belongs to group {group}: take it out of the group, or delete that with its volumes."
+                )));
+            }
             self.volume_delete_in(&tx, &mut volume, action, cascade).await?;
             self.commit(tx).await
         })
@@ -93,13 +98,16 @@ impl Engine {
         for snapshot in tx.volume_snapshots_of(volume.id).await? {
             self.volume_snapshot_remove_in(tx, volume, &snapshot, action).await?;
         }
-        tx.quota_release(volume.project_id, QuotaResource::Volumes, 1).await?;
-        tx.quota_release(volume.project_id, QuotaResource::VolumeGigabytes, volume.size_gib).await?;
+        let (kind, count) = (volume.volume_type_id, Some(QuotaResource::Volumes));
+        self.volume_quota_release(tx, volume.project_id, kind, count, volume.size_gib).await?;
         if let Some(node) = volume.node_id {
             tx.node_release(node, 0, 0, volume.size_gib).await?;
             self.volume_usage(tx, volume, false).await?;
         }
         tx.volume_delete(volume.id).await?;
+        if let Some(group) = volume.group_id {
+            self.volume_group_settled(tx, group).await?;
+        }
         self.volume_audit(tx, volume, action, &json!({ "gone": true })).await?;
         tracing::info!(volume.id = %volume.id, "a volume is gone");
         Ok(())

@@ -6,6 +6,9 @@ use arcus_store::{VolumeCounts, VolumeFilter};
 use arcus_types::policy::{Target, authorize, volume as policy};
 use arcus_types::{OpCtx, ProjectId};
 
+/// The most pairs of metadata that a summary of volumes holds.
+pub const SUMMARY_PAIRS_MAX: u32 = 1_000;
+
 /// Which volumes a list holds.
 #[derive(Debug, Clone, Default)]
 pub struct VolumeQuery {
@@ -68,13 +71,19 @@ impl Engine {
         Ok((self.volume_views(volumes).await?, full, counts))
     }
 
-    /// How many volumes match, and how large they are together.
+    /// How many volumes match, how large they are together, and the pairs in their metadata: at most
+    /// [`SUMMARY_PAIRS_MAX`] of them.
     ///
     /// # Errors
     /// A refusal.
-    pub async fn volume_summary(&self, ctx: &OpCtx, mut query: VolumeQuery) -> Result<VolumeCounts, EngineError> {
+    pub async fn volume_summary(
+        &self,
+        ctx: &OpCtx,
+        mut query: VolumeQuery,
+    ) -> Result<(VolumeCounts, Vec<(String, String)>), EngineError> {
         authorize(ctx, policy::VOLUME_LIST, &Target::own(ctx))?;
         query.filter.project_id = viewer(ctx, query.all_projects, query.filter.project_id);
-        Ok(self.store().volume_count(&query.filter).await?)
+        let counts = self.store().volume_count(&query.filter).await?;
+        Ok((counts, self.store().volume_metadata_pairs(&query.filter, SUMMARY_PAIRS_MAX).await?))
     }
 }

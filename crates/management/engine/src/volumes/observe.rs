@@ -6,7 +6,7 @@
 use super::fault;
 use crate::servers::retried;
 use crate::{Engine, EngineError};
-use arcus_store::{QuotaResource, Tx, Volume, VolumeFault};
+use arcus_store::{Tx, Volume, VolumeFault};
 use arcus_types::agent::{NodeReport, VolumeReport, VolumeState};
 use arcus_types::policy::volume as policy;
 use arcus_types::volumes::{VolumeEvent, VolumeStatus};
@@ -57,6 +57,9 @@ fn judge(volume: &Volume, report: Option<&VolumeReport>, spec_generation: u64) -
             {
                 Verdict::Event(VolumeEvent::Extended, None)
             }
+            VolumeStatus::Reverting | VolumeStatus::Downloading if report.version >= volume.version => {
+                Verdict::Event(VolumeEvent::Refilled, None)
+            }
             _ => Verdict::Same,
         },
         VolumeState::Failed(why) if report.version >= volume.version && !why.transient => {
@@ -65,6 +68,12 @@ fn judge(volume: &Volume, report: Option<&VolumeReport>, spec_generation: u64) -
                 VolumeStatus::Extending => Verdict::Event(VolumeEvent::ExtendFailed, because),
                 VolumeStatus::Creating | VolumeStatus::Reserved | VolumeStatus::Attaching if !volume.made => {
                     Verdict::Event(VolumeEvent::MakeFailed, because)
+                }
+                VolumeStatus::Reverting | VolumeStatus::Downloading => {
+                    Verdict::Event(VolumeEvent::RefillFailed, because)
+                }
+                status if volume.made && VolumeEvent::Lost.states().contains(&status) => {
+                    Verdict::Event(VolumeEvent::Lost, because)
                 }
                 _ => Verdict::Same,
             }
@@ -152,6 +161,11 @@ impl Engine {
         if event == VolumeEvent::Extended {
             volume.details.size_gib_before = None;
         }
+        if matches!(event, VolumeEvent::Refilled | VolumeEvent::RefillFailed) {
+            // Also after a failure: it must not come about later, when the volume is used again.
+            volume.details.refill = None;
+            self.volume_touch(tx, volume).await?;
+        }
         let status = volume.status.after(event, resting).unwrap_or(volume.status);
         volume.fault = why.map(|(message, details)| fault(message, details));
         if let Some(VolumeFault { message, details, .. }) = &volume.fault {
@@ -159,6 +173,9 @@ impl Engine {
         }
         volume.status_before = None;
         self.volume_set(tx, volume, status).await?;
+        if let Some(group) = volume.group_id {
+            self.volume_group_settled(tx, group).await?;
+        }
         let detail = json!({ "status": status.as_str() });
         self.volume_audit(tx, volume, policy::VOLUME_OBSERVE, &detail).await?;
         tracing::info!(volume.id = %volume.id, status = %status, "a volume changed");
@@ -175,7 +192,7 @@ impl Engine {
     async fn volume_extend_undone(&self, tx: &Tx, volume: &mut Volume) -> Result<(), EngineError> {
         let Some(before) = volume.details.size_gib_before.take() else { return Ok(()) };
         let more = volume.size_gib.saturating_sub(before);
-        tx.quota_release(volume.project_id, QuotaResource::VolumeGigabytes, more).await?;
+        self.volume_quota_release(tx, volume.project_id, volume.volume_type_id, None, more).await?;
         if let Some(node) = volume.node_id {
             tx.node_release(node, 0, 0, more).await?;
         }

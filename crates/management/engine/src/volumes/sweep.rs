@@ -58,6 +58,7 @@ impl Engine {
             }
             VolumeStatus::Creating => VolumeEvent::MakeFailed,
             VolumeStatus::Extending => VolumeEvent::ExtendFailed,
+            VolumeStatus::Reverting | VolumeStatus::Downloading => VolumeEvent::RefillFailed,
             VolumeStatus::Uploading => {
                 for upload in tx.volume_uploads_by_volume(id).await? {
                     tx.volume_upload_delete(upload.image_id).await?;

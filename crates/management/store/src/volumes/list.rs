@@ -6,7 +6,7 @@ use crate::listing::behind;
 use crate::sql::{Param, Where, params};
 use crate::{Db, StoreError};
 use arcus_types::volumes::VolumeStatus;
-use arcus_types::{NodeId, ProjectId, Timestamp, UserId, VolumeId, VolumeTypeId};
+use arcus_types::{NodeId, ProjectId, Timestamp, UserId, VolumeGroupId, VolumeId, VolumeTypeId};
 
 /// What a list of volumes can be sorted by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,8 @@ pub struct VolumeFilter {
     pub volume_type_id: Option<VolumeTypeId>,
     /// In this node's pool.
     pub node_id: Option<NodeId>,
+    /// In this group.
+    pub group_id: Option<VolumeGroupId>,
     /// Of this size in GiB.
     pub size_gib: Option<u64>,
     /// With all of these pairs in its metadata.
@@ -147,6 +149,29 @@ impl Db {
     }
 }
 
+impl Db {
+    /// The pairs in the metadata of the volumes that match, at most `limit` of them, in order.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn volume_metadata_pairs(
+        &self,
+        wanted: &VolumeFilter,
+        limit: u32,
+    ) -> Result<Vec<(String, String)>, StoreError> {
+        let mut filter = Where::default();
+        conditions(wanted, self.is_postgres(), &mut filter);
+        let each = if self.is_postgres() { "jsonb_each_text(v.metadata::jsonb)" } else { "json_each(v.metadata)" };
+        let sql = format!(
+            "SELECT DISTINCT j.key AS k, j.value AS v FROM (SELECT metadata FROM volumes{}) v, {each} j
+             ORDER BY k, v LIMIT {limit}",
+            filter.sql()
+        );
+        let rows = self.all(sql, filter.params).await?;
+        rows.iter().map(|r| Ok((r.get("k")?, r.get("v")?))).collect()
+    }
+}
+
 fn conditions(wanted: &VolumeFilter, postgres: bool, filter: &mut Where) {
     if let Some(ids) = &wanted.ids {
         filter.and_in("id", ids.clone());
@@ -169,6 +194,7 @@ fn conditions(wanted: &VolumeFilter, postgres: bool, filter: &mut Where) {
     equal("volume_type_id", wanted.volume_type_id.map(Param::value));
     equal("node_id", wanted.node_id.map(Param::value));
     equal("size_gib", wanted.size_gib.map(Param::value));
+    equal("group_id", wanted.group_id.map(Param::value));
     if let Some(text) = &wanted.name_like {
         contains(filter, postgres, "COALESCE(name, '')", text);
     }

@@ -2,11 +2,15 @@
 
 use arcus_store::testing::{Postgres, sqlite};
 use arcus_store::{
-    Store, StoreError, Tx, Volume, VolumeAttachment, VolumeAttachmentFilter, VolumeCounts, VolumeDetails, VolumeFilter,
-    VolumeOrigin, VolumeSnapshot, VolumeSnapshotFilter, VolumeSnapshotSort, VolumeSort,
+    Store, StoreError, Tx, TypeQuotaKind, Volume, VolumeAttachment, VolumeAttachmentFilter, VolumeCounts,
+    VolumeDetails, VolumeFilter, VolumeGroup, VolumeGroupFilter, VolumeGroupSnapshot, VolumeGroupType, VolumeOrigin,
+    VolumeSnapshot, VolumeSnapshotFilter, VolumeSnapshotSort, VolumeSort,
 };
-use arcus_types::volumes::{AttachmentStatus, VolumeSnapshotStatus, VolumeStatus};
-use arcus_types::{AttachmentId, ProjectId, ServerId, Timestamp, UserId, VolumeId, VolumeSnapshotId, VolumeTypeId};
+use arcus_types::volumes::{AttachmentStatus, VolumeGroupStatus, VolumeSnapshotStatus, VolumeStatus};
+use arcus_types::{
+    AttachmentId, ProjectId, ServerId, Timestamp, UserId, VolumeGroupId, VolumeGroupSnapshotId, VolumeGroupTypeId,
+    VolumeId, VolumeSnapshotId, VolumeTypeId,
+};
 use std::collections::BTreeMap;
 
 fn volume(project_id: ProjectId, volume_type_id: VolumeTypeId, name: &str, created: i64) -> Volume {
@@ -40,6 +44,7 @@ fn volume(project_id: ProjectId, volume_type_id: VolumeTypeId, name: &str, creat
         created_at: Timestamp(created),
         updated_at: None,
         launched_at: None,
+        group_id: None,
     }
 }
 
@@ -60,6 +65,7 @@ fn snapshot(of: &Volume, name: &str, created: i64) -> VolumeSnapshot {
         generation: 1,
         created_at: Timestamp(created),
         updated_at: None,
+        group_snapshot_id: None,
     }
 }
 
@@ -210,6 +216,138 @@ async fn snapshots_keep_their_volume_and_attachments_go_with_it() {
         t.commit().await.unwrap();
         assert_eq!(store.volume_attachments_of(&[of.id]).await.unwrap(), vec![]);
         assert_eq!(store.volume_get(made.id).await.unwrap().unwrap().source_snapshot_id, None);
+    })
+    .await;
+}
+
+fn group(project_id: ProjectId, kind: &VolumeGroupType, of: VolumeTypeId) -> VolumeGroup {
+    VolumeGroup {
+        id: VolumeGroupId::random(),
+        project_id,
+        user_id: UserId::new(),
+        name: Some("all".into()),
+        description: None,
+        status: VolumeGroupStatus::Creating,
+        group_type_id: kind.id,
+        volume_types: vec![of],
+        availability_zone: "nova".into(),
+        group_snapshot_id: None,
+        source_group_id: None,
+        created_at: Timestamp(50),
+        updated_at: None,
+    }
+}
+
+#[tokio::test]
+async fn a_group_waits_for_its_volumes_and_goes_with_the_last() {
+    both(async |store| {
+        let t = tx(&store).await;
+        let of = t.volume_type_default().await.unwrap().id;
+        let kind = VolumeGroupType {
+            id: VolumeGroupTypeId::random(),
+            name: "plain".into(),
+            description: None,
+            is_public: true,
+            specs: BTreeMap::new(),
+            created_at: Timestamp(1),
+            updated_at: None,
+        };
+        t.volume_group_type_insert(&kind).await.unwrap();
+        let mut group = group(ProjectId::new(), &kind, of);
+        t.volume_group_insert(&group).await.unwrap();
+        let mut data = volume(group.project_id, of, "data", 100);
+        data.group_id = Some(group.id);
+        t.volume_insert(&data).await.unwrap();
+        assert_eq!(t.volume_group_settle(group.id).await.unwrap(), None);
+        assert_eq!(t.volume_group_get(group.id).await.unwrap(), Some(group.clone()), "its volume is being made");
+        data.status = VolumeStatus::Available;
+        t.volume_update(&mut data).await.unwrap();
+        t.volume_group_settle(group.id).await.unwrap();
+        let now = t.volume_group_get(group.id).await.unwrap().unwrap();
+        assert_eq!(now.status, VolumeGroupStatus::Available);
+
+        let whole = VolumeGroupSnapshot {
+            id: VolumeGroupSnapshotId::random(),
+            group_id: group.id,
+            group_type_id: kind.id,
+            project_id: group.project_id,
+            user_id: group.user_id,
+            name: None,
+            description: None,
+            status: VolumeGroupStatus::Creating,
+            created_at: Timestamp(60),
+            updated_at: None,
+        };
+        t.volume_group_snapshot_insert(&whole).await.unwrap();
+        let mut part = snapshot(&data, "part", 70);
+        part.group_snapshot_id = Some(whole.id);
+        t.volume_snapshot_insert(&part).await.unwrap();
+        assert_eq!(t.volume_snapshots_of_group(whole.id).await.unwrap(), vec![part.clone()]);
+        part.status = VolumeSnapshotStatus::Available;
+        t.volume_snapshot_update(&mut part).await.unwrap();
+        t.volume_group_snapshot_settle(whole.id).await.unwrap();
+        let of_group = VolumeGroupFilter { group_id: Some(group.id), limit: 5, ..VolumeGroupFilter::default() };
+        let listed = t.volume_group_snapshot_list(&of_group).await.unwrap();
+        assert_eq!(listed.iter().map(|s| s.status).collect::<Vec<_>>(), [VolumeGroupStatus::Available]);
+        t.volume_group_snapshot_set(whole.id, VolumeGroupStatus::Deleting).await.unwrap();
+        t.volume_snapshot_delete(part.id).await.unwrap();
+        t.volume_group_snapshot_settle(whole.id).await.unwrap();
+        assert_eq!(t.volume_group_snapshot_get(whole.id).await.unwrap(), None);
+
+        group.status = VolumeGroupStatus::Deleting;
+        t.volume_group_update(&group).await.unwrap();
+        assert_eq!(t.volume_group_settle(group.id).await.unwrap(), None, "a volume is left");
+        t.volume_delete(data.id).await.unwrap();
+        assert!(t.volume_group_settle(group.id).await.unwrap().is_some());
+        assert_eq!(t.volume_group_get(group.id).await.unwrap(), None);
+        assert!(t.volume_group_type_delete(kind.id).await.unwrap());
+        t.commit().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_type_has_quotas_of_its_own() {
+    both(async |store| {
+        let project = ProjectId::new();
+        let t = tx(&store).await;
+        let kind = t.volume_type_default().await.unwrap().id;
+        let volumes = TypeQuotaKind::Volumes;
+        assert!(t.type_quota_claim(project, volumes, kind, 3).await.unwrap(), "there is no limit at first");
+        t.type_quota_set(None, volumes, kind, Some(4)).await.unwrap();
+        assert!(t.type_quota_claim(project, volumes, kind, 1).await.unwrap());
+        assert!(!t.type_quota_claim(project, volumes, kind, 1).await.unwrap());
+        t.type_quota_set(Some(project), volumes, kind, Some(9)).await.unwrap();
+        assert!(t.type_quota_claim(project, volumes, kind, 1).await.unwrap());
+        t.type_quota_release(project, volumes, kind, 2).await.unwrap();
+        let shown = t.type_quota_list(project).await.unwrap();
+        let mine = shown.iter().find(|q| q.kind == volumes).unwrap();
+        assert_eq!((mine.cap, mine.used, mine.type_name.as_str()), (9, 3, "dir"));
+        let everybody = t.type_quota_defaults().await.unwrap();
+        assert_eq!(everybody.iter().find(|q| q.kind == volumes).unwrap().cap, 4);
+        t.type_quota_reset(project).await.unwrap();
+        assert_eq!(t.type_quota_list(project).await.unwrap().iter().find(|q| q.kind == volumes).unwrap().cap, 4);
+        t.commit().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_summary_tells_each_pair_of_metadata_once() {
+    both(async |store| {
+        let project = ProjectId::new();
+        let t = tx(&store).await;
+        let kind = t.volume_type_default().await.unwrap().id;
+        for (name, value) in [("one", "a"), ("two", "b"), ("three", "a")] {
+            let mut one = volume(project, kind, name, 100);
+            one.metadata = [("k".to_owned(), value.to_owned())].into();
+            t.volume_insert(&one).await.unwrap();
+        }
+        t.volume_insert(&volume(ProjectId::new(), kind, "foreign", 100)).await.unwrap();
+        t.commit().await.unwrap();
+        let mine = VolumeFilter { project_id: Some(project), ..VolumeFilter::default() };
+        let pairs = store.volume_metadata_pairs(&mine, 10).await.unwrap();
+        assert_eq!(pairs, [("k".to_owned(), "a".to_owned()), ("k".to_owned(), "b".to_owned())]);
     })
     .await;
 }

@@ -11,6 +11,10 @@ use std::time::Duration;
 
 /// How long a guest may take to let go of a device, in milliseconds.
 const UNPLUG_MS_MAX: u64 = 15_000;
+/// How long it is waited before the guest is asked again, in milliseconds: one that is still starting has not heard it.
+///
+/// Source: QEMU takes a request for pending, and refuses another, for up to 5 s.
+const UNPLUG_AGAIN_MS: u64 = 5_000;
 
 /// Plugs an interface in. See [`crate::Hypervisor::nic_attach`].
 ///
@@ -72,25 +76,31 @@ pub async fn unplug(guest: &Guest, device: &str) -> Result<(), HypervisorError> 
         return Ok(());
     }
     let mut events = guest.qmp()?.events();
-    match guest.run("device_del", json!({ "id": device })).await {
-        // The guest was asked before and has not answered yet.
-        Err(HypervisorError::Refused { message, .. }) if message.contains("already in the process of unplug") => {}
-        other => drop(other?),
-    }
-    let gone = async {
-        while let Ok(event) = events.recv().await {
-            if event.name == "DEVICE_DELETED" && event.data["device"] == device {
-                return;
-            }
+    for _ in 0..UNPLUG_MS_MAX / UNPLUG_AGAIN_MS {
+        match guest.run("device_del", json!({ "id": device })).await {
+            // The guest was asked before and has not answered yet.
+            Err(HypervisorError::Refused { message, .. }) if unplug_pends(&message) => {}
+            other => drop(other?),
         }
-    };
-    let in_time = tokio::time::timeout(Duration::from_millis(UNPLUG_MS_MAX), gone).await;
-    // The event may have been lost with the connection, so what counts is whether the device is there.
-    if is_plugged(guest, device).await? {
-        let limit_ms = if in_time.is_err() { UNPLUG_MS_MAX } else { 0 };
-        return Err(HypervisorError::Silent { server: guest.server, command: "device_del", limit_ms });
+        let gone = async {
+            while let Ok(event) = events.recv().await {
+                if event.name == "DEVICE_DELETED" && event.data["device"] == device {
+                    return;
+                }
+            }
+        };
+        // Either way: the event may have been lost with the connection, so what counts is whether the device is there.
+        drop(tokio::time::timeout(Duration::from_millis(UNPLUG_AGAIN_MS), gone).await);
+        if !is_plugged(guest, device).await? {
+            return Ok(());
+        }
     }
-    Ok(())
+    Err(HypervisorError::Silent { server: guest.server, command: "device_del", limit_ms: UNPLUG_MS_MAX })
+}
+
+/// Whether a refusal to unplug says that it is being done.
+fn unplug_pends(message: &str) -> bool {
+    message.contains("already in the process of unplug") || message.contains("guest is busy")
 }
 
 /// Whether the machine has a device of that name.

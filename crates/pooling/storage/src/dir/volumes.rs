@@ -5,7 +5,7 @@
 //! that opens the file to read only. A volume is there once its file has its name; while no guest has it, the file belongs
 //! to a user of its own, so that a program which was led astray by one tenant's bytes reaches no other's.
 
-use super::durable::{Access, Part, failed, folder_ensure, folder_sync, give};
+use super::durable::{Access, Part, failed, folder_ensure, folder_sync, give, read, write};
 use super::exports::{TABLES_BYTES_MAX, finish, target};
 use super::tool::{Allowance, arguments, qemu_img, qemu_img_told};
 use super::{DirStorage, Place, images};
@@ -20,6 +20,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "disk.qcow2";
+/// The number of the last refill, in digits; not there before the first.
+const REFILL: &str = "refill";
 /// The users of volumes that no guest has open: below those of converters and guests.
 const UID_BASE: u32 = 0x5000_0000;
 const UIDS: u128 = 0x0f00_0000;
@@ -54,8 +56,17 @@ pub(super) fn look(place: &Place, volume: VolumeId) -> Result<Option<(Volume, u3
     let snapshots = own_snapshots(&mut file).map_err(|error| damaged(error.to_string()))?;
     let snapshots = snapshots.iter().filter_map(|snapshot| snapshot.name.parse().ok()).collect();
     let owner = file.metadata().map_err(failed("look at", &path))?.uid();
+    let refill = refilled(place, volume)?;
     let (format, size_bytes) = (DiskFormat::Qcow2, header.virtual_size_bytes);
-    Ok(Some((Volume { path, format, size_bytes, snapshots }, owner)))
+    Ok(Some((Volume { path, format, size_bytes, snapshots, refill }, owner)))
+}
+
+/// The number of the last refill.
+fn refilled(place: &Place, volume: VolumeId) -> Result<u64, StorageError> {
+    let path = folder(place, volume).join(REFILL);
+    let Some(text) = read(&path)? else { return Ok(0) };
+    let number = String::from_utf8_lossy(&text).trim().parse().ok();
+    number.ok_or_else(|| StorageError::DiskDamaged { path, what: "it is no number".into() })
 }
 
 fn present(place: &Place, volume: VolumeId) -> Result<(Volume, u32), StorageError> {
@@ -83,12 +94,31 @@ pub(super) async fn make(
 ) -> Result<Volume, StorageError> {
     let size_bytes = whole_sectors(size_bytes);
     let wanted = content.clone();
-    let begun = storage.blocking(move |place| begin(place, volume, size_bytes, &wanted)).await?;
-    let (origin, part) = match begun {
+    let begun = storage.blocking(move |place| {
+        if let Some((volume, _)) = look(place, volume)? {
+            return Ok(Begun::There(volume));
+        }
+        let (origin, part) = begin(place, volume, size_bytes, &wanted)?;
+        Ok(Begun::Made(origin, part))
+    });
+    let (origin, part) = match begun.await? {
         Begun::There(volume) => return Ok(volume),
         Begun::Made(origin, part) => (origin, part),
     };
-    match &origin {
+    fill(storage, volume, size_bytes, (&origin, &part), content, progress).await?;
+    storage.blocking(move |place| put(place, volume, part)).await
+}
+
+/// Writes a new volume's file.
+async fn fill(
+    storage: &DirStorage,
+    volume: VolumeId,
+    size_bytes: u64,
+    (origin, part): (&Origin, &Part),
+    content: &VolumeContent,
+    progress: &(dyn Fn(u8) + Sync),
+) -> Result<(), StorageError> {
+    match origin {
         Origin::Blank => {
             let mut words = arguments(&["create", "-q", "-f", "qcow2"], &[part.path()]);
             words.push(size_bytes.to_string().into());
@@ -113,7 +143,48 @@ pub(super) async fn make(
             qemu_img(words, allowance).await?;
         }
     }
-    storage.blocking(move |place| put(place, volume, part)).await
+    Ok(())
+}
+
+pub(super) async fn refill(
+    storage: &DirStorage,
+    (volume, size_bytes): (VolumeId, u64),
+    content: &VolumeContent,
+    number: u64,
+    progress: &(dyn Fn(u8) + Sync),
+) -> Result<Volume, StorageError> {
+    let now = storage.blocking(move |place| look(place, volume)).await?;
+    match (now, content) {
+        (Some((now, _)), _) if now.refill >= number => return Ok(now),
+        (Some((now, uid)), VolumeContent::Snapshot { volume: of, snapshot }) if *of == volume => {
+            if !now.snapshots.contains(snapshot) {
+                return Err(StorageError::SnapshotAbsent { volume, snapshot: *snapshot });
+            }
+            let name = snapshot.to_string();
+            let words = arguments(&["snapshot", "-q", "-a", &name], &[&now.path]);
+            qemu_img(words, own_allowance(&now, uid, now.size_bytes)?).await?;
+            storage.blocking(move |place| synced(place, volume)).await?;
+        }
+        (None, VolumeContent::Snapshot { .. }) => return Err(StorageError::VolumeAbsent { volume }),
+        (Some(_) | None, VolumeContent::Blank | VolumeContent::Image(_) | VolumeContent::Snapshot { .. }) => {
+            let size_bytes = whole_sectors(size_bytes);
+            let wanted = content.clone();
+            let begun = storage.blocking(move |place| begin(place, volume, size_bytes, &wanted));
+            let (origin, part) = begun.await?;
+            fill(storage, volume, size_bytes, (&origin, &part), content, progress).await?;
+            storage.blocking(move |place| put(place, volume, part)).await?;
+        }
+    }
+    // Last: a node that stops before this does it all again.
+    storage
+        .blocking(move |place| {
+            let own = nix::unistd::geteuid().as_raw();
+            let path = folder(place, volume).join(REFILL);
+            write(&path, number.to_string().as_bytes(), Access { owner: own, mode: 0o600 })?;
+            folder_sync(&folder(place, volume))?;
+            Ok(present(place, volume)?.0)
+        })
+        .await
 }
 
 /// An image that went from the cache before it was opened can be fetched again.
@@ -149,10 +220,12 @@ enum Begun {
     Made(Origin, Part),
 }
 
-fn begin(place: &Place, volume: VolumeId, size_bytes: u64, content: &VolumeContent) -> Result<Begun, StorageError> {
-    if let Some((volume, _)) = look(place, volume)? {
-        return Ok(Begun::There(volume));
-    }
+fn begin(
+    place: &Place,
+    volume: VolumeId,
+    size_bytes: u64,
+    content: &VolumeContent,
+) -> Result<(Origin, Part), StorageError> {
     let (origin, needs_bytes) = origin(place, volume, size_bytes, content)?;
     let free_bytes = place.capacity()?.free_bytes;
     let wanted_bytes = needs_bytes.saturating_add(place.options.reserve_bytes);
@@ -169,7 +242,7 @@ fn begin(place: &Place, volume: VolumeId, size_bytes: u64, content: &VolumeConte
         Origin::File { uid, .. } => *uid,
     };
     let part = Part::create(&folder.join(FILE), Access { owner, mode: 0o600 })?;
-    Ok(Begun::Made(origin, part))
+    Ok((origin, part))
 }
 
 /// What the volume is made of, and how much room that takes at least.

@@ -16,6 +16,8 @@ pub(super) struct Held {
     size_bytes: u64,
     /// The size that it had at each snapshot.
     snapshots: BTreeMap<VolumeSnapshotId, u64>,
+    #[serde(default)]
+    refill: u64,
 }
 
 impl SimStorage {
@@ -25,6 +27,7 @@ impl SimStorage {
             format: DiskFormat::Qcow2,
             size_bytes: held.size_bytes,
             snapshots: held.snapshots.keys().copied().collect(),
+            refill: held.refill,
         }
     }
 
@@ -39,27 +42,8 @@ impl SimStorage {
             return Ok(self.volume_of(volume, there));
         }
         let size_bytes = whole_sectors(size_bytes);
-        match content {
-            VolumeContent::Blank => {}
-            VolumeContent::Image(source) => {
-                let Some(image) = held.images.get(&source.sha256) else {
-                    return Err(StorageError::ImageAbsent { sha256: source.sha256.clone() });
-                };
-                if size_bytes < image.virtual_size_bytes {
-                    let (image, image_bytes) = (source.id, image.virtual_size_bytes);
-                    return Err(StorageError::DiskTooSmall { image, disk_bytes: size_bytes, image_bytes });
-                }
-            }
-            VolumeContent::Snapshot { volume: other, snapshot } => {
-                let source = held.volumes.get(other).ok_or(StorageError::VolumeAbsent { volume: *other })?;
-                let absent = StorageError::SnapshotAbsent { volume: *other, snapshot: *snapshot };
-                let source_bytes = *source.snapshots.get(snapshot).ok_or(absent)?;
-                if size_bytes < source_bytes {
-                    return Err(StorageError::VolumeTooSmall { volume_bytes: size_bytes, source_bytes });
-                }
-            }
-        }
-        let made = Held { size_bytes, snapshots: BTreeMap::new() };
+        fits(&held, size_bytes, content)?;
+        let made = Held { size_bytes, snapshots: BTreeMap::new(), refill: 0 };
         let volume = {
             let answer = self.volume_of(volume, &made);
             held.volumes.insert(volume, made);
@@ -67,6 +51,39 @@ impl SimStorage {
         };
         self.save(&held)?;
         Ok(volume)
+    }
+
+    pub(super) fn volume_refill_now(
+        &self,
+        volume: VolumeId,
+        size_bytes: u64,
+        content: &VolumeContent,
+        number: u64,
+    ) -> Result<Volume, StorageError> {
+        let own = |of: VolumeId| of == volume;
+        match content {
+            VolumeContent::Snapshot { volume: of, snapshot } if own(*of) => {
+                let size_bytes = self.snapshot_bytes(volume, *snapshot)?;
+                self.volume_change(volume, |held| {
+                    if held.refill < number {
+                        (held.size_bytes, held.refill) = (size_bytes, number);
+                    }
+                })
+            }
+            VolumeContent::Blank | VolumeContent::Image(_) | VolumeContent::Snapshot { .. } => {
+                let mut held = self.held();
+                if let Some(there) = held.volumes.get(&volume).filter(|there| there.refill >= number) {
+                    return Ok(self.volume_of(volume, there));
+                }
+                let size_bytes = whole_sectors(size_bytes);
+                fits(&held, size_bytes, content)?;
+                let made = Held { size_bytes, snapshots: BTreeMap::new(), refill: number };
+                let answer = self.volume_of(volume, &made);
+                held.volumes.insert(volume, made);
+                self.save(&held)?;
+                Ok(answer)
+            }
+        }
     }
 
     /// Changes a volume and keeps the result.
@@ -169,4 +186,29 @@ impl SimStorage {
         self.save(&held)?;
         Ok(Export { path, size_bytes, virtual_size_bytes, sha256: hex::encode(hash.finish()) })
     }
+}
+
+/// Refuses a size that is too small for what a volume shall hold, and what is not there.
+fn fits(held: &super::Held, size_bytes: u64, content: &VolumeContent) -> Result<(), StorageError> {
+    match content {
+        VolumeContent::Blank => {}
+        VolumeContent::Image(source) => {
+            let Some(image) = held.images.get(&source.sha256) else {
+                return Err(StorageError::ImageAbsent { sha256: source.sha256.clone() });
+            };
+            if size_bytes < image.virtual_size_bytes {
+                let (image, image_bytes) = (source.id, image.virtual_size_bytes);
+                return Err(StorageError::DiskTooSmall { image, disk_bytes: size_bytes, image_bytes });
+            }
+        }
+        VolumeContent::Snapshot { volume: other, snapshot } => {
+            let source = held.volumes.get(other).ok_or(StorageError::VolumeAbsent { volume: *other })?;
+            let absent = StorageError::SnapshotAbsent { volume: *other, snapshot: *snapshot };
+            let source_bytes = *source.snapshots.get(snapshot).ok_or(absent)?;
+            if size_bytes < source_bytes {
+                return Err(StorageError::VolumeTooSmall { volume_bytes: size_bytes, source_bytes });
+            }
+        }
+    }
+    Ok(())
 }

@@ -33,6 +33,7 @@ contract! {
     a_copy_needs_its_snapshot_and_enough_room
     a_volume_becomes_an_image
     a_guest_that_has_it_open_does_the_work
+    a_refill_is_done_once_for_each_number
 }
 
 fn quiet(_: u8) {}
@@ -169,6 +170,29 @@ async fn a_guest_that_has_it_open_does_the_work(storage: &dyn Storage) {
     assert_eq!((still.size_bytes, still.snapshots), (8 * MIB, [old].into()));
 }
 
+async fn a_refill_is_done_once_for_each_number(storage: &dyn Storage) {
+    let origin = Origin::default();
+    let (id, snapshot, image) = (VolumeId::new(), VolumeSnapshotId::new(), origin.raw(3, 7));
+    let back = VolumeContent::Snapshot { volume: id, snapshot };
+    let absent = storage.volume_refill(id, 8 * MIB, &back, 4, &quiet).await.unwrap_err();
+    assert!(matches!(absent, StorageError::VolumeAbsent { .. } | StorageError::SnapshotAbsent { .. }), "{absent:?}");
+    let made = storage.volume_make(id, 8 * MIB, &VolumeContent::Blank, &quiet).await.unwrap();
+    assert_eq!(made.refill, 0);
+    let absent = storage.volume_refill(id, 8 * MIB, &back, 4, &quiet).await.unwrap_err();
+    assert!(matches!(absent, StorageError::SnapshotAbsent { .. }), "{absent:?}");
+    storage.volume_snapshot_make(id, snapshot, None).await.unwrap();
+    let reverted = storage.volume_refill(id, 8 * MIB, &back, 4, &quiet).await.unwrap();
+    assert_eq!((reverted.refill, reverted.snapshots), (4, [snapshot].into()), "it keeps its snapshots");
+    let content = VolumeContent::Image(image.clone());
+    let absent = storage.volume_refill(id, 8 * MIB, &content, 5, &quiet).await.unwrap_err();
+    assert!(matches!(absent, StorageError::ImageAbsent { .. }), "{absent:?}");
+    let same = storage.volume_refill(id, 8 * MIB, &content, 4, &quiet).await.unwrap();
+    assert_eq!(same.snapshots.len(), 1, "the number was used before");
+    storage.image_ensure(&image, &origin, &|_| {}).await.unwrap();
+    let filled = storage.volume_refill(id, 8 * MIB, &content, 5, &quiet).await.unwrap();
+    assert_eq!((filled.refill, filled.snapshots.len(), filled.size_bytes), (5, 0, 8 * MIB));
+}
+
 /// Runs one command of `qemu-io` on a disk.
 #[track_caller]
 fn qemu_io(command: &str, path: &Path) -> String {
@@ -228,6 +252,36 @@ async fn a_volume_of_an_image_has_its_bytes() {
     let volume = storage.volume_make(id, 5 * MIB, &VolumeContent::Image(image), &quiet).await.unwrap();
     holds(85, 2, &volume.path);
     holds(0, 4, &volume.path);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_goes_back_to_its_snapshot_and_takes_another_image() {
+    let (node, origin, id, snapshot) = (Node::new(), Origin::default(), VolumeId::new(), VolumeSnapshotId::new());
+    let storage = node.open();
+    let volume = storage.volume_make(id, 8 * MIB, &VolumeContent::Blank, &quiet).await.unwrap();
+    write(17, 1, &volume.path);
+    storage.volume_snapshot_make(id, snapshot, None).await.unwrap();
+    write(34, 1, &volume.path);
+    write(34, 5, &volume.path);
+    let back = VolumeContent::Snapshot { volume: id, snapshot };
+    storage.volume_refill(id, 8 * MIB, &back, 1, &quiet).await.unwrap();
+    holds(17, 1, &volume.path);
+    holds(0, 5, &volume.path);
+    write(51, 1, &volume.path);
+    drop(storage);
+    let storage = node.open();
+    storage.volume_refill(id, 8 * MIB, &back, 1, &quiet).await.unwrap();
+    holds(51, 1, &volume.path);
+
+    let image = origin.offer(DiskFormat::Raw, vec![85; 3 << 20]);
+    storage.image_ensure(&image, &origin, &|_| {}).await.unwrap();
+    let content = VolumeContent::Image(image);
+    storage.volume_refill(id, 8 * MIB, &content, 2, &quiet).await.unwrap();
+    holds(85, 2, &volume.path);
+    holds(0, 5, &volume.path);
+    std::fs::remove_file(&volume.path).unwrap();
+    storage.volume_refill(id, 8 * MIB, &content, 3, &quiet).await.unwrap();
+    holds(85, 2, &volume.path);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,7 @@
 //! Attachments as the volume API has them, from 3.27 on: notes about who has a volume.
 
 use super::volumes::query;
-use super::{Answer, links, since};
+use super::{Answer, filters, links, since};
 use crate::auth::Ctx;
 use crate::body::{Id, Json, Pairs};
 use crate::fields::{Fields, refused, required};
@@ -61,6 +61,7 @@ fn mode(fields: &mut Fields<'_>, connector: Option<&Value>) -> Result<Option<boo
 /// `GET /attachments` and `GET /attachments/summary`
 pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
     since(version, 27)?;
+    filters::admitted(&ctx, version, &query, "attachment")?;
     let (found, is_full) = app.engine.attachment_list(&ctx, query::attachments(&ctx, &query)?).await?;
     let mut out = json!({ "attachments": found.iter().map(summary).collect::<Vec<_>>() });
     if let (true, Some(last)) = (is_full, found.last()) {
@@ -72,6 +73,7 @@ pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, 
 /// `GET /attachments/detail`
 pub async fn detail(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
     since(version, 27)?;
+    filters::admitted(&ctx, version, &query, "attachment")?;
     let (found, is_full) = app.engine.attachment_list(&ctx, query::attachments(&ctx, &query)?).await?;
     let mut out = json!({ "attachments": found.iter().map(shown).collect::<Vec<_>>() });
     if let (true, Some(last)) = (is_full, found.last()) {

@@ -1,7 +1,7 @@
 //! Messages: what went wrong with volumes, in words; from 3.3 on.
 
 use super::links::{links, next};
-use super::{Answer, page, since};
+use super::{Answer, filters, page, since};
 use crate::auth::Ctx;
 use crate::body::{Id, Pairs};
 use crate::microversion::Microversion;
@@ -33,7 +33,17 @@ fn view(app: &App, ctx: &OpCtx, volume: &FaultyVolume) -> Value {
 /// `GET /messages`
 pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
     since(version, 3)?;
-    let (found, is_full) = app.engine.volume_message_list(&ctx, parsed(&query, "marker")?, page::limit(&query)?).await?;
+    filters::admitted(&ctx, version, &query, "message")?;
+    // Before 3.5 this list is neither filtered nor paged by the client.
+    let query = if version.at_least(5) { query } else { Pairs(Vec::new()) };
+    let all_are = |key: &str, value: &str| query.first(key).is_none_or(|wanted| wanted == value);
+    if !(all_are("event_id", EVENT) && all_are("resource_type", "VOLUME") && all_are("message_level", "ERROR")) {
+        return Ok(axum::Json(json!({ "messages": [] })));
+    }
+    // What is no id is the id of nothing.
+    let only = query.first("resource_uuid").map(|text| text.parse().unwrap_or(VolumeId(uuid::Uuid::nil())));
+    let (marker, limit) = (parsed(&query, "marker")?, page::limit(&query)?);
+    let (found, is_full) = app.engine.volume_message_list(&ctx, only, marker, limit).await?;
     let mut out = json!({ "messages": found.iter().map(|v| view(&app, &ctx, v)).collect::<Vec<_>>() });
     if let (true, Some(last)) = (is_full, found.last()) {
         out["messages_links"] = next(&app, &ctx, "/messages", &query, last.id);

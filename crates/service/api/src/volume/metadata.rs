@@ -4,15 +4,52 @@ use super::Answer;
 use crate::auth::Ctx;
 use crate::body::{Id, Json};
 use crate::fields::{Fields, refused, required, texts};
+use crate::microversion::Microversion;
 use crate::{ApiError, App};
 use arcus_engine::EngineError;
 use arcus_types::{OpCtx, VolumeId, VolumeSnapshotId};
+use aws_lc_rs::digest;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 type Texts = BTreeMap<String, String>;
+
+/// The name of what the metadata is now, from 3.15 on.
+fn etag(all: &Texts) -> String {
+    let text = serde_json::to_string(all).unwrap_or_default();
+    let hash = digest::digest(&digest::SHA256, text.as_bytes());
+    hex::encode(hash.as_ref().get(..16).unwrap_or_default())
+}
+
+/// What a client knows of the metadata that it changes: the request's `If-Match`.
+#[derive(Debug, Clone, Default)]
+struct Seen(Option<String>);
+
+impl Seen {
+    /// Of volumes, from 3.15 on.
+    fn of(of: Of, version: Microversion, headers: &HeaderMap) -> Self {
+        let volume = match of {
+            Of::Volume(_) => version.at_least(15),
+            Of::Snapshot(_) => false,
+        };
+        let value = headers.get(header::IF_MATCH).filter(|_| volume).and_then(|v| v.to_str().ok());
+        Self(value.map(str::to_owned))
+    }
+
+    /// Refuses a change of what is no longer as the client has seen it.
+    fn holds(&self, all: &Texts) -> Result<(), EngineError> {
+        let Some(seen) = &self.0 else { return Ok(()) };
+        let now = etag(all);
+        if seen.split(',').map(|tag| tag.trim().trim_matches('"')).any(|tag| tag == "*" || tag == now) {
+            return Ok(());
+        }
+        let message = "The metadata changed since it was read: read it again.".to_owned();
+        Err(EngineError::Precondition { code: "PreconditionFailed", message })
+    }
+}
 
 /// Whose metadata it is.
 #[derive(Debug, Clone, Copy)]
@@ -41,18 +78,24 @@ impl Of {
         })
     }
 
-    async fn list(self, app: &App, ctx: &OpCtx) -> Answer {
-        Ok(axum::Json(json!({ "metadata": self.read(app, ctx).await? })))
+    async fn list(self, app: &App, ctx: &OpCtx, version: Microversion) -> Result<Response, ApiError> {
+        let all = self.read(app, ctx).await?;
+        let answer = axum::Json(json!({ "metadata": all }));
+        Ok(match self {
+            Self::Volume(_) if version.at_least(15) => ([(header::ETAG, etag(&all))], answer).into_response(),
+            Self::Volume(_) | Self::Snapshot(_) => answer.into_response(),
+        })
     }
 
     /// Adds the given pairs; with `whole` they are all that is left.
-    async fn set(self, app: &App, ctx: &OpCtx, body: &Value, whole: bool) -> Answer {
+    async fn set(self, app: &App, ctx: &OpCtx, body: &Value, whole: bool, seen: Seen) -> Answer {
         self.read(app, ctx).await?;
         let mut fields = Fields::object(body, "body")?;
         let given = fields.raw("metadata").ok_or_else(|| required("body", "metadata"))?;
         let given = texts("metadata", given)?;
         fields.end()?;
         let change = move |all: &mut Texts| {
+            seen.holds(all)?;
             if whole {
                 all.clear();
             }
@@ -68,7 +111,7 @@ impl Of {
         Ok(axum::Json(json!({ "meta": { key: value } })))
     }
 
-    async fn item_set(self, app: &App, ctx: &OpCtx, key: &str, body: &Value) -> Answer {
+    async fn item_set(self, app: &App, ctx: &OpCtx, key: &str, body: &Value, seen: Seen) -> Answer {
         self.read(app, ctx).await?;
         let mut fields = Fields::object(body, "body")?;
         let given = fields.raw("meta").ok_or_else(|| required("body", "meta"))?;
@@ -82,6 +125,7 @@ impl Of {
         }
         let answer = json!({ "meta": given });
         let change = move |all: &mut Texts| {
+            seen.holds(all)?;
             all.extend(given.clone());
             Ok(())
         };
@@ -116,23 +160,31 @@ fn snapshot(id: &str) -> Result<Of, ApiError> {
 macro_rules! calls {
     ($of:ident, $id:ty, $variant:ident, $path:literal) => {
         #[doc = concat!("`GET ", $path, "/metadata`")]
-        pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<$id>) -> Answer {
-            Of::$variant(id).list(&app, &ctx).await
+        pub async fn list(
+            Ctx(ctx): Ctx,
+            State(app): State<App>,
+            version: Microversion,
+            Id(id): Id<$id>,
+        ) -> Result<Response, ApiError> {
+            Of::$variant(id).list(&app, &ctx, version).await
         }
 
         #[doc = concat!("`POST ", $path, "/metadata`: adds and replaces")]
         pub async fn update(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<$id>, Json(body): Json<Value>) -> Answer {
-            Of::$variant(id).set(&app, &ctx, &body, false).await
+            Of::$variant(id).set(&app, &ctx, &body, false, Seen::default()).await
         }
 
         #[doc = concat!("`PUT ", $path, "/metadata`: replaces all")]
         pub async fn replace(
             Ctx(ctx): Ctx,
             State(app): State<App>,
+            version: Microversion,
+            headers: HeaderMap,
             Id(id): Id<$id>,
             Json(body): Json<Value>,
         ) -> Answer {
-            Of::$variant(id).set(&app, &ctx, &body, true).await
+            let seen = Seen::of(Of::$variant(id), version, &headers);
+            Of::$variant(id).set(&app, &ctx, &body, true, seen).await
         }
 
         #[doc = concat!("`GET ", $path, "/metadata/{key}`")]
@@ -144,10 +196,13 @@ macro_rules! calls {
         pub async fn item_set(
             Ctx(ctx): Ctx,
             State(app): State<App>,
+            version: Microversion,
+            headers: HeaderMap,
             Path((id, key)): Path<(String, String)>,
             Json(body): Json<Value>,
         ) -> Answer {
-            super::$of(&id)?.item_set(&app, &ctx, &key, &body).await
+            let of = super::$of(&id)?;
+            of.item_set(&app, &ctx, &key, &body, Seen::of(of, version, &headers)).await
         }
 
         #[doc = concat!("`DELETE ", $path, "/metadata/{key}`")]

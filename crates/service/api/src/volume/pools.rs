@@ -1,6 +1,6 @@
 //! Where volumes live: zones, services, pools and hosts, all of them views of the nodes.
 
-use super::{Answer, page};
+use super::{Answer, filters, page};
 use crate::auth::Ctx;
 use crate::body::{Json, Pairs};
 use crate::fields::{Fields, required};
@@ -9,7 +9,7 @@ use crate::{ApiError, App};
 use arcus_engine::volume_pools::{BACKEND, PROTOCOL, VENDOR, VolumePool};
 use arcus_store::PoolShare;
 use arcus_types::Timestamp;
-use arcus_types::policy::volume as policy;
+use arcus_types::policy::{Target, authorize, volume as policy};
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
@@ -112,6 +112,12 @@ pub async fn service_update(
     Path(verb): Path<String>,
     Json(body): Json<Value>,
 ) -> Answer {
+    if matches!(verb.as_str(), "get-log" | "set-log") {
+        authorize(&ctx, policy::SERVICE_WRITE, &Target::default())?;
+        return Err(ApiError::bad_request(format!(
+            "'{verb}': the levels of the log are set when the server starts, not through this API."
+        )));
+    }
     let mut fields = Fields::object(&body, "body")?;
     let host = fields.text_required("host", 1, 255)?;
     let binary = fields.text("binary", 1, 255)?.or(fields.text("service", 1, 255)?).unwrap_or(VOLUME_SERVICE);
@@ -162,10 +168,18 @@ fn capabilities(pool: &VolumePool) -> Value {
 }
 
 /// `GET /scheduler-stats/get_pools?detail=`
-pub async fn pools(Ctx(ctx): Ctx, State(app): State<App>, query: Pairs) -> Answer {
+pub async fn pools(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
     let detail = page::flag(&query, "detail")?.unwrap_or(false);
     let pools = app.engine.volume_pool_list(&ctx, policy::POOL_READ).await?;
-    let wanted = |p: &&VolumePool| query.first("name").is_none_or(|name| name == p.name());
+    filters::admitted(&ctx, version, &query, "pool")?;
+    // From 3.35 on; a type that asks for what no pool has fits none of them.
+    let fits = match query.first("volume_type").filter(|_| version.at_least(35)) {
+        Some(asked) => app.engine.volume_type_fits(&ctx, asked).await?,
+        None => true,
+    };
+    // From 3.28 on.
+    let name = query.first("name").filter(|_| version.at_least(28));
+    let wanted = |p: &&VolumePool| fits && name.is_none_or(|name| name == p.name());
     let list = pools.iter().filter(wanted).map(|pool| {
         let mut out = json!({ "name": pool.name() });
         if detail {

@@ -6,8 +6,8 @@ use crate::body::{Id, Json, Pairs};
 use crate::fields::Fields;
 use crate::query::parsed;
 use crate::{ApiError, App};
-use arcus_engine::volume_quotas::VOLUME_QUOTAS;
-use arcus_store::{Quota, QuotaResource};
+use arcus_engine::volume_quotas::{VOLUME_QUOTAS, VolumeCaps, VolumeQuotas};
+use arcus_store::{Quota, QuotaResource, TypeQuotaKind};
 use arcus_types::ProjectId;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -44,34 +44,42 @@ pub async fn limits(Ctx(ctx): Ctx, State(app): State<App>, query: Pairs) -> Answ
 }
 
 /// The caps of a quota set, or with `usage` also what is used of them.
-fn shown(quotas: &[Quota], usage: bool) -> Map<String, Value> {
-    let value = |q: &Quota| {
-        if usage { json!({ "limit": q.cap, "in_use": q.used, "reserved": 0, "allocated": 0 }) } else { json!(q.cap) }
+fn shown(quotas: &VolumeQuotas, usage: bool) -> Map<String, Value> {
+    let value = |cap: i64, used: i64| match usage {
+        true => json!({ "limit": cap, "in_use": used, "reserved": 0, "allocated": 0 }),
+        false => json!(cap),
     };
-    quotas.iter().map(|q| (q.resource.name().to_owned(), value(q))).collect()
+    let all = quotas.all.iter().map(|q| (q.resource.name().to_owned(), value(q.cap, q.used)));
+    let by_type = quotas.by_type.iter().map(|q| (format!("{}_{}", q.kind.name(), q.type_name), value(q.cap, q.used)));
+    all.chain(by_type).collect()
 }
 
 /// The caps that a client asks for.
-fn caps(body: &Value, key: &str) -> Result<Vec<(QuotaResource, i64)>, ApiError> {
-    let mut fields = Fields::of(body, key, &[])?;
+fn caps(body: &Value, key: &str) -> Result<VolumeCaps, ApiError> {
+    let mut caps = VolumeCaps::default();
+    let mut plain = Map::new();
+    let given = Fields::of(body, key, &[]).map(|_| body.get(key).and_then(Value::as_object))?;
+    for (name, value) in given.into_iter().flatten() {
+        let of_type = name
+            .split_once('_')
+            .and_then(|(word, of)| TypeQuotaKind::ALL.iter().find(|kind| kind.name() == word).map(|kind| (*kind, of)));
+        let Some((kind, of)) = of_type else {
+            plain.insert(name.clone(), value.clone());
+            continue;
+        };
+        let one = json!({ "limit": value });
+        let cap = Fields::object(&one, name)?.integer("limit", -1, QUOTA_MAX)?;
+        caps.by_type.extend(cap.map(|cap| (kind, of.to_owned(), cap)));
+    }
+    let plain = Value::Object(plain);
+    let mut fields = Fields::object(&plain, key)?;
     // Old clients repeat the project or the class here.
     for known in ["tenant_id", "id", "class_name", "force"] {
         fields.raw(known);
     }
-    if let Some(map) = body.get(key).and_then(Value::as_object)
-        && let Some(of_type) = map.keys().find(|k| {
-            let word = k.split_once('_').map(|(word, _)| word);
-            matches!(word, Some("volumes" | "gigabytes" | "snapshots"))
-        })
-    {
-        let of_type: String = of_type.chars().take(64).collect();
-        let message = format!("'{of_type}' is a quota of one volume type; quotas are kept for all types together.");
-        return Err(ApiError::bad_request(message));
-    }
-    let mut caps = Vec::new();
     for &resource in VOLUME_QUOTAS {
         if let Some(cap) = fields.integer(resource.name(), -1, QUOTA_MAX)? {
-            caps.push((resource, cap));
+            caps.all.push((resource, cap));
         }
     }
     fields.end()?;

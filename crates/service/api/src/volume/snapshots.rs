@@ -1,7 +1,7 @@
 //! Snapshots of volumes.
 
 use super::volumes::query;
-use super::{Answer, links};
+use super::{Answer, filters, links};
 use crate::auth::Ctx;
 use crate::body::{Id, Json, Pairs};
 use crate::fields::{Fields, refused, required};
@@ -33,7 +33,7 @@ fn shown(s: &VolumeSnapshot, version: Microversion, detail: bool) -> Value {
         out["os-extended-snapshot-attributes:project_id"] = json!(s.project_id);
     }
     if version.at_least(14) {
-        out["group_snapshot_id"] = Value::Null;
+        out["group_snapshot_id"] = json!(s.group_snapshot_id);
     }
     if version.at_least(41) {
         out["user_id"] = json!(s.user_id);
@@ -45,6 +45,7 @@ fn shown(s: &VolumeSnapshot, version: Microversion, detail: bool) -> Value {
 }
 
 async fn page(ctx: &arcus_types::OpCtx, app: &App, version: Microversion, query: &Pairs, detail: bool) -> Answer {
+    filters::admitted(ctx, version, query, "snapshot")?;
     let asked = query::snapshots(ctx, query, version)?;
     let (found, is_full, count) = app.engine.volume_snapshot_list(ctx, asked).await?;
     let list: Vec<Value> = found.iter().map(|s| shown(s, version, detail)).collect();
@@ -105,6 +106,7 @@ pub async fn create(
         description: super::volumes::text(&mut fields, "description", "display_description")?.flatten(),
         metadata: fields.texts("metadata")?.unwrap_or_default(),
         force: force.unwrap_or(false) || version.at_least(66),
+        group_snapshot_id: None,
     };
     let made = app.engine.volume_snapshot_create(&ctx, &new).await?;
     Ok((StatusCode::ACCEPTED, axum::Json(json!({ "snapshot": shown(&made, version, false) }))))

@@ -4,7 +4,7 @@ pub mod actions;
 pub mod query;
 pub mod view;
 
-use super::{Answer, links, since};
+use super::{Answer, filters, links, since};
 use crate::auth::Ctx;
 use crate::body::{Id, Json, Pairs};
 use crate::fields::{Fields, refused, required, truth};
@@ -16,9 +16,11 @@ use arcus_types::volumes::{VOLUME_GIB_MAX, VOLUME_TEXT_CHARS_MAX};
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// `GET /volumes`
 pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
+    filters::admitted(&ctx, version, &query, "volume")?;
     let asked = query::volumes(&ctx, &query, version)?;
     let (found, is_full, counts) = app.engine.volume_list(&ctx, asked).await?;
     let shown = found.iter().map(|v| {
@@ -40,6 +42,7 @@ pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, 
 
 /// `GET /volumes/detail`
 pub async fn detail(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
+    filters::admitted(&ctx, version, &query, "volume")?;
     let asked = query::volumes(&ctx, &query, version)?;
     let (found, is_full, counts) = app.engine.volume_list(&ctx, asked).await?;
     let shown: Vec<Value> = found.iter().map(|v| view::volume(&app, &ctx, v, version, true)).collect();
@@ -57,10 +60,14 @@ pub async fn detail(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion
 pub async fn summary(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
     since(version, 12)?;
     let asked = query::volumes(&ctx, &query, version)?;
-    let counts = app.engine.volume_summary(&ctx, asked).await?;
+    let (counts, pairs) = app.engine.volume_summary(&ctx, asked).await?;
     let mut out = json!({ "total_count": counts.count, "total_size": counts.gibs });
     if version.at_least(36) {
-        out["metadata"] = json!({});
+        let mut metadata: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (key, value) in pairs {
+            metadata.entry(key).or_default().push(value);
+        }
+        out["metadata"] = json!(metadata);
     }
     Ok(axum::Json(json!({ "volume-summary": out })))
 }
@@ -91,14 +98,17 @@ pub async fn create(
     Json(body): Json<Value>,
 ) -> Result<(StatusCode, axum::Json<Value>), ApiError> {
     let mut fields = Fields::of(&body, "volume", &["OS-SCH-HNT:scheduler_hints", "scheduler_hints"])?;
-    let new = wish(&mut fields)?;
+    let new = wish(&mut fields, version)?;
+    if version.at_least(53) {
+        fields.end()?;
+    }
     let made = app.engine.volume_create(&ctx, &new).await?;
     let found = app.engine.volume_view(made).await?;
     let shown = view::volume(&app, &ctx, &found, version, false);
     Ok((StatusCode::ACCEPTED, axum::Json(json!({ "volume": shown }))))
 }
 
-fn wish(fields: &mut Fields<'_>) -> Result<VolumeNew, ApiError> {
+fn wish(fields: &mut Fields<'_>, version: Microversion) -> Result<VolumeNew, ApiError> {
     let snapshot = fields.parsed("snapshot_id")?;
     let volume = fields.parsed("source_volid")?;
     let image = fields.text("imageRef", 0, 255)?.or(fields.text("image_id", 0, 255)?).filter(|t| !t.is_empty());
@@ -122,7 +132,12 @@ fn wish(fields: &mut Fields<'_>) -> Result<VolumeNew, ApiError> {
             "multiattach parameter has been removed, and no volume type of this cloud lets several servers share a volume.",
         ));
     }
-    for absent in ["consistencygroup_id", "group_id", "backup_id"] {
+    // Before 3.13 there are no groups, and whatever is sent with that name is passed over.
+    let group_id = match fields.raw("group_id").filter(|_| version.at_least(13)) {
+        Some(_) => fields.parsed("group_id")?,
+        None => None,
+    };
+    for absent in ["consistencygroup_id", "backup_id"] {
         if fields.raw(absent).is_some_and(|v| !v.is_null()) {
             return Err(ApiError::bad_request(format!(
                 "Invalid input for field/attribute {absent}. This cloud has none."
@@ -137,6 +152,7 @@ fn wish(fields: &mut Fields<'_>) -> Result<VolumeNew, ApiError> {
         volume_type: fields.text("volume_type", 0, 255)?.filter(|t| !t.is_empty()).map(str::to_owned),
         zone: fields.text("availability_zone", 0, 255)?.filter(|t| !t.is_empty()).map(str::to_owned),
         metadata: fields.texts("metadata")?.unwrap_or_default(),
+        group_id,
     })
 }
 
@@ -160,9 +176,12 @@ pub async fn update(
         description: text(&mut fields, "description", "display_description")?,
         metadata: fields.texts("metadata")?,
     };
-    fields.end()?;
-    if change.name.is_none() && change.description.is_none() && change.metadata.is_none() {
-        return Err(required("volume", "name"));
+    // Until 3.53 what is unknown is passed over, and nothing may be changed.
+    if version.at_least(53) {
+        fields.end()?;
+        if change.name.is_none() && change.description.is_none() && change.metadata.is_none() {
+            return Err(required("volume", "name"));
+        }
     }
     let changed = app.engine.volume_update(&ctx, id, &change).await?;
     let found = app.engine.volume_view(changed).await?;

@@ -16,6 +16,7 @@ mod root;
 mod samples;
 mod things;
 mod volume;
+mod volume_groups;
 mod volumes;
 
 use crate::harness::Answer;
@@ -263,6 +264,7 @@ fn cases() -> Vec<Case> {
     cases.extend(volume::cases());
     cases.extend(placement::cases());
     cases.extend(volumes::cases());
+    cases.extend(volume_groups::cases());
     cases
 }
 

@@ -2,11 +2,12 @@
 
 use super::{Cloud, again, as_wished};
 use arcus_engine::servers::{AttachWish, DiskSource, DiskWish, ServerNew};
+use arcus_engine::volume_snapshots::VolumeSnapshotNew;
 use arcus_engine::volumes::VolumeNew;
 use arcus_store::QuotaResource;
-use arcus_types::agent::{NodeReport, VolumeReport, VolumeSource, VolumeState};
+use arcus_types::agent::{Fault, NodeReport, VolumeReport, VolumeSource, VolumeState};
 use arcus_types::servers::ServerState;
-use arcus_types::volumes::VolumeStatus;
+use arcus_types::volumes::{VolumeSnapshotStatus, VolumeStatus};
 use arcus_types::{ServerId, VolumeId};
 
 impl Cloud {
@@ -142,4 +143,58 @@ async fn what_no_server_can_boot_from_is_refused() {
         assert!(error.to_string().contains(says), "{error}");
     }
     assert_eq!(cloud.volume_used().await, [0, 0]);
+}
+
+#[tokio::test]
+async fn a_volume_that_its_node_lost_is_in_error_and_says_so() {
+    let cloud = Cloud::start().await;
+    let new = VolumeNew { size_gib: Some(3), ..VolumeNew::default() };
+    let volume = cloud.engine.volume_create(&again(&cloud.member), &new).await.unwrap().id;
+    let wish = async || cloud.engine.volume_specs(cloud.node).await.unwrap().0.remove(0);
+    assert!(!wish().await.made);
+    cloud.play_volumes(&[]).await;
+    assert!(wish().await.made, "what was reported once is never made anew");
+    let said = |transient: bool| {
+        let fault = Fault { message: "The volume's data is gone.".into(), details: String::new(), transient };
+        let state = VolumeState::Failed(fault);
+        let report = VolumeReport { id: volume, version: 9, state, size_bytes: 0, snapshots: Vec::new() };
+        NodeReport { spec_generation: 9, volumes: vec![report], ..NodeReport::default() }
+    };
+    cloud.engine.volumes_observed(cloud.node, &said(true)).await.unwrap();
+    assert_eq!(cloud.status(volume).await, VolumeStatus::Available, "that may pass");
+    cloud.engine.volumes_observed(cloud.node, &said(false)).await.unwrap();
+    assert_eq!(cloud.status(volume).await, VolumeStatus::Error);
+    let (messages, _) = cloud.engine.volume_message_list(&cloud.member, None, None, 5).await.unwrap();
+    assert_eq!(messages[0].fault.message, "The volume's data is gone.");
+    cloud.engine.volume_delete(&again(&cloud.member), volume, false, false).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_volume_is_reverted_once_and_the_wish_is_withdrawn() {
+    let cloud = Cloud::start().await;
+    let new = VolumeNew { size_gib: Some(3), ..VolumeNew::default() };
+    let volume = cloud.engine.volume_create(&again(&cloud.member), &new).await.unwrap().id;
+    cloud.play_volumes(&[]).await;
+    let new = VolumeSnapshotNew {
+        volume_id: volume,
+        name: None,
+        description: None,
+        metadata: Default::default(),
+        force: false,
+        group_snapshot_id: None,
+    };
+    let snapshot = cloud.engine.volume_snapshot_create(&again(&cloud.member), &new).await.unwrap().id;
+    let early = cloud.engine.volume_revert(&again(&cloud.member), volume, snapshot).await;
+    assert!(early.unwrap_err().to_string().contains("must be 'available'"), "the snapshot is not made yet");
+    let admin = again(&arcus_types::OpCtx::system());
+    let available = VolumeSnapshotStatus::Available;
+    cloud.engine.volume_snapshot_status_reset(&admin, snapshot, available).await.unwrap();
+    cloud.engine.volume_revert(&again(&cloud.member), volume, snapshot).await.unwrap();
+    assert_eq!(cloud.status(volume).await, VolumeStatus::Reverting);
+    let spec = cloud.engine.volume_specs(cloud.node).await.unwrap().0.remove(0);
+    assert_eq!(spec.refill.as_ref().map(|refill| refill.number), Some(spec.version));
+    assert!(cloud.engine.volume_snapshot_delete(&again(&cloud.member), snapshot, false).await.is_err());
+    cloud.play_volumes(&[]).await;
+    assert_eq!(cloud.status(volume).await, VolumeStatus::Available);
+    assert_eq!(cloud.engine.volume_specs(cloud.node).await.unwrap().0.remove(0).refill, None);
 }

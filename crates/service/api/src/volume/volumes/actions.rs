@@ -65,7 +65,9 @@ pub async fn action(
         | "os-force_detach"
         | "os-initialize_connection"
         | "os-terminate_connection" => asked.attachment().await,
-        "os-migrate_volume" | "os-migrate_volume_completion" | "os-unmanage" | "revert" | "os-reimage" => {
+        "revert" if version.at_least(40) => asked.revert().await,
+        "os-reimage" if version.at_least(68) => asked.reimage().await,
+        "os-migrate_volume" | "os-migrate_volume_completion" | "os-unmanage" => {
             Err(ApiError::new(StatusCode::CONFLICT, format!("'{name}' is not done by this cloud.")))
         }
         other => {
@@ -135,6 +137,25 @@ impl Asked<'_> {
             }
         };
         Ok(self.app.engine.volume_status_reset(self.ctx, self.id, status, attachments, detached).await?)
+    }
+
+    /// Puts the volume back to its last snapshot.
+    async fn revert(&self) -> Result<Response, ApiError> {
+        let mut fields = self.fields()?;
+        let snapshot = fields.parsed("snapshot_id")?.ok_or_else(|| required(self.name, "snapshot_id"))?;
+        fields.end()?;
+        self.app.engine.volume_revert(self.ctx, self.id, snapshot).await?;
+        Ok(accepted())
+    }
+
+    /// Fills the volume with another image.
+    async fn reimage(&self) -> Result<Response, ApiError> {
+        let mut fields = self.fields()?;
+        let image = fields.parsed("image_id")?.ok_or_else(|| required(self.name, "image_id"))?;
+        let reserved = fields.boolean("reimage_reserved")?.unwrap_or(false);
+        fields.end()?;
+        self.app.engine.volume_reimage(self.ctx, self.id, image, reserved).await?;
+        Ok(accepted())
     }
 
     /// What the volume remembers of its image.

@@ -13,7 +13,7 @@ use arcus_store::{
     TimeTest, VolumeAttachmentFilter, VolumeAttachmentSort, VolumeFilter, VolumeSnapshotFilter, VolumeSnapshotSort,
     VolumeSort,
 };
-use arcus_types::{OpCtx, ProjectId, Timestamp};
+use arcus_types::{OpCtx, ProjectId, Timestamp, VolumeGroupId};
 
 /// Which volumes are asked for. What no list filters by is left alone.
 pub fn volumes(ctx: &OpCtx, query: &Pairs, version: Microversion) -> Result<VolumeQuery, ApiError> {
@@ -36,6 +36,7 @@ pub fn volumes(ctx: &OpCtx, query: &Pairs, version: Microversion) -> Result<Volu
     })?;
     let all = all_projects(ctx, query)?;
     let statuses = query.first("status").map(|text| text.parse().into_iter().collect());
+    let statuses = if counted(query, version)? { statuses } else { Some(Vec::new()) };
     let filter = VolumeFilter {
         project_id: project(ctx, query, all),
         user_id: parsed(query, "user_id")?,
@@ -45,9 +46,14 @@ pub fn volumes(ctx: &OpCtx, query: &Pairs, version: Microversion) -> Result<Volu
         description: query.first("description").or(query.first("display_description")).map(str::to_owned),
         statuses,
         zone: query.first("availability_zone").map(str::to_owned),
-        bootable: flag(query, "bootable")?,
+        bootable: bootable(query, version)?,
         multiattach: flag(query, "multiattach")?,
         size_gib: parsed(query, "size")?,
+        // What is no id is the id of nothing.
+        group_id: query
+            .first("group_id")
+            .filter(|_| version.at_least(10))
+            .map(|text| text.parse().unwrap_or(VolumeGroupId(uuid::Uuid::nil()))),
         metadata: pairs(query, "metadata")?,
         image_metadata: pairs(query, "glance_metadata")?,
         created_at: times(query, version, "created_at")?,
@@ -83,6 +89,7 @@ pub fn snapshots(ctx: &OpCtx, query: &Pairs, version: Microversion) -> Result<Vo
         })
     })?;
     let all = all_projects(ctx, query)?;
+    let statuses = query.first("status").map(|text| text.parse().into_iter().collect());
     let filter = VolumeSnapshotFilter {
         project_id: project(ctx, query, all),
         ids: query.first("id").map(|text| text.parse().into_iter().collect()),
@@ -90,7 +97,7 @@ pub fn snapshots(ctx: &OpCtx, query: &Pairs, version: Microversion) -> Result<Vo
         name: query.first("name").or(query.first("display_name")).map(str::to_owned),
         name_like: like(query, version, "name~").or_else(|| like(query, version, "display_name~")),
         description: query.first("description").or(query.first("display_description")).map(str::to_owned),
-        statuses: query.first("status").map(|text| text.parse().into_iter().collect()),
+        statuses: if counted(query, version)? { statuses } else { Some(Vec::new()) },
         size_gib: parsed(query, "volume_size")?,
         metadata: pairs(query, "metadata")?,
         created_at: times(query, version, "created_at")?,
@@ -148,6 +155,19 @@ fn project(ctx: &OpCtx, query: &Pairs, all: bool) -> Option<ProjectId> {
     let asked = query.first("project_id").or(query.first("tenant_id"));
     // What is no id is no project.
     asked.filter(|_| ctx.is_admin() && all).map(|text| text.parse().unwrap_or(ProjectId(uuid::Uuid::nil())))
+}
+
+/// Before 3.2 whatever is not false is true.
+fn bootable(query: &Pairs, version: Microversion) -> Result<Option<bool>, ApiError> {
+    if version.at_least(2) {
+        return flag(query, "bootable");
+    }
+    Ok(query.first("bootable").map(|text| !matches!(text, "false" | "False")))
+}
+
+/// From 3.65 on: everything that users see counts against their quotas.
+fn counted(query: &Pairs, version: Microversion) -> Result<bool, ApiError> {
+    Ok(!version.at_least(65) || flag(query, "consumes_quota")?.unwrap_or(true))
 }
 
 fn like(query: &Pairs, version: Microversion, key: &str) -> Option<String> {

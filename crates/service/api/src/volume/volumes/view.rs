@@ -68,7 +68,7 @@ fn versioned(out: &mut Map<String, Value>, found: &VolumeView, ctx: &OpCtx, vers
             out.insert(key.to_owned(), value);
         }
     };
-    put(13, "group_id", Value::Null);
+    put(13, "group_id", json!(found.volume.group_id));
     if admin {
         put(21, "provider_id", Value::Null);
         put(61, "cluster_name", Value::Null);

@@ -123,8 +123,16 @@ pub enum Thing {
     ProviderWord,
     /// A volume after these actions of the volume API.
     VolumeAfter(&'static [&'static str]),
-    /// A snapshot with the metadata `k`, of `{volume}`.
+    /// A snapshot `{snapshot}` with the metadata `k`, of `{volume}`.
     VolumeSnapshot,
+    /// A group type with the spec `colour`.
+    VolumeGroupType,
+    /// An empty group, and apart from it `{free_volume}`.
+    VolumeGroup,
+    /// A group with `{volume}`.
+    VolumeGroupFilled,
+    /// A snapshot of such a group.
+    VolumeGroupSnapshot,
     /// An attachment that is only noted, of `{volume}`.
     Attachment,
     /// A server that has `{volume}`, and apart from it `{free_volume}`.
@@ -337,7 +345,7 @@ impl World {
         let project = self.base.get("project").unwrap();
         let quota = json!({ "quota_set": { "instances": -1, "cores": -1, "ram": -1, "server_groups": -1 } });
         self.admin("PUT", &format!("/compute/v2.1/os-quota-sets/{project}"), quota).await;
-        let quota = json!({ "quota_set": { "volumes": -1, "snapshots": -1, "gigabytes": -1 } });
+        let quota = json!({ "quota_set": { "volumes": -1, "snapshots": -1, "gigabytes": -1, "groups": -1 } });
         self.admin("PUT", &format!("/volume/v3/os-quota-sets/{project}"), quota).await;
         let all = ["network", "subnet", "port", "router", "floatingip", "security_group", "security_group_rule"];
         let quota: serde_json::Map<String, Value> = all.iter().map(|name| ((*name).to_owned(), json!(-1))).collect();
@@ -467,6 +475,9 @@ impl World {
             Thing::Token => {
                 let cloud = &self.nova.cloud;
                 vars.set("subject", Kind::Known, cloud.login("demo", cloud.demo_password(), "demo").await);
+            }
+            Thing::VolumeGroupType | Thing::VolumeGroup | Thing::VolumeGroupFilled | Thing::VolumeGroupSnapshot => {
+                self.volume_group_thing(thing, &mut vars).await;
             }
             Thing::VolumeAfter(_) | Thing::VolumeSnapshot | Thing::Attachment | Thing::ServerWithVolume => {
                 self.volume_part(thing, &mut vars).await;

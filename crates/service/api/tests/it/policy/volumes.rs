@@ -49,6 +49,11 @@ fn volume_actions() -> Vec<Case> {
         act(VolumeAfter(&["image"]), 200, r#"{"os-unset_image_metadata":{"key":"k"}}"#)
             .rule(policy::VOLUME_METADATA_WRITE.rule),
         act(Volume, 200, r#"{"os-show_image_metadata":{}}"#).rule(policy::VOLUME_SHOW.rule),
+        act(VolumeSnapshot, 202, r#"{"revert":{"snapshot_id":"{snapshot}"}}"#)
+            .at("3.40")
+            .with("id", "{volume}")
+            .rule(policy::VOLUME_REVERT.rule),
+        act(Volume, 202, r#"{"os-reimage":{"image_id":"{image}"}}"#).at("3.68").rule(policy::VOLUME_REIMAGE.rule),
         act(Volume, 400, r#"{"os-retype":{"new_type":"dir"}}"#)
             .rule(policy::VOLUME_UPDATE.rule)
             .because("it has this type already"),

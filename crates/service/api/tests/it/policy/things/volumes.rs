@@ -2,11 +2,46 @@
 
 use super::super::Who;
 use super::{Kind, Thing, Vars, World, id};
+use arcus_engine::volume_groups::{VolumeGroupChange, VolumeGroupNew};
+use arcus_types::{OpCtx, VolumeGroupId};
 use serde_json::{Value, json};
 
 const CINDER: &str = "/volume/v3";
 
 impl World {
+    pub(super) async fn volume_group_thing(&self, thing: Thing, vars: &mut Vars) {
+        let app = &self.nova.cloud.app;
+        let specs = [("colour".to_owned(), "red".to_owned())].into();
+        let name = self.word();
+        let kind = app.engine.volume_group_type_create(&OpCtx::system(), name, None, true, specs).await.unwrap();
+        if thing == Thing::VolumeGroupType {
+            return vars.set("id", Kind::Common, kind.id.to_string());
+        }
+        let ctx = app.identity.verify(&self.tokens[&Who::Member]).unwrap().ctx();
+        let new = VolumeGroupNew {
+            name: Some("g".into()),
+            description: None,
+            group_type: kind.id.to_string(),
+            volume_types: vec!["dir".into()],
+            zone: None,
+        };
+        let group: VolumeGroupId = app.engine.volume_group_create(&ctx, &new).await.unwrap().id;
+        let volume = self.volume(None).await;
+        vars.secret("id", group.to_string());
+        if thing == Thing::VolumeGroup {
+            return vars.secret("free_volume", volume);
+        }
+        let change = VolumeGroupChange { add: vec![volume.parse().unwrap()], ..VolumeGroupChange::default() };
+        app.engine.volume_group_update(&ctx, group, &change).await.unwrap();
+        vars.secret("volume", volume);
+        if thing == Thing::VolumeGroupSnapshot {
+            let made = app.engine.volume_group_snapshot_create(&ctx, group, Some("s".into()), None).await.unwrap();
+            self.nova.play().await;
+            vars.secret("group", group.to_string());
+            vars.secret("id", made.id.to_string());
+        }
+    }
+
     pub(super) async fn volume_part(&self, thing: Thing, vars: &mut Vars) {
         let volume = self.volume(None).await;
         let volumes = format!("{CINDER}/volumes");
@@ -15,6 +50,7 @@ impl World {
                 let body = json!({ "snapshot": { "volume_id": volume, "name": "s", "metadata": { "k": "v" } } });
                 let made = id(&self.demo("POST", &format!("{CINDER}/snapshots"), body).await["snapshot"]);
                 self.nova.play().await;
+                vars.secret("snapshot", made.clone());
                 made
             }
             Thing::Attachment => {
