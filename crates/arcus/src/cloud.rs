@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use arcus_api::{App, Endpoint};
 use arcus_engine::{Engine, EngineConfig};
 use arcus_identity::{BootstrapPasswords, Identity};
-use arcus_store::{DomainKey, ProjectKey, Store};
+use arcus_store::{DomainKey, ProjectKey, SealKey, Store};
 use arcus_types::{DomainId, OpCtx, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +40,7 @@ pub async fn start(options: &EndpointOptions, home: &Home, stop: CancellationTok
     let url = options.url();
     let database = database(options, home)?;
     let store = Store::open(&database).await?;
+    store.seal_with(seal_key(home)?);
     let engine = Engine::new(store.clone(), EngineConfig::under(home.path()));
     let endpoint = Arc::new(Endpoint { url: url.clone(), region: clouds::REGION.to_owned() });
     first_run(home, &url, &store, &engine).await?;
@@ -71,6 +72,22 @@ fn database(options: &EndpointOptions, home: &Home) -> Result<String> {
         (None, Some(url)) => Ok(url),
         (None, None) => Ok(format!("sqlite://{}", embedded.display())),
     }
+}
+
+/// The key that seals servers' secrets in the database; made on the first start. Without it they are lost.
+fn seal_key(home: &Home) -> Result<SealKey> {
+    const FILE: &str = "secrets.key";
+    if !home.join(FILE).exists() {
+        let hex: String = rand::random::<[u8; SealKey::BYTES]>().iter().map(|byte| format!("{byte:02x}")).collect();
+        home.write_private(FILE, &format!("{hex}\n"))?;
+    }
+    let path = home.join(FILE);
+    let text = std::fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+    let text = text.trim();
+    let byte = |at: usize| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(byte).collect();
+    let key = bytes.and_then(|bytes| SealKey::new(&bytes).ok());
+    key.with_context(|| format!("{} does not hold a key of {} bytes in hexadecimal", path.display(), SealKey::BYTES))
 }
 
 /// Makes the first users, flavors and the external network. The passwords are safe on disk before they are in use.

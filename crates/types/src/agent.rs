@@ -281,6 +281,12 @@ pub struct GuestData {
     pub launch_index: u32,
     /// A number that stays the same for a server's life: seeds the guest's entropy in the metadata.
     pub random_seed_base64: Option<String>,
+    /// What the guest left in its metadata service: its password, encrypted for the owner's key.
+    #[serde(default)]
+    pub password_left: Option<String>,
+    /// How often the owner threw that away: the guest may leave one for each turn.
+    #[serde(default)]
+    pub password_turn: u64,
 }
 
 impl std::fmt::Debug for GuestData {
@@ -362,6 +368,33 @@ pub struct NodeReport {
     pub ports_up: Vec<PortId>,
     /// What could not be brought about on the network, in words for the operator.
     pub network_faults: Vec<String>,
+    /// Passwords that guests left and that the spec does not show yet.
+    #[serde(default)]
+    pub passwords_left: Vec<PasswordLeft>,
+}
+
+/// The longest password that a guest may leave, in bytes; source: the compute API's metadata service.
+pub const PASSWORD_LEFT_BYTES_MAX: usize = 1_020;
+
+/// A password that a guest left in its metadata service, encrypted for its owner.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PasswordLeft {
+    /// Whose.
+    pub server_id: ServerId,
+    /// In which turn: one of an earlier turn no longer counts.
+    pub turn: u64,
+    /// The password as the guest wrote it: printable ASCII.
+    pub text: String,
+}
+
+impl std::fmt::Debug for PasswordLeft {
+    /// Leaves out the password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PasswordLeft")
+            .field("server_id", &self.server_id)
+            .field("turn", &self.turn)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a node is and has.

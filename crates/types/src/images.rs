@@ -1,9 +1,12 @@
 //! The life cycle of an image, and the words that describe one.
 //!
 //! ```text
-//! queued --upload begins--> saving --all bytes are good--> active <--> deactivated
-//!    ^------------------------/ refused, broken off or crashed
+//! queued --upload begins---> saving --all bytes are good--> active <--> deactivated
+//!  ^  \--staging begins--> uploading --imported, once all bytes are good--^
+//!  ^------------------------/ refused, broken off or crashed
 //! ```
+//! Bytes that are staged for an import are judged as they arrive, as in an upload: the import makes them the image's, and
+//! is done at once.
 //! Deletion ends every state; a deleted image has no record.
 
 use crate::agent::DiskFormat;
@@ -47,6 +50,8 @@ words! {
         Queued = "queued",
         /// Its bytes are arriving.
         Saving = "saving",
+        /// Its bytes are arriving for an import, or are here and good and the import is awaited.
+        Uploading = "uploading",
         /// Complete; may be booted and downloaded.
         Active = "active",
         /// Complete, but closed to downloads and new servers.
@@ -125,8 +130,12 @@ pub fn disk_format_from_name(text: &str) -> Result<DiskFormat, Rejected> {
 pub enum ImageEvent {
     /// An upload begins.
     UploadBegan,
+    /// An upload of bytes for a later import begins.
+    StagingBegan,
     /// All bytes have arrived and are good.
     UploadEnded,
+    /// The bytes that were staged become the image's.
+    ImportRequested,
     /// The upload was refused or broke off.
     UploadFailed,
     /// The image is closed.
@@ -138,16 +147,30 @@ pub enum ImageEvent {
 impl ImageStatus {
     /// The status after `event`; `None` if the event does not fit it.
     pub fn after(self, event: ImageEvent) -> Option<ImageStatus> {
-        use ImageEvent::{DeactivationRequested, ReactivationRequested, UploadBegan, UploadEnded, UploadFailed};
+        use ImageEvent::{
+            DeactivationRequested, ImportRequested, ReactivationRequested, StagingBegan, UploadBegan, UploadEnded,
+            UploadFailed,
+        };
         match (self, event) {
             (Self::Queued, UploadBegan) => Some(Self::Saving),
-            (Self::Saving, UploadEnded) => Some(Self::Active),
-            (Self::Saving, UploadFailed) => Some(Self::Queued),
+            (Self::Queued, StagingBegan) | (Self::Uploading, UploadEnded) => Some(Self::Uploading),
+            (Self::Saving, UploadEnded) | (Self::Uploading, ImportRequested) => Some(Self::Active),
+            (Self::Saving | Self::Uploading, UploadFailed) => Some(Self::Queued),
             (Self::Active | Self::Deactivated, DeactivationRequested) => Some(Self::Deactivated),
             (Self::Active | Self::Deactivated, ReactivationRequested) => Some(Self::Active),
-            (Self::Queued, UploadEnded | UploadFailed | DeactivationRequested | ReactivationRequested)
-            | (Self::Saving, UploadBegan | DeactivationRequested | ReactivationRequested)
-            | (Self::Active | Self::Deactivated, UploadBegan | UploadEnded | UploadFailed) => None,
+            (
+                Self::Queued,
+                UploadEnded | UploadFailed | ImportRequested | DeactivationRequested | ReactivationRequested,
+            )
+            | (
+                Self::Saving,
+                UploadBegan | StagingBegan | ImportRequested | DeactivationRequested | ReactivationRequested,
+            )
+            | (Self::Uploading, UploadBegan | StagingBegan | DeactivationRequested | ReactivationRequested)
+            | (
+                Self::Active | Self::Deactivated,
+                UploadBegan | StagingBegan | UploadEnded | UploadFailed | ImportRequested,
+            ) => None,
         }
     }
 }
@@ -161,9 +184,12 @@ mod tests {
         use ImageEvent::*;
         assert_eq!(ImageStatus::Queued.after(UploadBegan), Some(ImageStatus::Saving));
         assert_eq!(ImageStatus::Saving.after(UploadFailed), Some(ImageStatus::Queued));
-        for status in [ImageStatus::Saving, ImageStatus::Active, ImageStatus::Deactivated] {
-            assert_eq!(status.after(UploadBegan), None);
+        for status in [ImageStatus::Saving, ImageStatus::Uploading, ImageStatus::Active, ImageStatus::Deactivated] {
+            assert_eq!((status.after(UploadBegan), status.after(StagingBegan)), (None, None));
         }
+        assert_eq!(ImageStatus::Uploading.after(UploadEnded), Some(ImageStatus::Uploading));
+        assert_eq!(ImageStatus::Uploading.after(ImportRequested), Some(ImageStatus::Active));
+        assert_eq!(ImageStatus::Queued.after(ImportRequested), None);
         assert_eq!(ImageStatus::Deactivated.after(ReactivationRequested), Some(ImageStatus::Active));
     }
 

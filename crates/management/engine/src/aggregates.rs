@@ -5,7 +5,7 @@
 use crate::{Engine, EngineError};
 use arcus_store::{Aggregate, AuditEntry, Node, StoreError, Tx};
 use arcus_types::policy::{Target, authorize, compute};
-use arcus_types::{AggregateId, OpCtx, Timestamp};
+use arcus_types::{AggregateId, ImageId, OpCtx, Timestamp};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -217,6 +217,32 @@ impl Engine {
         let nodes = tx.aggregate_nodes(&[aggregate.id]).await?;
         tx.commit().await?;
         Ok((aggregate, nodes.into_iter().map(|(_, _, name)| name).collect()))
+    }
+
+    /// Lets the nodes of an aggregate fetch images before servers need them. That they do so is not waited for.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] for an image that cannot be booted, [`EngineError::NotFound`], or a refusal.
+    pub async fn aggregate_images_cache(
+        &self,
+        ctx: &OpCtx,
+        number: u64,
+        images: &[ImageId],
+    ) -> Result<(), EngineError> {
+        authorize(ctx, compute::AGGREGATE_WRITE, &Target::default())?;
+        for image in images {
+            self.image_for_boot(ctx, *image).await?;
+        }
+        let tx = self.store().begin(ctx).await?;
+        let aggregate = tx.aggregate_get(number).await?.ok_or_else(|| not_found(number))?;
+        for (_, node, _) in tx.aggregate_nodes(&[aggregate.id]).await? {
+            for image in images {
+                tx.node_prefetch_insert(node, *image).await?;
+            }
+            tx.node_touch(node).await?;
+        }
+        aggregate_audit(&tx, &aggregate, &json!({ "images": images })).await?;
+        self.commit(tx).await
     }
 
     /// Puts a node into the zone that its aggregates say, else into the cloud's own.

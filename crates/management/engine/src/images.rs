@@ -5,6 +5,7 @@
 
 mod change;
 mod files;
+mod imports;
 mod members;
 mod snapshots;
 mod upload;
@@ -12,6 +13,7 @@ mod write;
 
 pub use change::ImageChange;
 pub use files::{ImageFile, ImagesRecovered};
+pub use imports::ImageUsage;
 pub(crate) use snapshots::ImageAwaited;
 
 use crate::{Engine, EngineError};

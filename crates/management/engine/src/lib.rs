@@ -36,6 +36,7 @@ pub mod server_specs;
 pub mod servers;
 pub mod subnet_pools;
 pub mod subnets;
+pub mod user_quotas;
 pub mod volume_attachments;
 pub mod volume_group_types;
 pub mod volume_groups;

@@ -159,6 +159,7 @@ impl Engine {
                 let (servers, mut snapshots) = self.server_specs(node_id).await?;
                 let (volumes, uploads) = self.volume_specs(node_id).await?;
                 snapshots.extend(uploads);
+                let prefetch = self.store().node_prefetch_list(node_id, prefetch_since()).await?;
                 return Ok(Some(NodeSpec {
                     generation,
                     networks,
@@ -167,7 +168,7 @@ impl Engine {
                     servers,
                     volumes,
                     snapshots,
-                    prefetch: Vec::new(),
+                    prefetch,
                     relays,
                 }));
             }
@@ -195,6 +196,7 @@ impl Engine {
         self.ports_observed(node_id, &report.ports_up).await?;
         self.servers_observed(node_id, report).await?;
         self.volumes_observed(node_id, report).await?;
+        self.passwords_left(ctx, node_id, &report.passwords_left).await?;
         for fault in &report.network_faults {
             tracing::warn!(node.id = %node_id, fault, "a node could not bring about part of its network");
         }
@@ -229,11 +231,19 @@ impl Engine {
                 scaled(facts.disk_gib, config.disk_overcommit_percent),
             );
             tx.node_facts_set(node_id, facts, caps).await?;
+            tx.node_prefetches_done(node_id, &facts.cached_images, prefetch_since()).await?;
         } else {
             tx.node_seen(node_id, now).await?;
         }
         Ok(tx.commit().await?)
     }
+}
+
+/// How long a node may take to fetch an image that it was told to have, in seconds; then nobody waits for it any more.
+const PREFETCH_S_MAX: i64 = 3_600;
+
+fn prefetch_since() -> Timestamp {
+    Timestamp::now().plus_seconds(-PREFETCH_S_MAX)
 }
 
 /// The node that calls.

@@ -52,22 +52,6 @@ impl Engine {
         })
     }
 
-    /// The password that a server's guest generated and left encrypted: none, as guests get theirs by other ways here.
-    ///
-    /// # Errors
-    /// [`EngineError::NotFound`] or a refusal.
-    pub async fn server_password_left(&self, ctx: &OpCtx, id: ServerId) -> Result<(), EngineError> {
-        self.server_readable(ctx, compute::SERVER_PASSWORD_READ, id).await
-    }
-
-    /// Forgets that password: there is none.
-    ///
-    /// # Errors
-    /// [`EngineError::NotFound`] or a refusal.
-    pub async fn server_password_left_clear(&self, ctx: &OpCtx, id: ServerId) -> Result<(), EngineError> {
-        self.server_readable(ctx, compute::SERVER_PASSWORD_CLEAR, id).await
-    }
-
     /// Tells a guest about its network again: its metadata always do, so there is nothing left to do.
     ///
     /// # Errors

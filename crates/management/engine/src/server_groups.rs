@@ -46,6 +46,10 @@ impl Engine {
                 message: "Quota exceeded, too many server groups.".into(),
             });
         }
+        let wanted = [(QuotaResource::ServerGroups, 1)];
+        if let Some(over) = self.user_quota_over(&tx, project_id, user_id, &wanted).await? {
+            return Err(over.refusal(1));
+        }
         tx.server_group_insert(&group).await?;
         tx.audit(AuditEntry {
             action: compute::SERVER_GROUP_WRITE,

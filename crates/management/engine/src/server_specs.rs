@@ -96,6 +96,8 @@ fn server_spec(
             config_drive: server.details.config_drive,
             launch_index: server.details.launch_index,
             random_seed_base64: secrets.random_seed_base64,
+            password_left: secrets.password_left,
+            password_turn: secrets.password_turn,
         },
         rescue,
         password,

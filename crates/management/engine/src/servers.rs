@@ -200,6 +200,7 @@ impl Engine {
                 result: None,
                 details: None,
             }),
+            steps_done: Vec::new(),
             started_at: now,
             updated_at: now,
         })

@@ -23,6 +23,10 @@ pub struct Needs {
     pub node: Option<String>,
     /// The rule of the group that it is in.
     pub group: GroupRule,
+    /// Only these nodes, where the servers are that its owner wants it beside.
+    pub beside: Option<Vec<NodeId>>,
+    /// None of these nodes, where the servers are that its owner wants it away from.
+    pub away_from: Vec<NodeId>,
 }
 
 /// The rule of a group of servers.
@@ -111,6 +115,10 @@ pub enum Refusal {
         /// How many.
         members: u64,
     },
+    /// The servers that it is to be beside are elsewhere.
+    NotBeside,
+    /// A server that it is to be away from is here.
+    NotAway,
     /// It looked good, but somebody else took the room first.
     TakenMeanwhile,
 }
@@ -126,6 +134,8 @@ impl fmt::Display for Refusal {
             Self::TooLittle { what, free, wanted } => write!(f, "{free} {what} free, {wanted} wanted"),
             Self::GroupElsewhere => f.write_str("the servers of its group are on another node"),
             Self::GroupHere { members } => write!(f, "{members} servers of its group are here already"),
+            Self::NotBeside => f.write_str("the servers of the hint same_host are on another node"),
+            Self::NotAway => f.write_str("a server of the hint different_host is here"),
             Self::TakenMeanwhile => f.write_str("its room was taken meanwhile"),
         }
     }
@@ -146,6 +156,8 @@ impl Refusal {
             },
             Self::GroupElsewhere => "server group affinity",
             Self::GroupHere { .. } => "server group anti-affinity",
+            Self::NotBeside => "scheduler hint same_host",
+            Self::NotAway => "scheduler hint different_host",
             Self::TakenMeanwhile => "room taken meanwhile",
         }
     }
@@ -244,6 +256,12 @@ fn refusals(needs: &Needs, c: &Candidate) -> Vec<Refusal> {
     let mut found = Vec::new();
     if needs.node.as_ref().is_some_and(|name| *name != c.name) {
         found.push(Refusal::NotTheOneAskedFor);
+    }
+    if needs.beside.as_ref().is_some_and(|nodes| !nodes.contains(&c.node_id)) {
+        found.push(Refusal::NotBeside);
+    }
+    if needs.away_from.contains(&c.node_id) {
+        found.push(Refusal::NotAway);
     }
     if needs.zone.as_ref().is_some_and(|zone| *zone != c.zone) {
         found.push(Refusal::OtherZone { zone: c.zone.clone() });

@@ -1,8 +1,10 @@
-//! Images: their records, tags and properties. Lists are in [`list`], sharing in [`members`].
+//! Images: their records, tags and properties. Lists are in [`list`], sharing in [`members`], imports in [`imports`].
 
+mod imports;
 mod list;
 mod members;
 
+pub use imports::{ImageImport, ImageTotals};
 pub use list::{ImageFilter, ImageSortKey, ImageVisible, TimeTest};
 pub use members::ImageMember;
 
@@ -174,9 +176,9 @@ impl Db {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn image_uploads(&self) -> Result<Vec<ImageUpload>, StoreError> {
-        let sql =
-            "SELECT id, project_id, upload_id FROM images WHERE status = $1 AND upload_id IS NOT NULL ORDER BY id";
-        let rows = self.all(sql, params![ImageStatus::Saving.as_str()]).await?;
+        let sql = "SELECT id, project_id, upload_id FROM images WHERE status IN ($1, $2) AND upload_id IS NOT NULL ORDER BY id";
+        let values = params![ImageStatus::Saving.as_str(), ImageStatus::Uploading.as_str()];
+        let rows = self.all(sql, values).await?;
         rows.iter()
             .map(|row| {
                 Ok(ImageUpload {
@@ -282,22 +284,27 @@ impl Tx {
         Ok(())
     }
 
-    /// Begins an upload; `false` unless the image is queued.
+    /// Begins an upload, in which the image is `status`; `false` unless the image is queued.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn image_upload_begin(&self, id: ImageId, upload_id: Uuid) -> Result<bool, StoreError> {
+    pub async fn image_upload_begin(
+        &self,
+        id: ImageId,
+        upload_id: Uuid,
+        status: ImageStatus,
+    ) -> Result<bool, StoreError> {
         let changed = self
             .exec(
                 "UPDATE images SET status = $3, upload_id = $2, updated_at = $4, generation = generation + 1
                  WHERE id = $1 AND status = $5",
-                params![id, upload_id, ImageStatus::Saving.as_str(), Timestamp::now(), ImageStatus::Queued.as_str()],
+                params![id, upload_id, status.as_str(), Timestamp::now(), ImageStatus::Queued.as_str()],
             )
             .await?;
         Ok(changed == 1)
     }
 
-    /// Ends an upload well; `false` if it is not the one under way any more.
+    /// Ends an upload well, after which the image is `status`; `false` if it is not the one under way any more.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -306,6 +313,7 @@ impl Tx {
         upload: &ImageUpload,
         content: &ImageContent,
         min_disk_gib: u64,
+        status: ImageStatus,
     ) -> Result<bool, StoreError> {
         let changed = self
             .exec(
@@ -316,7 +324,7 @@ impl Tx {
                 params![
                     upload.image_id,
                     upload.upload_id,
-                    ImageStatus::Active.as_str(),
+                    status.as_str(),
                     content.size_bytes,
                     content.virtual_size_bytes,
                     &content.md5,

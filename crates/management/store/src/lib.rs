@@ -26,6 +26,7 @@ mod keypairs;
 mod limits;
 mod listing;
 mod networks;
+mod node_prefetches;
 mod nodes;
 mod port_forwardings;
 mod ports;
@@ -38,6 +39,7 @@ mod rbac;
 mod revocations;
 mod roles;
 mod routers;
+mod seal;
 mod security_groups;
 mod server_actions;
 mod server_groups;
@@ -52,6 +54,7 @@ mod tags;
 pub mod testing;
 mod text_tests;
 mod trusts;
+mod user_quotas;
 mod users;
 mod volume_attachments;
 mod volume_group_types;
@@ -80,7 +83,10 @@ pub use domains::{Domain, DomainChange, DomainFilter, DomainKey};
 pub use flavors::{Flavor, FlavorFilter, FlavorSort};
 pub use floating_ips::{FLOATING_IP_FIELDS, FloatingIp};
 pub use groups::{Group, GroupFilter};
-pub use images::{Image, ImageContent, ImageFilter, ImageMember, ImageSortKey, ImageUpload, ImageVisible, TimeTest};
+pub use images::{
+    Image, ImageContent, ImageFilter, ImageImport, ImageMember, ImageSortKey, ImageTotals, ImageUpload, ImageVisible,
+    TimeTest,
+};
 pub use keypairs::Keypair;
 pub use limits::{LimitEntry, LimitFilter, LimitOwner, RegisteredLimit};
 pub use listing::{Field, FieldKind, Listing, PAGE_ROWS_MAX, Page, TagFilter};
@@ -100,6 +106,7 @@ pub use rbac::{RBAC_FIELDS, RbacAction, RbacPolicy, RbacType};
 pub use revocations::{Revocation, RevocationKind, Revoked};
 pub use roles::{Implication, RoleChange, RoleEntry, RoleFilter};
 pub use routers::{ROUTER_FIELDS, Router};
+pub use seal::SealKey;
 pub use security_groups::{
     SECURITY_GROUP_FIELDS, SECURITY_GROUP_RULE_FIELDS, SecurityGroup, SecurityGroupRule, direction_text, ethertype_text,
 };
@@ -115,6 +122,7 @@ pub use subnets::{AllocationPool, HostRoute, Ipv6Mode, SUBNET_FIELDS, Subnet};
 pub use tags::Tagged;
 pub use text_tests::{Extra, TextPlace, TextTest};
 pub use trusts::{Trust, TrustFilter};
+pub use user_quotas::UserUse;
 pub use users::{Login, User, UserChange, UserFilter, UserKey};
 pub use volume_attachments::{VolumeAttachment, VolumeAttachmentFilter, VolumeAttachmentSort};
 pub use volume_group_types::{VolumeGroupType, VolumeGroupTypeFilter, VolumeGroupTypeSort};
@@ -133,7 +141,7 @@ use sea_orm::{ConnectOptions, Database, DatabaseConnection, DatabaseTransaction,
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Connections to PostgreSQL that one process holds at most.
@@ -176,6 +184,9 @@ pub enum StoreError {
     /// A transaction wrote something and nobody recorded who and why.
     #[error("a transaction that wrote without an audit record was not committed")]
     Unaudited,
+    /// A secret cannot be sealed or opened.
+    #[error("a secret is closed: {0}")]
+    Seal(String),
     /// Any other answer of the embedded database.
     #[error("the embedded database did not do it")]
     Sqlite(#[source] rusqlite::Error),
@@ -202,6 +213,7 @@ impl StoreError {
             | Self::Duplicate(_)
             | Self::Referenced(_)
             | Self::Corrupt { .. }
+            | Self::Seal(_)
             | Self::Unaudited => false,
         }
     }
@@ -243,9 +255,15 @@ pub struct Db {
     link: Link,
     queries: Arc<AtomicU64>,
     changes: Arc<ProviderChanges>,
+    seal: Arc<OnceLock<SealKey>>,
 }
 
 impl Db {
+    /// The key that seals secrets.
+    pub(crate) fn seal_key(&self) -> Result<&SealKey, StoreError> {
+        self.seal.get().ok_or_else(|| StoreError::Seal("no key was given".to_owned()))
+    }
+
     /// How many statements have been run through this store since it was opened: tests hold requests to a number.
     pub fn queries(&self) -> u64 {
         self.queries.load(Ordering::Relaxed)
@@ -284,7 +302,12 @@ impl Store {
             Some(path) => Link::Sqlite(open_sqlite(path, &shown).await?),
             None => Link::Postgres(open_postgres(url, shown).await?),
         };
-        Ok(Self(Arc::new(Db { link, queries: Arc::default(), changes: Arc::default() })))
+        Ok(Self(Arc::new(Db { link, queries: Arc::default(), changes: Arc::default(), seal: Arc::default() })))
+    }
+
+    /// Gives the key that seals secrets; the first one stays. Without one, secrets can be neither read nor written.
+    pub fn seal_with(&self, key: SealKey) {
+        drop(self.0.seal.set(key));
     }
 
     /// Begins a transaction on behalf of `ctx`. Dropped without [`Tx::commit`], it leaves nothing behind.
@@ -297,7 +320,12 @@ impl Store {
             Link::Postgres(db) => Link::Transaction(db.begin().await?),
             Link::Turn(_) | Link::Transaction(_) => return Err(StoreError::Unaudited),
         };
-        let db = Db { link, queries: Arc::clone(&self.0.queries), changes: Arc::clone(&self.0.changes) };
+        let db = Db {
+            link,
+            queries: Arc::clone(&self.0.queries),
+            changes: Arc::clone(&self.0.changes),
+            seal: Arc::clone(&self.0.seal),
+        };
         Ok(Tx {
             db,
             ctx: *ctx,

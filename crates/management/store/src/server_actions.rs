@@ -1,8 +1,9 @@
 //! What was done to servers, by whom, and how it ended.
 
-use crate::sql::{Row, Where, params};
+use crate::sql::{Json, Row, Where, params};
 use crate::{Db, StoreError, Tx};
 use arcus_types::{ProjectId, RequestId, ServerId, Timestamp, UserId};
+use serde::{Deserialize, Serialize};
 
 /// Something that was done to a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +20,10 @@ pub struct ServerAction {
     pub project_id: Option<ProjectId>,
     /// Why it failed, in words for the owner.
     pub message: Option<String>,
-    /// What its node was asked.
+    /// What its node was asked, at last.
     pub event: Option<ServerActionEvent>,
+    /// What it was asked before that, in order: the steps that are over.
+    pub steps_done: Vec<ServerActionEvent>,
     /// When it was asked.
     pub started_at: Timestamp,
     /// When its record last changed.
@@ -28,7 +31,7 @@ pub struct ServerAction {
 }
 
 /// What a node was asked for an action, and how it ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerActionEvent {
     /// Its name, such as `compute_reboot_instance`.
     pub event: String,
@@ -45,7 +48,7 @@ pub struct ServerActionEvent {
 }
 
 const COLUMNS: &str = "server_id, request_id, action, user_id, project_id, message, event, event_node, event_started_at, \
-     event_finished_at, event_result, event_details, started_at, updated_at";
+     event_finished_at, event_result, event_details, steps_done, started_at, updated_at";
 
 fn action(row: &Row) -> Result<ServerAction, StoreError> {
     let event = match row.opt::<String>("event")? {
@@ -67,6 +70,7 @@ fn action(row: &Row) -> Result<ServerAction, StoreError> {
         project_id: row.opt("project_id")?,
         message: row.opt("message")?,
         event,
+        steps_done: row.opt::<Json<_>>("steps_done")?.map(|steps| steps.0).unwrap_or_default(),
         started_at: row.get("started_at")?,
         updated_at: row.get("updated_at")?,
     })
@@ -149,6 +153,30 @@ impl Tx {
                 event.and_then(|e| e.finished_at), event.and_then(|e| e.result.as_deref()),
                 event.and_then(|e| e.details.as_deref()), new.started_at
             ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Records that a step of an action is over and the next one begins.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn server_action_step(
+        &self,
+        server: ServerId,
+        request: RequestId,
+        next: &str,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let Some(action) = self.server_action_get(server, request).await? else { return Ok(()) };
+        let Some(step) = action.event.filter(|event| event.finished_at.is_none()) else { return Ok(()) };
+        let mut steps = action.steps_done;
+        steps.push(ServerActionEvent { finished_at: Some(at), result: Some("Success".to_owned()), ..step });
+        self.exec(
+            "UPDATE server_actions SET steps_done = $3, event = $4, event_started_at = $5, updated_at = $5
+             WHERE server_id = $1 AND request_id = $2",
+            params![server, request, Json(&steps), next, at],
         )
         .await?;
         Ok(())

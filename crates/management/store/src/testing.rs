@@ -1,6 +1,6 @@
 //! Fresh databases for tests: SQLite in a temporary folder, and a private PostgreSQL.
 
-use crate::Store;
+use crate::{SealKey, Store};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -12,7 +12,13 @@ use std::sync::OnceLock;
 pub async fn sqlite() -> (Store, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap_or_else(|e| fail(&e));
     let url = format!("sqlite://{}/arcus.db", folder.path().display());
-    (Store::open(&url).await.unwrap_or_else(|e| fail(&e)), folder)
+    (sealing(Store::open(&url).await.unwrap_or_else(|e| fail(&e))), folder)
+}
+
+/// The store with a key that every test has.
+fn sealing(store: Store) -> Store {
+    store.seal_with(SealKey::new(&[7; SealKey::BYTES]).unwrap_or_else(|e| fail(&e)));
+    store
 }
 
 #[expect(clippy::panic, reason = "a test that has no database cannot go on")]
@@ -70,7 +76,7 @@ impl Postgres {
     /// # Panics
     /// If it cannot be made.
     pub async fn store(&self) -> Store {
-        Store::open(&self.database()).await.unwrap_or_else(|e| fail(&e))
+        sealing(Store::open(&self.database()).await.unwrap_or_else(|e| fail(&e)))
     }
 
     /// The URL of a fresh, empty database on it.

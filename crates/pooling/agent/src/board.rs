@@ -138,6 +138,7 @@ impl Board {
             snapshots: state.snapshots.values().cloned().collect(),
             ports_up: state.ports_up.clone(),
             network_faults: state.network_faults.clone(),
+            passwords_left: Vec::new(),
         }
     }
 }

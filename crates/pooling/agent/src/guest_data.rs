@@ -1,15 +1,18 @@
 //! What a guest is told about itself, in the layout that cloud-init and others read: `openstack/` and `ec2/`, each dated
 //! version the same. The metadata service and the config drive say the same.
 
-use arcus_network::GuestDirectory;
-use arcus_types::PortId;
-use arcus_types::agent::{GuestData, NetworkSpec, NodeSpec, PortSpec, ServerSpec, SubnetSpec};
+use arcus_network::{GuestDirectory, Left};
+use arcus_types::agent::{
+    GuestData, NetworkSpec, NodeSpec, PASSWORD_LEFT_BYTES_MAX, PasswordLeft, PortSpec, ServerSpec, SubnetSpec,
+};
+use arcus_types::{PortId, ServerId};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
+use tokio::sync::watch;
 
 /// The versions of the `openstack/` tree that are offered.
 const OPENSTACK_VERSIONS: &[&str] = &["2012-08-10", "2013-10-17", "2015-10-15", "2016-06-30", "2018-08-27", "latest"];
@@ -23,15 +26,35 @@ struct Documents {
     user_data: Option<Vec<u8>>,
     ec2: BTreeMap<String, String>,
     key_names: Vec<String>,
+    server_id: ServerId,
+    /// The password that the server knows of, and in which turn.
+    password: Option<String>,
+    password_turn: u64,
 }
 
-/// Finds what to tell a guest by its port.
-#[derive(Default)]
+/// Finds what to tell a guest by its port, and holds what guests leave until the server knows of it.
 pub struct Directory {
     ports: RwLock<HashMap<PortId, Arc<Documents>>>,
+    left: watch::Sender<BTreeMap<ServerId, PasswordLeft>>,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self { ports: RwLock::default(), left: watch::channel(BTreeMap::new()).0 }
+    }
 }
 
 impl Directory {
+    /// Hears when a guest has left something.
+    pub(crate) fn listen(&self) -> watch::Receiver<BTreeMap<ServerId, PasswordLeft>> {
+        self.left.subscribe()
+    }
+
+    /// What guests have left and the server does not know of yet.
+    pub(crate) fn passwords_left(&self) -> Vec<PasswordLeft> {
+        self.left.borrow().values().cloned().collect()
+    }
+
     /// Takes in a new spec.
     pub fn load(&self, spec: &NodeSpec) {
         let mut ports = HashMap::new();
@@ -39,6 +62,16 @@ impl Directory {
             let documents = Arc::new(documents(server, &interfaces(spec, &server.ports)));
             ports.extend(server.ports.iter().map(|port| (*port, Arc::clone(&documents))));
         }
+        // What the server knows, or its owner has thrown away, need not be told again.
+        let awaited = |left: &PasswordLeft| {
+            let server = spec.servers.iter().find(|server| server.id == left.server_id);
+            server.is_some_and(|s| s.guest.password_left.is_none() && s.guest.password_turn == left.turn)
+        };
+        self.left.send_if_modified(|left| {
+            let before = left.len();
+            left.retain(|_, password| awaited(password));
+            left.len() != before
+        });
         *self.ports.write().unwrap_or_else(PoisonError::into_inner) = ports;
     }
 }
@@ -48,6 +81,29 @@ impl GuestDirectory for Directory {
         let documents = self.ports.read().unwrap_or_else(PoisonError::into_inner).get(&port).cloned()?;
         documents.find(path.trim_matches('/'))
     }
+
+    fn leave(&self, port: PortId, path: &str, bytes: &[u8]) -> Left {
+        let documents = self.ports.read().unwrap_or_else(PoisonError::into_inner).get(&port).cloned();
+        let Some(documents) = documents.filter(|_| is_password(path)) else { return Left::NotHere };
+        if documents.password.is_some() {
+            return Left::Stands;
+        }
+        let fits = (1..=PASSWORD_LEFT_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
+        let Some(text) = str::from_utf8(bytes).ok().filter(|_| fits) else { return Left::Refused };
+        let password =
+            PasswordLeft { server_id: documents.server_id, turn: documents.password_turn, text: text.to_owned() };
+        self.left.send_modify(|left| drop(left.insert(password.server_id, password)));
+        Left::Taken
+    }
+}
+
+/// Whether a path is that of the guest's password, in any version that has one.
+fn is_password(path: &str) -> bool {
+    let mut parts = path.trim_matches('/').split('/');
+    let version = parts.next().filter(|tree| *tree == "openstack").and_then(|_| parts.next());
+    version.is_some_and(|version| OPENSTACK_VERSIONS.contains(&version) && version != "2012-08-10")
+        && parts.next() == Some("password")
+        && parts.next().is_none()
 }
 
 /// The files of a config drive.
@@ -94,6 +150,9 @@ fn documents(server: &ServerSpec, interfaces: &[(&NetworkSpec, &PortSpec)]) -> D
         user_data: server.guest.user_data_base64.as_ref().and_then(|text| STANDARD.decode(text).ok()),
         ec2: ec2(server, interfaces),
         key_names: server.guest.public_keys.iter().map(|(name, _)| name.clone()).collect(),
+        server_id: server.id,
+        password: server.guest.password_left.clone(),
+        password_turn: server.guest.password_turn,
     }
 }
 
@@ -226,7 +285,7 @@ impl Documents {
     fn openstack(&self, file: &str) -> Option<Vec<u8>> {
         match file {
             "" => {
-                let mut names = vec!["meta_data.json", "network_data.json", "vendor_data.json"];
+                let mut names = vec!["meta_data.json", "network_data.json", "password", "vendor_data.json"];
                 names.extend(self.user_data.is_some().then_some("user_data"));
                 Some(names.join("\n").into_bytes())
             }
@@ -234,6 +293,7 @@ impl Documents {
             "network_data.json" => Some(self.network_data.clone()),
             "vendor_data.json" | "vendor_data2.json" => Some(b"{}".to_vec()),
             "user_data" => self.user_data.clone(),
+            "password" => Some(self.password.clone().unwrap_or_default().into_bytes()),
             _ => None,
         }
     }
@@ -373,6 +433,34 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_leaves_one_password_for_each_turn() {
+        let mut server = server();
+        let directory = Directory::default();
+        let load = |server: &ServerSpec| {
+            directory.load(&NodeSpec { servers: vec![server.clone()], ..NodeSpec::default() });
+        };
+        load(&server);
+        let (port, path) = (server.ports[0], "/openstack/latest/password");
+        assert_eq!(directory.leave(port, "/openstack/latest/user_data", b"x"), Left::NotHere);
+        assert_eq!(directory.leave(PortId::new(), path, b"x"), Left::NotHere);
+        for refused in [&b""[..], b"two words", &[b'x'; 1021]] {
+            assert_eq!(directory.leave(port, path, refused), Left::Refused);
+        }
+        assert_eq!(directory.leave(port, path, b"sealed"), Left::Taken);
+        assert_eq!(directory.document(port, path).unwrap(), b"", "it is not kept yet");
+        assert_eq!(directory.passwords_left()[0].text, "sealed");
+        server.guest.password_left = Some("sealed".into());
+        load(&server);
+        assert_eq!(directory.document(port, path).unwrap(), b"sealed");
+        assert!(directory.passwords_left().is_empty());
+        assert_eq!(directory.leave(port, path, b"again"), Left::Stands);
+        (server.guest.password_left, server.guest.password_turn) = (None, 1);
+        load(&server);
+        assert_eq!(directory.leave(port, path, b"again"), Left::Taken);
+        assert_eq!(directory.passwords_left()[0].turn, 1);
+    }
+
+    #[test]
     fn both_trees_tell_the_same_guest() {
         let server = server();
         let directory = Directory::default();
@@ -385,7 +473,7 @@ mod tests {
         assert_eq!(get("/latest/meta-data/public-keys/0/openssh-key").unwrap(), "ssh-ed25519 AAAA");
         assert!(get("/latest/meta-data/").unwrap().lines().any(|l| l == "public-keys/"));
         assert_eq!(get("/openstack/latest/user_data").unwrap(), "#!/bin/sh\ntrue\n");
-        assert_eq!(get("/openstack/latest/password"), None);
+        assert_eq!(get("/openstack/latest/password").unwrap(), "");
         assert_eq!(get("/openstack/2099-01-01/meta_data.json"), None);
         assert_eq!(directory.document(PortId::new(), "/latest/meta-data/hostname"), None);
     }

@@ -117,7 +117,7 @@ impl Agent {
         let (spec_in, spec_out) = watch::channel(Arc::new(NodeSpec::default()));
         let mut tasks = JoinSet::new();
         tasks.spawn(listen(Arc::clone(&self.shared), spec_in));
-        tasks.spawn(report(Arc::clone(&self.shared)));
+        tasks.spawn(report(Arc::clone(&self.shared), Arc::clone(&self.directory)));
         tasks.spawn(renew(Arc::clone(&self.shared)));
         tasks.spawn(facts(Arc::clone(&self.shared)));
         tasks.spawn(keep_network(Arc::clone(&self.shared), spec_out.clone()));
@@ -139,6 +139,7 @@ impl Agent {
         let mut volumes_leftover = Some(volumes_known);
         let mut workers: HashMap<ServerId, Handle> = HashMap::new();
         let mut making: HashMap<ImageId, JoinHandle<()>> = HashMap::new();
+        let mut fetching: HashMap<String, JoinHandle<()>> = HashMap::new();
         let mut events = self.shared.drivers.hypervisor.events();
         let mut leftovers = Some(known);
         loop {
@@ -150,6 +151,7 @@ impl Agent {
                     self.volumes(&spec, &mut volumes, volumes_leftover.take().unwrap_or_default());
                     self.servers(&spec, &mut workers, leftovers.take().unwrap_or_default());
                     self.snapshots(&spec, &mut making, &workers);
+                    self.prefetch(&spec, &mut fetching);
                     self.shared.board.spec_read(spec.generation);
                 }
                 event = events.recv() => match event {
@@ -229,6 +231,31 @@ impl Agent {
         Handle { wish, look, busy, task: tokio::spawn(worker.run()) }
     }
 
+    /// Fetches images before servers need them. One that could not be fetched is tried again with the next spec.
+    fn prefetch(&self, spec: &NodeSpec, fetching: &mut HashMap<String, JoinHandle<()>>) {
+        fetching.retain(|sha256, task| {
+            let wanted = spec.prefetch.iter().any(|source| source.sha256 == *sha256);
+            if !wanted {
+                task.abort();
+            }
+            wanted && !task.is_finished()
+        });
+        for source in &spec.prefetch {
+            let (shared, source) = (Arc::clone(&self.shared), source.clone());
+            fetching.entry(source.sha256.clone()).or_insert_with(|| {
+                tokio::spawn(async move {
+                    let fetched = shared.drivers.storage.image_ensure(&source, shared.fetch.as_ref(), &|_| ()).await;
+                    match fetched {
+                        Ok(()) => read_facts(&shared).await,
+                        Err(error) => {
+                            tracing::warn!(image.id = %source.id, error = chain(&error), "an image was not fetched");
+                        }
+                    }
+                })
+            });
+        }
+    }
+
     fn snapshots(
         &self,
         spec: &NodeSpec,
@@ -302,21 +329,27 @@ async fn listen(shared: Arc<Shared>, spec_in: watch::Sender<Arc<NodeSpec>>) {
 }
 
 /// Tells the server what is on the board whenever it changes, and now and then anyway.
-async fn report(shared: Arc<Shared>) {
+async fn report(shared: Arc<Shared>, directory: Arc<Directory>) {
     let mut changed = shared.board.listen();
+    let mut left = directory.listen();
     let mut pause = RECONNECT_FIRST;
     loop {
         changed.mark_unchanged();
+        left.mark_unchanged();
         for report in shared.board.report().servers {
             if let Some(usage) = shared.drivers.hypervisor.usage(report.id).await {
                 shared.board.server_usage(report.id, usage.cpu_ms, usage.memory_kib);
             }
         }
-        match shared.link.report(&shared.board.report()).await {
+        let mut said = shared.board.report();
+        said.passwords_left = directory.passwords_left();
+        match shared.link.report(&said).await {
             Ok(()) => {
                 pause = RECONNECT_FIRST;
-                if let Ok(Ok(())) = tokio::time::timeout(REPORT_EVERY, changed.changed()).await {
-                    tokio::time::sleep(REPORT_DEBOUNCE).await;
+                tokio::select! {
+                    _ = changed.changed() => tokio::time::sleep(REPORT_DEBOUNCE).await,
+                    _ = left.changed() => {}
+                    () = tokio::time::sleep(REPORT_EVERY) => {}
                 }
             }
             Err(error) => {

@@ -55,6 +55,25 @@ pub trait GuestDirectory: Send + Sync {
     ///
     /// Called on the driver's own threads: it must not block for long.
     fn document(&self, port: PortId, path: &str) -> Option<Vec<u8>>;
+
+    /// Takes what the guest that owns the port leaves at `path`. It is safe only once [`GuestDirectory::document`] shows
+    /// it there. Must not block either.
+    fn leave(&self, _port: PortId, _path: &str, _bytes: &[u8]) -> Left {
+        Left::NotHere
+    }
+}
+
+/// What becomes of something that a guest leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// It is being kept.
+    Taken,
+    /// There is something already.
+    Stands,
+    /// It is not what may be left there.
+    Refused,
+    /// Nothing can be left there.
+    NotHere,
 }
 
 /// Why the network could not do what was asked.

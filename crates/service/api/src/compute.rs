@@ -246,6 +246,7 @@ fn aggregate_routes() -> Vec<Route> {
         Route::put(AGGREGATE, AGGREGATE_WRITE, aggregates::update),
         Route::delete(AGGREGATE, AGGREGATE_WRITE, aggregates::delete),
         Route::post("/compute/v2.1/os-aggregates/{id}/action", AGGREGATE_WRITE, aggregates::action),
+        Route::post("/compute/v2.1/os-aggregates/{id}/images", AGGREGATE_WRITE, aggregates::images),
         Route::get("/compute/v2.1/os-migrations", policy::MIGRATION_LIST, migrations::list),
         Route::get("/compute/v2.1/os-hosts", NODE_READ, node_admin::hosts),
         Route::get("/compute/v2.1/os-hosts/{name}", NODE_READ, node_admin::host_show),

@@ -2,6 +2,7 @@
 
 mod data;
 mod images;
+mod imports;
 mod members;
 mod patch;
 mod query;
@@ -15,8 +16,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-/// The versions served, newest first: each is what the ones before it are, and a little more.
-const VERSIONS: &[&str] = &["v2.9", "v2.8", "v2.7", "v2.6", "v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0"];
+/// The one place where bytes are kept.
+const STORE: &str = "files";
+
+/// The versions served, newest first: each is what the ones before it are, and a little more. Versions 2.10 and 2.11 are
+/// for clouds with several stores.
+const VERSIONS: &[&str] =
+    &["v2.13", "v2.12", "v2.9", "v2.8", "v2.7", "v2.6", "v2.5", "v2.4", "v2.3", "v2.2", "v2.1", "v2.0"];
 
 /// Every route of this service.
 pub fn routes() -> Vec<Route> {
@@ -28,10 +34,10 @@ pub fn routes() -> Vec<Route> {
         Route::get("/image/v2/", policy::VERSIONS, versions),
         Route::get("/image/v2/schemas/{name}", policy::SCHEMA_GET, schemas::show),
         Route::get("/image/v2/info/stores", policy::STORE_LIST, stores),
-        Route::get("/image/v2/info/import", policy::IMPORT_INFO, import_info),
     ];
     routes.extend(images::routes());
     routes.extend(data::routes());
+    routes.extend(imports::routes());
     routes.extend(members::routes());
     routes
 }
@@ -56,12 +62,5 @@ async fn versions(State(app): State<App>) -> Json<Value> {
 
 /// Where bytes are kept: one place.
 async fn stores() -> Json<Value> {
-    Json(json!({ "stores": [{ "id": "files", "description": "Files of this cloud", "default": "true" }] }))
-}
-
-/// How images may be imported, other than by upload: not at all.
-async fn import_info() -> Json<Value> {
-    Json(json!({
-        "import-methods": { "description": "Import methods available.", "type": "array", "value": [] }
-    }))
+    Json(json!({ "stores": [{ "id": STORE, "description": "Files of this cloud", "default": "true" }] }))
 }

@@ -6,6 +6,7 @@ pub mod arcus;
 pub mod auth;
 pub mod body;
 pub mod compute;
+pub mod console;
 pub mod error;
 pub mod fields;
 pub mod identity;
@@ -42,6 +43,7 @@ pub fn routes() -> Vec<Route> {
     let mut routes = Vec::new();
     routes.extend(root::routes());
     routes.extend(agent::routes());
+    routes.extend(console::routes());
     routes.extend(arcus::routes());
     routes.extend(image::routes());
     routes.extend(identity::routes());

@@ -5,6 +5,7 @@ crate::actions! {
     SCHEMA_GET = "image:schemas:get", Authenticated;
     STORE_LIST = "image:stores:list", Authenticated;
     IMPORT_INFO = "image:import:info", Authenticated;
+    USAGE_GET = "image:usage:get", ProjectReader;
     IMAGE_LIST = "image:images:list", ProjectReader;
     IMAGE_GET = "image:images:get", ProjectReader;
     IMAGE_DOWNLOAD = "image:images:download", ProjectReader;
@@ -12,6 +13,9 @@ crate::actions! {
     IMAGE_UPDATE = "image:images:update", ProjectMember;
     IMAGE_DELETE = "image:images:delete", ProjectMember;
     IMAGE_UPLOAD = "image:images:upload", ProjectMember;
+    IMAGE_STAGE = "image:images:stage", ProjectMember;
+    IMAGE_IMPORT = "image:images:import", ProjectMember;
+    TASK_LIST = "image:tasks:list", ProjectReader;
     IMAGE_SNAPSHOT = "image:images:snapshot", ProjectMember;
     IMAGE_PUBLICIZE = "image:images:publicize", Admin;
     IMAGE_COMMUNITIZE = "image:images:communitize", ProjectMember;

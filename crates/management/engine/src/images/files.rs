@@ -181,6 +181,10 @@ fn entry(name: &str) -> Option<Entry> {
 impl Engine {
     async fn image_open(&self, image: Image) -> Result<Option<ImageFile>, EngineError> {
         let Some(size_bytes) = image.content.as_ref().map(|content| content.size_bytes) else { return Ok(None) };
+        // Bytes that await their import are nobody's image yet.
+        if image.status == ImageStatus::Uploading {
+            return Ok(None);
+        }
         let path = final_path(&self.config().images_dir, image.id);
         let file = tokio::fs::File::open(path).await.map_err(io_error("open an image's bytes"))?;
         Ok(Some(ImageFile { image, file, size_bytes }))

@@ -1,5 +1,6 @@
 //! Images that nodes make of servers' disks.
 
+use super::upload::Then;
 use super::{audit, change, node_of, not_found, policy};
 use crate::{Engine, EngineError};
 use arcus_store::{Image, QuotaResource, Tx};
@@ -121,9 +122,9 @@ impl Engine {
         match (image.status, image.snapshot_node_id) {
             (ImageStatus::Active | ImageStatus::Deactivated, _) => Ok(()),
             (ImageStatus::Queued | ImageStatus::Saving, node) if node.is_some() && node == node_of(ctx) => {
-                self.image_receive(ctx, arcus::NODE_IMAGE_WRITE, &image, None, stream).await
+                self.image_receive(ctx, arcus::NODE_IMAGE_WRITE, &image, Then::Complete, None, stream).await
             }
-            (ImageStatus::Queued | ImageStatus::Saving, _) => Err(not_found(id)),
+            (ImageStatus::Queued | ImageStatus::Saving | ImageStatus::Uploading, _) => Err(not_found(id)),
         }
     }
 

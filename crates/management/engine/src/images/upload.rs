@@ -7,7 +7,7 @@ use super::{audit, not_found, usage};
 use crate::{Engine, EngineError};
 use arcus_store::{Image, ImageContent, ImageUpload};
 use arcus_types::images::{ImageEvent, ImageStatus};
-use arcus_types::policy::{Action, image as policy};
+use arcus_types::policy::{Action, arcus, image as policy};
 use arcus_types::{ImageId, OpCtx};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -41,10 +41,25 @@ impl Engine {
         S: Stream<Item = io::Result<Bytes>> + Send + Unpin,
     {
         let image = self.image_owned(self.store(), ctx, policy::IMAGE_UPLOAD, id).await?;
-        if image.snapshot_node_id.is_some() {
-            return Err(EngineError::conflict(format!("Image {id} is a snapshot that is being made.")));
-        }
-        self.image_receive(ctx, policy::IMAGE_UPLOAD, &image, announced, stream).await
+        self.image_receive(ctx, policy::IMAGE_UPLOAD, &image, Then::Complete, announced, stream).await
+    }
+
+    /// Takes the bytes of a queued image for [`Engine::image_import`], and judges them as an upload does.
+    ///
+    /// # Errors
+    /// As [`Engine::image_upload`].
+    pub async fn image_stage<S>(
+        &self,
+        ctx: &OpCtx,
+        id: ImageId,
+        announced: Option<u64>,
+        stream: S,
+    ) -> Result<(), EngineError>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send + Unpin,
+    {
+        let image = self.image_owned(self.store(), ctx, policy::IMAGE_STAGE, id).await?;
+        self.image_receive(ctx, policy::IMAGE_STAGE, &image, Then::Await, announced, stream).await
     }
 
     /// Takes a stream into an image that awaits bytes.
@@ -53,15 +68,26 @@ impl Engine {
         ctx: &OpCtx,
         action: Action,
         image: &Image,
+        then: Then,
         announced: Option<u64>,
         stream: S,
     ) -> Result<(), EngineError>
     where
         S: Stream<Item = io::Result<Bytes>> + Send + Unpin,
     {
-        if image.status.after(ImageEvent::UploadBegan).is_none() {
-            return Err(not_queued(image.status));
+        if image.snapshot_node_id.is_some() && action != arcus::NODE_IMAGE_WRITE {
+            return Err(EngineError::conflict(format!("Image {} is a snapshot that is being made.", image.id)));
         }
+        let begins = match then {
+            Then::Complete => ImageEvent::UploadBegan,
+            Then::Await => ImageEvent::StagingBegan,
+        };
+        let Some(during) = image.status.after(begins) else {
+            return Err(not_queued(image.status, then));
+        };
+        let Some(afterwards) = during.after(ImageEvent::UploadEnded) else {
+            return Err(not_queued(image.status, then));
+        };
         let (Some(format), Some(_)) = (image.disk_format, image.container_format) else {
             let message = "Properties disk_format, container_format must be set prior to saving data.";
             return Err(EngineError::invalid(message));
@@ -73,31 +99,34 @@ impl Engine {
         let permit = UPLOADS.try_acquire().map_err(|_| {
             EngineError::Unavailable(format!("{UPLOADS_MAX} images are being uploaded; try again later."))
         })?;
-        let (upload, part) = self.image_upload_begin(ctx, action, image).await?;
+        let run = Run {
+            ctx: *ctx,
+            action,
+            upload: ImageUpload { image_id: image.id, project_id: image.project_id, upload_id: Uuid::new_v4() },
+            terms,
+            then,
+            afterwards,
+            snapshot: image.snapshot_node_id.is_some(),
+        };
+        let part = self.image_upload_begin(&run, during).await?;
         let (sender, pieces) = mpsc::channel(PIECES_MAX);
-        let run = Run { ctx: *ctx, action, upload, terms, snapshot: image.snapshot_node_id.is_some() };
         let task = tokio::spawn(self.clone().image_upload_run(run, part, pieces, permit));
         send(stream, sender).await;
         task.await.unwrap_or_else(|error| Err(io_error("take an upload")(io::Error::other(error))))
     }
 
-    async fn image_upload_begin(
-        &self,
-        ctx: &OpCtx,
-        action: Action,
-        image: &Image,
-    ) -> Result<(ImageUpload, Part), EngineError> {
-        let upload = ImageUpload { image_id: image.id, project_id: image.project_id, upload_id: Uuid::new_v4() };
+    async fn image_upload_begin(&self, run: &Run, during: ImageStatus) -> Result<Part, EngineError> {
+        let upload = run.upload;
         let dir = self.config().images_dir.clone();
         let part = blocking("begin an upload", move || Part::create(&dir, upload.image_id, upload.upload_id)).await?;
-        let tx = self.store().begin(ctx).await?;
-        if !tx.image_upload_begin(image.id, upload.upload_id).await? {
-            let status = tx.image_get(image.id).await?.map(|image| image.status);
-            return Err(status.map_or_else(|| not_found(image.id), not_queued));
+        let tx = self.store().begin(&run.ctx).await?;
+        if !tx.image_upload_begin(upload.image_id, upload.upload_id, during).await? {
+            let status = tx.image_get(upload.image_id).await?.map(|image| image.status);
+            return Err(status.map_or_else(|| not_found(upload.image_id), |status| not_queued(status, run.then)));
         }
-        audit(&tx, action, image.id, image.project_id, &json!({ "upload": upload.upload_id })).await?;
+        audit(&tx, run.action, upload.image_id, upload.project_id, &json!({ "upload": upload.upload_id })).await?;
         tx.commit().await?;
-        Ok((upload, part))
+        Ok(part)
     }
 
     /// Runs an upload to its end and records how it ended.
@@ -138,14 +167,15 @@ impl Engine {
         let upload = &run.upload;
         let min_disk_gib = if run.snapshot { content.virtual_size_bytes.div_ceil(1 << 30) } else { 0 };
         let tx = self.store().begin(&run.ctx).await?;
-        if !tx.image_upload_end(upload, content, min_disk_gib).await? {
+        if !tx.image_upload_end(upload, content, min_disk_gib, run.afterwards).await? {
             return Err(not_found(upload.image_id));
         }
         usage(&tx, upload.project_id, upload.image_id, &json!({ "bytes": content.size_bytes })).await?;
         let detail = json!({ "upload": upload.upload_id, "bytes": content.size_bytes, "sha256": content.sha256 });
         audit(&tx, run.action, upload.image_id, upload.project_id, &detail).await?;
         tx.commit().await?;
-        tracing::info!(image.id = %upload.image_id, size_bytes = content.size_bytes, "an image is complete");
+        let status = run.afterwards.as_str();
+        tracing::info!(image.id = %upload.image_id, size_bytes = content.size_bytes, status, "an image has its bytes");
         Ok(())
     }
 
@@ -175,12 +205,24 @@ enum Aborted {
     Complete,
 }
 
+/// What becomes of an image when all its bytes are here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Then {
+    /// It is complete.
+    Complete,
+    /// It awaits an import.
+    Await,
+}
+
 /// An upload under way.
 struct Run {
     ctx: OpCtx,
     action: Action,
     upload: ImageUpload,
     terms: Terms,
+    then: Then,
+    /// What the image is when all went well.
+    afterwards: ImageStatus,
     /// Whether a node makes it of a server's disk: then the image cannot boot from a smaller one.
     snapshot: bool,
 }
@@ -206,8 +248,12 @@ async fn send(mut stream: impl Stream<Item = io::Result<Bytes>> + Unpin, pieces:
     }
 }
 
-fn not_queued(status: ImageStatus) -> EngineError {
-    EngineError::conflict(format!("Image status transition from {status} to saving is not allowed"))
+fn not_queued(status: ImageStatus, then: Then) -> EngineError {
+    let wanted = match then {
+        Then::Complete => ImageStatus::Saving,
+        Then::Await => ImageStatus::Uploading,
+    };
+    EngineError::conflict(format!("Image status transition from {status} to {wanted} is not allowed"))
 }
 
 fn too_large(terms: Terms) -> EngineError {

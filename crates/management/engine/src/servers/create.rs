@@ -266,9 +266,10 @@ impl Engine {
         let mut candidates = self.candidates(&tx, plan.group.as_ref(), &plan.source.sha256).await?;
         let (names, groups) = self.security_groups_named(&tx, plan).await?;
         let networks = self.networks_resolved(&tx, ctx, plan).await?;
+        let needs = self.hinted(&tx, needs(plan), plan.project_id, &plan.new.scheduler_hints).await?;
         let mut servers = Vec::new();
         for index in 0..count {
-            let (decision, node) = self.node_claimed(&tx, needs(plan), plan.group.as_ref(), &mut candidates).await?;
+            let (decision, node) = self.node_claimed(&tx, needs.clone(), plan.group.as_ref(), &mut candidates).await?;
             let mut server = server_record(ctx, plan, index, count, node.as_ref(), &names);
             if let Some(node) = &node {
                 self.ports_claimed(&tx, &mut server, node, &networks, groups.as_deref()).await?;

@@ -142,6 +142,13 @@ fn failed(server: &Server, report: &ServerReport, now: Timestamp) -> Verdict {
     Verdict::Failed { fault: ServerFault { code: 500, message, details, at: now, transient } }
 }
 
+/// What the history calls the tasks that go on from another one.
+const STEPS: &[(ServerTask, &str)] = &[
+    (ServerTask::ResizeFinishing, "compute_finish_resize"),
+    (ServerTask::RevertFinishing, "compute_finish_revert_resize"),
+    (ServerTask::ShelvingOffloading, "compute_shelve_offload_instance"),
+];
+
 impl Engine {
     /// Takes in what a node says of its servers: tasks end, faults show, servers that are gone give back what they held.
     ///
@@ -313,6 +320,10 @@ impl Engine {
         task: ServerTask,
         now: Timestamp,
     ) -> Result<(), EngineError> {
+        let step = STEPS.iter().find(|(step, _)| *step == task);
+        if let (Some(request), Some((_, event))) = (server.request_id, step) {
+            tx.server_action_step(server.id, request, event, now).await?;
+        }
         server.version += 1;
         server.task = Some(task);
         server.task_deadline = Some(now.plus_seconds(task.deadline_s()));

@@ -118,6 +118,11 @@ impl Engine {
                 });
             }
         }
+        let more = [(QuotaResource::Cores, more_vcpus), (QuotaResource::RamMib, more_memory)];
+        if let Some(over) = self.user_quota_over(tx, server.project_id, server.user_id, &more).await? {
+            let amount = more.iter().find(|(resource, _)| *resource == over.resource);
+            return Err(over.refusal(amount.map_or(0, |(_, amount)| *amount)));
+        }
         let node_vcpus = u64::from(to.vcpus).saturating_sub(server.vcpus);
         let node_memory = to.memory_mib.saturating_sub(server.memory_mib);
         // A server that boots from a volume has no disk that could grow.

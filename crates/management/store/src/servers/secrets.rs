@@ -1,6 +1,7 @@
-//! What only the guest and its owner may see, and snapshots that are under way.
+//! What only the guest and its owner may see, sealed; and snapshots that are under way.
 
-use crate::sql::{Json, Where, params};
+use crate::seal::is_sealed;
+use crate::sql::{Where, params};
 use crate::{Db, StoreError, Tx};
 use arcus_types::{ImageId, NodeId, RequestId, ServerId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,15 @@ pub struct ServerSecrets {
     pub password_wish: Option<String>,
     /// The password of the rescue system, while it is rescued.
     pub rescue_password: Option<String>,
+    /// What the guest left in its metadata service: its password, encrypted for the owner's key.
+    pub password_left: Option<String>,
+    /// How often that was thrown away: what a guest left before no longer counts.
+    pub password_turn: u64,
+}
+
+/// What a server's secrets are sealed for.
+fn place(server: ServerId) -> String {
+    format!("the secrets of server {server}")
 }
 
 impl std::fmt::Debug for ServerSecrets {
@@ -49,7 +59,7 @@ impl Db {
     /// The secrets of these servers: one statement.
     ///
     /// # Errors
-    /// [`StoreError::Database`].
+    /// [`StoreError::Database`], or [`StoreError::Seal`] for what was sealed with another key.
     pub async fn server_secrets(
         &self,
         servers: &[ServerId],
@@ -61,7 +71,18 @@ impl Db {
         filter.and_in("server_id", servers.to_vec());
         let sql = format!("SELECT server_id, document FROM server_secrets{}", filter.sql());
         let rows = self.all(sql, filter.params).await?;
-        rows.iter().map(|r| Ok((r.get("server_id")?, r.json("document")?))).collect()
+        rows.iter()
+            .map(|row| {
+                let (id, text): (ServerId, String) = (row.get("server_id")?, row.get("document")?);
+                // Those of before there was a key are sealed when they are next written.
+                let text = if is_sealed(&text) { self.seal_key()?.unseal(&place(id), &text)? } else { text };
+                let secrets = serde_json::from_str(&text).map_err(|_| StoreError::Corrupt {
+                    column: "document".to_owned(),
+                    value: "(a secret)".to_owned(),
+                })?;
+                Ok((id, secrets))
+            })
+            .collect()
     }
 
     /// The snapshots that a node is to make.
@@ -105,10 +126,12 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn server_secrets_set(&self, server: ServerId, secrets: &ServerSecrets) -> Result<(), StoreError> {
+        let text = serde_json::to_string(secrets).unwrap_or_default();
+        let sealed = self.seal_key()?.seal(&place(server), &text)?;
         self.exec(
             "INSERT INTO server_secrets (server_id, document) VALUES ($1, $2)
              ON CONFLICT (server_id) DO UPDATE SET document = excluded.document",
-            params![server, Json(secrets)],
+            params![server, sealed],
         )
         .await?;
         Ok(())

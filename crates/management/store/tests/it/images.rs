@@ -2,8 +2,8 @@
 
 use arcus_store::testing::{Postgres, sqlite};
 use arcus_store::{
-    AuditEntry, Image, ImageContent, ImageFilter, ImageMember, ImageSortKey, ImageUpload, ImageVisible, Store,
-    StoreError, TimeTest, Tx,
+    AuditEntry, Image, ImageContent, ImageFilter, ImageImport, ImageMember, ImageSortKey, ImageTotals, ImageUpload,
+    ImageVisible, Store, StoreError, TimeTest, Tx,
 };
 use arcus_types::agent::DiskFormat;
 use arcus_types::images::{ContainerFormat, ImageStatus, MemberStatus, Visibility};
@@ -91,15 +91,15 @@ async fn only_the_upload_that_began_may_end(store: &Store) {
     let upload = ImageUpload { image_id: image.id, project_id: image.project_id, upload_id: Uuid::new_v4() };
     let other = ImageUpload { upload_id: Uuid::new_v4(), ..upload };
     let tx = store.begin(&OpCtx::system()).await.unwrap();
-    assert!(tx.image_upload_begin(image.id, upload.upload_id).await.unwrap());
-    assert!(!tx.image_upload_begin(image.id, other.upload_id).await.unwrap());
-    assert!(!tx.image_upload_end(&other, &content, 0).await.unwrap());
+    assert!(tx.image_upload_begin(image.id, upload.upload_id, ImageStatus::Uploading).await.unwrap());
+    assert!(!tx.image_upload_begin(image.id, other.upload_id, ImageStatus::Saving).await.unwrap());
+    assert!(!tx.image_upload_end(&other, &content, 0, ImageStatus::Active).await.unwrap());
     assert!(!tx.image_upload_abort(&other).await.unwrap());
     assert_eq!(tx.image_uploads().await.unwrap(), [upload]);
     assert!(tx.image_upload_abort(&upload).await.unwrap());
-    assert!(tx.image_upload_begin(image.id, other.upload_id).await.unwrap());
+    assert!(tx.image_upload_begin(image.id, other.upload_id, ImageStatus::Saving).await.unwrap());
     assert!(tx.images_with_content(&[image.id]).await.unwrap().is_empty());
-    assert!(tx.image_upload_end(&other, &content, 3).await.unwrap());
+    assert!(tx.image_upload_end(&other, &content, 3, ImageStatus::Active).await.unwrap());
     commit(tx).await;
     let read = store.image_get(image.id).await.unwrap().unwrap();
     assert_eq!((read.status, read.min_disk_gib, &read.content), (ImageStatus::Active, 3, &Some(content)));
@@ -109,6 +109,18 @@ async fn only_the_upload_that_began_may_end(store: &Store) {
     let tx = store.begin(&OpCtx::system()).await.unwrap();
     assert!(tx.image_status_set(image.id, ImageStatus::Active, ImageStatus::Deactivated).await.unwrap());
     assert!(!tx.image_status_set(image.id, ImageStatus::Active, ImageStatus::Deactivated).await.unwrap());
+    let import = ImageImport {
+        id: Uuid::new_v4(),
+        image_id: image.id,
+        user_id: None,
+        request_id: arcus_types::RequestId::new(),
+        request: serde_json::json!({ "method": { "name": "glance-direct" } }),
+        created_at: Timestamp::now(),
+    };
+    tx.image_import_insert(&import).await.unwrap();
+    assert_eq!(tx.image_import_list(image.id).await.unwrap(), [import]);
+    let totals = ImageTotals { complete_bytes: 7, ..ImageTotals::default() };
+    assert_eq!(tx.image_totals(image.project_id).await.unwrap(), totals);
     let protected = Image { protected: true, ..tx.image_get(image.id).await.unwrap().unwrap() };
     tx.image_update(&tx.image_get(image.id).await.unwrap().unwrap(), &protected).await.unwrap();
     assert!(!tx.image_delete(image.id).await.unwrap(), "it is protected");

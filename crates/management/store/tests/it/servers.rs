@@ -192,12 +192,15 @@ async fn what_belongs_to_a_server_is_kept_apart() {
                 result: None,
                 details: None,
             }),
+            steps_done: Vec::new(),
             started_at: Timestamp(5),
             updated_at: Timestamp(5),
         };
         t.server_action_insert(&action).await.unwrap();
         t.server_action_insert(&action).await.unwrap();
+        t.server_action_step(s.id, request, "boot", Timestamp(7)).await.unwrap();
         t.server_action_finish(s.id, request, Timestamp(9), Some("no")).await.unwrap();
+        t.server_action_step(s.id, request, "late", Timestamp(9)).await.unwrap();
         t.server_action_finish(s.id, request, Timestamp(10), None).await.unwrap();
         t.commit().await.unwrap();
         assert_eq!(store.server_secrets(&[s.id]).await.unwrap()[&s.id], secrets);
@@ -211,6 +214,8 @@ async fn what_belongs_to_a_server_is_kept_apart() {
         assert_eq!(told.len(), 1);
         let event = told[0].event.as_ref().unwrap();
         assert_eq!((event.result.as_deref(), event.finished_at), (Some("Error"), Some(Timestamp(9))), "it ends once");
+        let steps: Vec<_> = told[0].steps_done.iter().map(|s| (s.event.as_str(), s.finished_at)).collect();
+        assert_eq!((event.event.as_str(), steps.as_slice()), ("boot", &[("build", Some(Timestamp(7)))][..]));
         let after = ServerActionFilter { marker: Some(request), ..filter };
         assert!(store.server_action_list(s.id, &after).await.unwrap().is_empty());
         let t = tx(&store).await;

@@ -4,11 +4,11 @@
 //! the accepted socket carries the mark. No address that a guest can choose has a part in it.
 
 use super::segment::Guests;
-use crate::GuestDirectory;
+use crate::{GuestDirectory, Left};
 use arcus_types::ids::PortId;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -33,6 +33,12 @@ const HEADER_BYTES_MAX: usize = 8192;
 
 /// How long a path may be, in bytes.
 const PATH_BYTES_MAX: usize = 1024;
+
+/// How much a guest may leave at once, in bytes.
+const LEFT_BYTES_MAX: usize = 4096;
+
+/// How long a guest waits until what it left is kept, in seconds.
+const KEPT_S_MAX: u64 = 20;
 
 /// The listening socket, in the calling thread's namespace.
 pub fn listen() -> io::Result<std::net::TcpListener> {
@@ -133,8 +139,15 @@ fn caller(stream: &TcpStream, guests: &RwLock<Arc<Guests>>) -> Option<(u16, Port
 
 async fn connection(stream: TcpStream, port: PortId, directory: Arc<dyn GuestDirectory>) -> hyper::Result<()> {
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = answer(request.method(), request.uri().path(), port, directory.as_ref());
-        async move { Ok::<_, Infallible>(answer) }
+        let directory = Arc::clone(&directory);
+        async move {
+            Ok::<_, Infallible>(if request.method() == Method::POST {
+                let path = request.uri().path().to_owned();
+                take(&path, request.into_body(), port, directory.as_ref()).await
+            } else {
+                answer(request.method(), request.uri().path(), port, directory.as_ref())
+            })
+        }
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -144,14 +157,46 @@ async fn connection(stream: TcpStream, port: PortId, directory: Arc<dyn GuestDir
         .await
 }
 
+fn plain(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {
+    respond(status, "text/plain", Bytes::from_static(text.as_bytes()))
+}
+
+fn readable(path: &str) -> bool {
+    path.starts_with('/') && path.len() <= PATH_BYTES_MAX && path.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// Takes what a guest leaves, and answers once it is kept where it outlives this node's agent.
+async fn take<B>(path: &str, body: B, port: PortId, directory: &dyn GuestDirectory) -> Response<Full<Bytes>>
+where
+    B: hyper::body::Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+{
+    let read = Limited::new(body, LEFT_BYTES_MAX).collect();
+    let Ok(Ok(body)) = tokio::time::timeout(Duration::from_secs(HEADER_S_MAX), read).await else {
+        return plain(StatusCode::BAD_REQUEST, "That is too long, or did not arrive.\n");
+    };
+    let bytes = body.to_bytes();
+    match if readable(path) { directory.leave(port, path, &bytes) } else { Left::NotHere } {
+        Left::Stands => plain(StatusCode::CONFLICT, "There is one already.\n"),
+        Left::Refused => plain(StatusCode::BAD_REQUEST, "It must be 1 to 1020 printable characters.\n"),
+        Left::NotHere => plain(StatusCode::METHOD_NOT_ALLOWED, "Nothing can be left here.\n"),
+        Left::Taken => {
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(KEPT_S_MAX);
+            while directory.document(port, path).is_none_or(|kept| kept != bytes) {
+                if tokio::time::Instant::now() > deadline {
+                    return plain(StatusCode::SERVICE_UNAVAILABLE, "It could not be kept yet; try again.\n");
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            plain(StatusCode::OK, "")
+        }
+    }
+}
+
 fn answer(method: &Method, path: &str, port: PortId, directory: &dyn GuestDirectory) -> Response<Full<Bytes>> {
-    let plain =
-        |status: StatusCode, text: &'static str| respond(status, "text/plain", Bytes::from_static(text.as_bytes()));
     if method != Method::GET && method != Method::HEAD {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are answered here.\n");
     }
-    let readable = path.starts_with('/') && path.len() <= PATH_BYTES_MAX && path.bytes().all(|b| b.is_ascii_graphic());
-    match readable.then(|| directory.document(port, path)).flatten() {
+    match readable(path).then(|| directory.document(port, path)).flatten() {
         Some(document) => {
             let kind = if path.ends_with(".json") { "application/json" } else { "text/plain" };
             respond(StatusCode::OK, kind, Bytes::from(document))
@@ -177,6 +222,37 @@ mod tests {
         fn document(&self, _: PortId, path: &str) -> Option<Vec<u8>> {
             (path != "/none").then(|| path.as_bytes().to_vec())
         }
+    }
+
+    /// Keeps what was left after it was looked for a second time.
+    #[derive(Default)]
+    struct Keeps(Mutex<(Vec<u8>, u32)>);
+
+    impl GuestDirectory for Keeps {
+        fn document(&self, _: PortId, _: &str) -> Option<Vec<u8>> {
+            let mut kept = self.0.lock().unwrap();
+            kept.1 += 1;
+            (kept.1 > 1).then(|| kept.0.clone())
+        }
+
+        fn leave(&self, _: PortId, path: &str, bytes: &[u8]) -> Left {
+            if path != "/password" {
+                return Left::NotHere;
+            }
+            self.0.lock().unwrap().0 = bytes.to_vec();
+            Left::Taken
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_guest_leaves_is_answered_when_it_is_kept() {
+        let keeps = Keeps::default();
+        let leave =
+            async |path: &str, text: String| take(path, Full::new(Bytes::from(text)), PortId::new(), &keeps).await;
+        assert_eq!(leave("/password", "sealed".into()).await.status(), StatusCode::OK);
+        assert_eq!(*keeps.0.lock().unwrap(), (b"sealed".to_vec(), 2));
+        assert_eq!(leave("/meta_data.json", "x".into()).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(leave("/password", "x".repeat(5000)).await.status(), StatusCode::BAD_REQUEST);
     }
 
     #[test]

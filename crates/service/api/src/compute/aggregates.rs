@@ -8,7 +8,9 @@ use crate::body::Json;
 use crate::microversion::Microversion;
 use crate::{ApiError, App};
 use arcus_engine::aggregates::AggregateView;
+use arcus_types::ImageId;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
 fn shown((aggregate, nodes): &AggregateView, version: Microversion) -> Value {
@@ -33,6 +35,9 @@ fn shown((aggregate, nodes): &AggregateView, version: Microversion) -> Value {
     }
     out
 }
+
+/// The most images of one request.
+const IMAGES_MAX: usize = 100;
 
 fn number(text: &str) -> Result<u64, ApiError> {
     text.parse().map_err(|_| ApiError::not_found("Aggregate", text.chars().take(64).collect::<String>()))
@@ -140,6 +145,31 @@ pub async fn action(
         _ => return Err(ApiError::bad_request("An action is one of add_host, remove_host and set_metadata.")),
     };
     Ok(axum::Json(json!({ "aggregate": shown(&changed, version) })))
+}
+
+/// `POST /os-aggregates/{id}/images`, from 2.81 on: images that its nodes shall have in their caches.
+pub async fn images(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    version: Microversion,
+    Path(id): Path<String>,
+    Json(body): Json<Value>,
+) -> Result<StatusCode, ApiError> {
+    super::since(version, 81)?;
+    let id = number(&id)?;
+    let mut fields = Fields::object(&body, "body")?;
+    let list = fields.list("cache", IMAGES_MAX)?.filter(|list| !list.is_empty());
+    let list = list.ok_or_else(|| required("body", "cache"))?;
+    let image = |item: &Value| {
+        let mut one = Fields::object(item, "cache")?;
+        let image: ImageId = one.parsed("id")?.ok_or_else(|| required("cache", "id"))?;
+        one.end()?;
+        Ok(image)
+    };
+    let images = list.iter().map(image).collect::<Result<Vec<_>, ApiError>>()?;
+    fields.end()?;
+    app.engine.aggregate_images_cache(&ctx, id, &images).await?;
+    Ok(StatusCode::ACCEPTED)
 }
 
 fn metadata(pairs: &Map<String, Value>) -> Result<Vec<(String, Option<String>)>, ApiError> {

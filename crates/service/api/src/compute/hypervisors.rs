@@ -151,17 +151,25 @@ pub async fn show(
     Path(wanted): Path<String>,
     query: Pairs,
 ) -> Answer {
-    let h = find(&app, &ctx, &wanted).await?;
+    if version.at_least(53) {
+        links::known(&query, &["with_servers"])?;
+    }
+    let h = find(&app, &ctx, &wanted, version).await?;
     let mut out = full(&h, version);
-    if version.at_least(53) && query.first("with_servers").is_some_and(|t| super::fields::truth(t) == Some(true)) {
+    let asked = query.first("with_servers").is_some_and(|t| super::fields::truth(t) == Some(true));
+    if version.at_least(53) && asked && (h.servers > 0 || version.at_least(75)) {
         out["servers"] = servers(&app, &ctx, &h).await?;
     }
     Ok(axum::Json(json!({ "hypervisor": out })))
 }
 
-async fn find(app: &App, ctx: &OpCtx, wanted: &str) -> Result<Hypervisor, ApiError> {
+/// The node of this id, or before 2.53 of this number.
+async fn find(app: &App, ctx: &OpCtx, wanted: &str, version: Microversion) -> Result<Hypervisor, ApiError> {
     let all = app.engine.hypervisor_list(ctx).await?;
-    let found = all.into_iter().find(|h| h.node.id.to_string() == wanted || number(h.node.id).to_string() == wanted);
+    let named = |h: &Hypervisor| {
+        if version.at_least(53) { h.node.id.to_string() == wanted } else { number(h.node.id).to_string() == wanted }
+    };
+    let found = all.into_iter().find(named);
     found.ok_or_else(|| {
         let wanted: String = wanted.chars().take(64).collect();
         ApiError::new(StatusCode::NOT_FOUND, format!("Hypervisor with ID '{wanted}' could not be found."))
@@ -187,7 +195,7 @@ pub async fn uptime_show(
     Path(wanted): Path<String>,
 ) -> Answer {
     before(version, 88)?;
-    let h = find(&app, &ctx, &wanted).await?;
+    let h = find(&app, &ctx, &wanted, version).await?;
     if !h.alive {
         return Err(ApiError::bad_request(format!("Service is unavailable: node {} is down.", h.node.name)));
     }

@@ -33,6 +33,7 @@ fn full(app: &App, image: &Image) -> Value {
         ImageStatus::Active => ("ACTIVE", 100),
         ImageStatus::Queued => ("SAVING", 25),
         ImageStatus::Saving => ("SAVING", 50),
+        ImageStatus::Uploading => ("SAVING", 75),
         ImageStatus::Deactivated => ("UNKNOWN", 0),
     };
     let mut out = brief(app, image);
@@ -65,7 +66,7 @@ async fn list_as(app: &App, ctx: &arcus_types::OpCtx, query: &Pairs, show: fn(&A
     if let Some(status) = query.first("status") {
         filter.statuses = Some(match status.to_ascii_uppercase().as_str() {
             "ACTIVE" => vec![ImageStatus::Active],
-            "SAVING" => vec![ImageStatus::Queued, ImageStatus::Saving],
+            "SAVING" => vec![ImageStatus::Queued, ImageStatus::Saving, ImageStatus::Uploading],
             _ => Vec::new(),
         });
     }

@@ -15,7 +15,10 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 /// Whose keys are meant: the caller's, or from 2.10 on another user's, for administrators.
-fn user(ctx: &OpCtx, version: Microversion, query: &Pairs) -> Result<UserId, ApiError> {
+fn user(ctx: &OpCtx, version: Microversion, query: &Pairs, more: &[&str]) -> Result<UserId, ApiError> {
+    if version.at_least(75) {
+        links::known(query, &[&["user_id"], more].concat())?;
+    }
     let other = if version.at_least(10) { parsed(query, "user_id")? } else { None };
     other.or(ctx.user_id()).ok_or_else(|| ApiError::new(StatusCode::FORBIDDEN, "Only a user has key pairs."))
 }
@@ -30,10 +33,7 @@ fn brief(key: &Keypair, version: Microversion) -> Value {
 
 /// `GET /os-keypairs`
 pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
-    if version.at_least(75) {
-        links::known(&query, &["user_id", "limit", "marker"])?;
-    }
-    let user = user(&ctx, version, &query)?;
+    let user = user(&ctx, version, &query, &["limit", "marker"])?;
     let (limit, marker) = if version.at_least(35) { (limit(&query)?, query.first("marker")) } else { (PAGE_MAX, None) };
     let (keys, more) = app.engine.keypair_list(&ctx, user, marker, limit).await?;
     let list: Vec<Value> = keys.iter().map(|k| json!({ "keypair": brief(k, version) })).collect();
@@ -52,7 +52,7 @@ pub async fn show(
     query: Pairs,
     Path(name): Path<String>,
 ) -> Answer {
-    let key = app.engine.keypair_get(&ctx, user(&ctx, version, &query)?, &name).await?;
+    let key = app.engine.keypair_get(&ctx, user(&ctx, version, &query, &[])?, &name).await?;
     let mut out = brief(&key, version);
     out["user_id"] = json!(key.user_id);
     // A number that stays the same; the API has always had one.
@@ -118,6 +118,6 @@ pub async fn delete(
     query: Pairs,
     Path(name): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    app.engine.keypair_delete(&ctx, user(&ctx, version, &query)?, &name).await?;
+    app.engine.keypair_delete(&ctx, user(&ctx, version, &query, &[])?, &name).await?;
     Ok(if version.at_least(2) { StatusCode::NO_CONTENT } else { StatusCode::ACCEPTED })
 }

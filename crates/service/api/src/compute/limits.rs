@@ -10,7 +10,7 @@ use crate::{ApiError, App};
 use arcus_engine::keypairs::KEYPAIRS_MAX;
 use arcus_engine::server_groups::GROUP_MEMBERS_MAX;
 use arcus_store::{Quota, QuotaResource};
-use arcus_types::ProjectId;
+use arcus_types::{OpCtx, ProjectId, UserId};
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -105,16 +105,42 @@ fn shown(quotas: &[Quota], version: Microversion, detail: bool) -> Map<String, V
         .collect()
 }
 
+/// The user whose quotas inside the project are meant, if not the project's own.
+fn user(query: &Pairs, version: Microversion) -> Result<Option<UserId>, ApiError> {
+    if version.at_least(75) {
+        known(query, &["user_id"])?;
+    }
+    parsed(query, "user_id")
+}
+
 /// `GET /os-quota-sets/{project_id}`
-pub async fn show(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Id(id): Id<ProjectId>) -> Answer {
-    let mut out = shown(&app.engine.quota_show(&ctx, id).await?, version, false);
-    out.insert("id".into(), json!(id));
-    Ok(axum::Json(json!({ "quota_set": out })))
+pub async fn show(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    version: Microversion,
+    Id(id): Id<ProjectId>,
+    query: Pairs,
+) -> Answer {
+    show_as(&app, &ctx, version, id, &query, false).await
 }
 
 /// `GET /os-quota-sets/{project_id}/detail`
-pub async fn detail(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Id(id): Id<ProjectId>) -> Answer {
-    let mut out = shown(&app.engine.quota_show(&ctx, id).await?, version, true);
+pub async fn detail(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    version: Microversion,
+    Id(id): Id<ProjectId>,
+    query: Pairs,
+) -> Answer {
+    show_as(&app, &ctx, version, id, &query, true).await
+}
+
+async fn show_as(app: &App, ctx: &OpCtx, version: Microversion, id: ProjectId, query: &Pairs, detail: bool) -> Answer {
+    let quotas = match user(query, version)? {
+        Some(user) => app.engine.user_quota_show(ctx, id, user).await?,
+        None => app.engine.quota_show(ctx, id).await?,
+    };
+    let mut out = shown(&quotas, version, detail);
     out.insert("id".into(), json!(id));
     Ok(axum::Json(json!({ "quota_set": out })))
 }
@@ -132,15 +158,20 @@ pub async fn update(
     State(app): State<App>,
     version: Microversion,
     Id(id): Id<ProjectId>,
+    query: Pairs,
     Json(body): Json<Value>,
 ) -> Answer {
+    let user = user(&query, version)?;
     let mut fields = Fields::of(&body, "quota_set", &[])?;
     let force = fields.boolean("force")?.unwrap_or(false);
     // Old clients repeat the project here.
     fields.raw("tenant_id");
     let caps = caps(&mut fields, version)?;
     fields.end()?;
-    let quotas = app.engine.quota_update(&ctx, id, &caps, force).await?;
+    let quotas = match user {
+        Some(user) => app.engine.user_quota_update(&ctx, id, user, &caps, force).await?,
+        None => app.engine.quota_update(&ctx, id, &caps, force).await?,
+    };
     Ok(axum::Json(json!({ "quota_set": shown(&quotas, version, false) })))
 }
 
@@ -182,7 +213,16 @@ pub fn class_caps(body: &Value, version: Microversion) -> Result<Vec<(QuotaResou
 }
 
 /// `DELETE /os-quota-sets/{project_id}`
-pub async fn reset(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<ProjectId>) -> Result<StatusCode, ApiError> {
-    app.engine.quota_reset(&ctx, id).await?;
+pub async fn reset(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    version: Microversion,
+    Id(id): Id<ProjectId>,
+    query: Pairs,
+) -> Result<StatusCode, ApiError> {
+    match user(&query, version)? {
+        Some(user) => app.engine.user_quota_reset(&ctx, id, user).await?,
+        None => app.engine.quota_reset(&ctx, id).await?,
+    }
     Ok(StatusCode::ACCEPTED)
 }

@@ -1,13 +1,14 @@
 //! What was done to a server.
 
 use super::links::{self, instant, limit};
+use super::servers::view::host_id;
 use super::{Answer, server_id};
 use crate::auth::Ctx;
 use crate::body::{Id, Pairs};
 use crate::microversion::Microversion;
 use crate::{ApiError, App};
 use arcus_store::{ServerAction, ServerActionFilter};
-use arcus_types::{RequestId, ServerId};
+use arcus_types::{OpCtx, RequestId, ServerId};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -37,6 +38,7 @@ pub async fn list(
     Id(id): Id<ServerId>,
     query: Pairs,
 ) -> Answer {
+    live(&app, &ctx, version, id).await?;
     let mut filter = ServerActionFilter { limit: links::PAGE_MAX, ..ServerActionFilter::default() };
     if version.at_least(58) {
         let before: &[&str] = if version.at_least(66) { &["changes-before"] } else { &[] };
@@ -58,6 +60,14 @@ pub async fn list(
     Ok(axum::Json(out))
 }
 
+/// Before 2.21 only servers that are still there tell of themselves.
+async fn live(app: &App, ctx: &OpCtx, version: Microversion, id: ServerId) -> Result<(), ApiError> {
+    if !version.at_least(21) {
+        app.engine.server_get(ctx, id).await?;
+    }
+    Ok(())
+}
+
 fn request_id(text: &str) -> Result<RequestId, ApiError> {
     text.strip_prefix("req-").unwrap_or(text).parse().map_err(|_| {
         let text: String = text.chars().take(64).collect();
@@ -72,13 +82,17 @@ pub async fn show(
     version: Microversion,
     Path((id, request)): Path<(String, String)>,
 ) -> Answer {
-    let action = app.engine.server_action_get(&ctx, server_id(&id)?, request_id(&request)?).await?;
+    let id = server_id(&id)?;
+    live(&app, &ctx, version, id).await?;
+    let action = app.engine.server_action_get(&ctx, id, request_id(&request)?).await?;
     let mut out = brief(&action, version);
     // Before 2.51 only administrators saw events.
     if ctx.is_admin() || version.at_least(51) {
+        // The newest step comes first.
         let events: Vec<Value> = action
             .event
             .iter()
+            .chain(action.steps_done.iter().rev())
             .map(|e| {
                 let mut event = json!({
                     "event": e.event,
@@ -90,7 +104,8 @@ pub async fn show(
                     event["traceback"] = json!(e.details);
                 }
                 if version.at_least(62) {
-                    event["hostId"] = json!(e.node.as_ref().map(|_| "").unwrap_or_default());
+                    let host_id = e.node.as_deref().zip(action.project_id).map(|(node, id)| host_id(id, node));
+                    event["hostId"] = json!(host_id.unwrap_or_default());
                     if ctx.is_admin() {
                         event["host"] = json!(e.node);
                     }

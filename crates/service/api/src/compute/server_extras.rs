@@ -67,10 +67,10 @@ pub async fn diagnostics_show(
     Ok(axum::Json(diagnostics(&view, version)))
 }
 
-/// `GET /servers/{id}/os-server-password`
+/// `GET /servers/{id}/os-server-password`: what the guest left, encrypted with the public key of the server's key pair.
 pub async fn password(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<ServerId>) -> Answer {
-    app.engine.server_password_left(&ctx, id).await?;
-    Ok(axum::Json(json!({ "password": "" })))
+    let password = app.engine.server_password_left(&ctx, id).await?;
+    Ok(axum::Json(json!({ "password": password.unwrap_or_default() })))
 }
 
 /// `DELETE /servers/{id}/os-server-password`

@@ -5,7 +5,7 @@ use crate::auth::Ctx;
 use crate::body::{Id, Json, Pairs};
 use crate::fields::{Fields, refused, required};
 use crate::microversion::Microversion;
-use crate::query::limit;
+use crate::query::{known, limit};
 use crate::{ApiError, App};
 use arcus_engine::servers::AttachWish;
 use arcus_store::VolumeAttachment;
@@ -43,6 +43,9 @@ pub async fn list(
     Id(id): Id<ServerId>,
     query: Pairs,
 ) -> Answer {
+    if version.at_least(75) {
+        known(&query, &["limit", "offset"])?;
+    }
     let all = app.engine.server_volumes(&ctx, id).await?;
     let limit = usize::try_from(limit(&query)?).unwrap_or(usize::MAX);
     let offset: usize = crate::query::parsed(&query, "offset")?.unwrap_or(0);

@@ -1,5 +1,6 @@
 //! An image's bytes, up and down, as streams.
 
+use super::STORE;
 use crate::auth::Ctx;
 use crate::body::Id;
 use crate::{ApiError, App, Route};
@@ -29,6 +30,7 @@ pub fn routes() -> Vec<Route> {
     vec![
         Route::put("/image/v2/images/{id}/file", policy::IMAGE_UPLOAD, upload),
         Route::get("/image/v2/images/{id}/file", policy::IMAGE_DOWNLOAD, download),
+        Route::put("/image/v2/images/{id}/stage", policy::IMAGE_STAGE, stage),
     ]
 }
 
@@ -44,8 +46,32 @@ async fn upload(
         Ok(announced) => app.engine.image_upload(&ctx, id, announced, &mut stream).await.map_err(ApiError::from),
         Err(refused) => Err(refused),
     };
+    received(done, stream).await
+}
+
+/// Takes bytes for an import.
+async fn stage(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    Id(id): Id<ImageId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, ApiError> {
+    let mut stream = body.into_data_stream().map(|chunk| chunk.map_err(std::io::Error::other));
+    let done = match announced(&headers) {
+        Ok(announced) => app.engine.image_stage(&ctx, id, announced, &mut stream).await.map_err(ApiError::from),
+        Err(refused) => Err(refused),
+    };
+    received(done, stream).await
+}
+
+/// The answer to an upload, given when the client can hear it.
+async fn received<E>(
+    done: Result<(), ApiError>,
+    rest: impl Stream<Item = Result<bytes::Bytes, E>> + Unpin,
+) -> Result<StatusCode, ApiError> {
     if done.is_err() {
-        drop(tokio::time::timeout(DRAIN_TIME_MAX, drain(stream)).await);
+        drop(tokio::time::timeout(DRAIN_TIME_MAX, drain(rest)).await);
     }
     done.map(|()| StatusCode::NO_CONTENT)
 }
@@ -57,6 +83,9 @@ fn announced(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
     if kind.is_some_and(|kind| kind != "application/octet-stream") {
         let message = "An image's bytes are uploaded as application/octet-stream.";
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, message));
+    }
+    if headers.get("x-image-meta-store").is_some_and(|store| store.as_bytes() != STORE.as_bytes()) {
+        return Err(ApiError::bad_request(format!("There is one store: {STORE}.")));
     }
     let number = |name: &str| {
         let text = headers.get(name).map(|value| value.to_str().unwrap_or_default());

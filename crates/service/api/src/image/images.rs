@@ -1,6 +1,6 @@
 //! Images: list, create, show, change, delete, tags, and closing one.
 
-use super::{patch, query, wire};
+use super::{STORE, imports, patch, query, wire};
 use crate::auth::Ctx;
 use crate::body::{Id, Json, Pairs};
 use crate::{ApiError, App, Route};
@@ -48,10 +48,15 @@ async fn create(
     Ctx(ctx): Ctx,
     State(app): State<App>,
     Json(body): Json<Map<String, Value>>,
-) -> Result<(StatusCode, [(HeaderName, String); 1], axum::Json<Value>), ApiError> {
+) -> Result<(StatusCode, [(HeaderName, String); 3], axum::Json<Value>), ApiError> {
     let image = app.engine.image_create(&ctx, image_new(&body)?).await?;
     let location = format!("{}/image/v2/images/{}", app.endpoint.url, image.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], axum::Json(wire::view(&image))))
+    let headers = [
+        (header::LOCATION, location),
+        (HeaderName::from_static("openstack-image-import-methods"), imports::DIRECT.to_owned()),
+        (HeaderName::from_static("openstack-image-store-ids"), STORE.to_owned()),
+    ];
+    Ok((StatusCode::CREATED, headers, axum::Json(wire::view(&image))))
 }
 
 /// The image that a body describes: attributes by their names, everything else is a property.

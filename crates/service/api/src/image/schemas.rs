@@ -61,7 +61,7 @@ fn attributes() -> Value {
         "min_disk": { "type": "integer", "description": "The smallest disk to boot from, in GiB" },
         "self": text("Where the image is"),
         "file": text("Where its bytes are"),
-        "stores": text("Never set: there is one store"),
+        "stores": text("Where the bytes are kept, once they are here"),
         "schema": text("Where this schema is"),
         "locations": {
             "type": "array",

@@ -1,9 +1,10 @@
 //! How an image looks on the wire, and how each of its attributes is read from it.
 
+use super::STORE;
 use crate::ApiError;
 use arcus_store::Image;
 use arcus_types::agent::DiskFormat;
-use arcus_types::images::{ContainerFormat, Visibility, disk_format_from_name, disk_format_name};
+use arcus_types::images::{ContainerFormat, ImageStatus, Visibility, disk_format_from_name, disk_format_name};
 use arcus_types::{Name, ProjectId};
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
@@ -49,7 +50,8 @@ pub const SETTABLE: &[&str] = &[
 pub fn view(image: &Image) -> Value {
     let mut view: Map<String, Value> =
         image.properties.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
-    let content = image.content.as_ref();
+    // Bytes that await their import are not the image's yet.
+    let content = image.content.as_ref().filter(|_| image.status != ImageStatus::Uploading);
     let attributes = json!({
         "id": image.id,
         "name": image.name,
@@ -76,6 +78,9 @@ pub fn view(image: &Image) -> Value {
     });
     if let Value::Object(attributes) = attributes {
         view.extend(attributes);
+    }
+    if content.is_some() {
+        view.insert("stores".to_owned(), STORE.into());
     }
     Value::Object(view)
 }

@@ -1,5 +1,8 @@
 //! The compute API as clients see it, microversion by microversion. The node is played by this test.
 
+mod guests;
+mod microversions;
+
 use crate::harness::{Answer, Cloud};
 use arcus_store::NodeNew;
 use arcus_types::agent::{
@@ -76,6 +79,18 @@ impl Nova {
     async fn status(&self, id: &str) -> String {
         let shown = self.demo("2.1", "GET", &format!("/servers/{id}"), Value::Null).await.expect(200);
         shown["server"]["status"].as_str().unwrap().to_owned()
+    }
+
+    /// The steps of the last action, the newest first, and how they ended.
+    async fn events(&self, id: &str) -> Vec<String> {
+        let path = format!("/servers/{id}/os-instance-actions");
+        let all = self.demo("2.51", "GET", &path, Value::Null).await.expect(200);
+        let path = format!("{path}/{}", all["instanceActions"][0]["request_id"].as_str().unwrap());
+        let one = self.demo("2.51", "GET", &path, Value::Null).await.expect(200);
+        let events = one["instanceAction"]["events"].as_array().unwrap();
+        let told =
+            |event: &Value| format!("{} {}", event["event"].as_str().unwrap(), event["result"].as_str().unwrap());
+        events.iter().map(told).collect()
     }
 
     async fn act(&self, id: &str, body: Value) -> Answer {
@@ -266,6 +281,7 @@ async fn actions_answer_as_clients_expect() {
     assert_eq!(nova.status(&id).await, "RESIZE");
     nova.play().await;
     assert_eq!(nova.status(&id).await, "VERIFY_RESIZE");
+    assert_eq!(nova.events(&id).await, ["compute_resize_instance Success"]);
     nova.act(&id, json!({ "confirmResize": null })).await.expect(204);
     assert_eq!(nova.status(&id).await, "SHUTOFF");
     let rebuilt = nova.act(&id, json!({ "rebuild": { "imageRef": nova.image, "name": "again" } })).await.expect(202);

@@ -161,6 +161,101 @@ async fn hostile_and_wrong_bytes_are_refused_and_leave_nothing() {
 }
 
 #[tokio::test]
+async fn bytes_are_staged_and_then_imported_once() {
+    let cloud = Cloud::start().await;
+    let demo = cloud.demo().await;
+    let body = json!({ "disk_format": "qcow2", "container_format": "bare" });
+    let made = cloud.post(IMAGES, demo, body).await;
+    assert_eq!(made.header("openstack-image-import-methods"), "glance-direct");
+    let id = made.expect(201)["id"].as_str().unwrap().to_owned();
+    let (stage, import) = (format!("{IMAGES}/{id}/stage"), format!("{IMAGES}/{id}/import"));
+    let direct = json!({ "method": { "name": "glance-direct" }, "all_stores": true });
+    let bytes = [("content-type", "application/octet-stream")];
+    cloud.post(&import, demo, direct.clone()).await.expect(409);
+    cloud.send("PUT", &stage, demo, &bytes, noise(1000)).await.expect(400);
+    assert_eq!(cloud.shown(&id).await["status"], "queued", "what is refused is not kept");
+    assert_eq!(cloud.image_files(), Vec::<String>::new());
+
+    let folder = tempfile::tempdir().unwrap();
+    qemu_img(folder.path(), "create -q -f qcow2 disk.qcow2 64M");
+    let disk = std::fs::read(folder.path().join("disk.qcow2")).unwrap();
+    cloud.send("PUT", &stage, demo, &bytes, disk.clone()).await.expect(204);
+    let staged = cloud.shown(&id).await;
+    assert_eq!(
+        (&staged["status"], &staged["size"], &staged["checksum"]),
+        (&json!("uploading"), &Value::Null, &Value::Null)
+    );
+    cloud.get(&format!("{IMAGES}/{id}/file"), demo).await.expect(204);
+    cloud.send("PUT", &stage, demo, &bytes, disk.clone()).await.expect(409);
+    cloud.upload(&id, disk.clone()).await.expect(409);
+    let usage = cloud.get("/image/v2/info/usage", demo).await.expect(200)["usage"].clone();
+    assert_eq!(usage["image_count_total"], json!({ "limit": 100, "usage": 1 }));
+    assert_eq!(usage["image_count_uploading"]["usage"], 1);
+
+    for refused in [
+        json!({ "method": { "name": "web-download", "uri": "https://127.0.0.1/x" } }),
+        json!({ "method": { "name": "glance-direct" }, "stores": ["elsewhere"] }),
+        json!({ "method": { "name": "glance-direct" }, "stores": ["files"], "all_stores": true }),
+        json!({ "method": "glance-direct" }),
+        json!({}),
+    ] {
+        cloud.post(&import, demo, refused).await.expect(400);
+    }
+    cloud.post(&import, cloud.stranger().await, direct.clone()).await.expect(404);
+    let done = cloud.post(&import, demo, direct.clone()).await;
+    let request = done.header("x-openstack-request-id").to_owned();
+    done.expect(202);
+    let image = cloud.shown(&id).await;
+    assert_eq!((&image["status"], &image["virtual_size"]), (&json!("active"), &json!(64 << 20)));
+    assert_eq!(image["stores"], "files");
+    assert!(cloud.get(&format!("{IMAGES}/{id}/file"), demo).await.bytes == disk);
+    cloud.post(&import, demo, direct).await.expect(409);
+    let tasks = cloud.get(&format!("{IMAGES}/{id}/tasks"), demo).await.expect(200)["tasks"].clone();
+    assert_eq!(tasks.as_array().unwrap().len(), 1);
+    assert_eq!((&tasks[0]["status"], &tasks[0]["request_id"]), (&json!("success"), &json!(request)));
+    assert_eq!(tasks[0]["input"]["import_req"]["method"]["name"], "glance-direct");
+    cloud.delete(&format!("{IMAGES}/{id}"), demo).await.expect(204);
+    assert_eq!(cloud.image_files(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn each_format_is_taken_as_its_tools_write_it() {
+    let cloud = Cloud::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("disk.raw"), noise(3 << 20)).unwrap();
+    for (format, words) in [
+        ("qcow2", "convert -c -O qcow2"),
+        ("vmdk", "convert -O vmdk"),
+        ("vmdk", "convert -O vmdk -o subformat=streamOptimized"),
+        ("vhd", "convert -O vpc -o force_size=on"),
+        ("vhd", "convert -O vpc -o subformat=fixed,force_size=on"),
+    ] {
+        qemu_img(folder.path(), &format!("{words} disk.raw disk.{format}"));
+        let bytes = std::fs::read(folder.path().join(format!("disk.{format}"))).unwrap();
+        let id = cloud.image(json!({ "name": words, "disk_format": format })).await;
+        let headers = [("content-type", "application/octet-stream")];
+        let stage = format!("{IMAGES}/{id}/stage");
+        cloud.send("PUT", &stage, cloud.demo().await, &headers, bytes).await.expect(204);
+        let direct = json!({ "method": { "name": "glance-direct" } });
+        cloud.post(&format!("{IMAGES}/{id}/import"), cloud.demo().await, direct).await.expect(202);
+        let image = cloud.shown(&id).await;
+        assert_eq!((&image["status"], &image["virtual_size"]), (&json!("active"), &json!(3 << 20)), "{words}");
+    }
+    for (format, words) in [
+        ("vmdk", "convert -O vmdk -o subformat=monolithicFlat disk.raw flat.vmdk"),
+        ("vmdk", "convert -O vmdk -o subformat=twoGbMaxExtentSparse disk.raw parts.vmdk"),
+        ("vmdk", "convert -O vhdx disk.raw disk.vhdx"),
+        ("vhd", "convert -O vdi disk.raw disk.vdi"),
+    ] {
+        qemu_img(folder.path(), words);
+        let name = words.rsplit(' ').next().unwrap();
+        let id = cloud.image(json!({ "name": name, "disk_format": format })).await;
+        let answer = cloud.upload(&id, std::fs::read(folder.path().join(name)).unwrap()).await.expect(400);
+        assert!(answer["error"]["message"].as_str().unwrap().len() > 20, "{name}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn an_upload_that_breaks_off_may_be_tried_again() {
     let cloud = Cloud::start().await;
     let demo = cloud.demo().await;
@@ -469,7 +564,8 @@ async fn the_service_tells_of_its_versions_and_schemas() {
     assert_eq!(cloud.get("/image/v2/schemas/members", demo).await.expect(200)["name"], "members");
     cloud.get("/image/v2/schemas/volume", demo).await.expect(404);
     assert_eq!(cloud.get("/image/v2/info/stores", demo).await.expect(200)["stores"][0]["default"], "true");
-    assert_eq!(cloud.get("/image/v2/info/import", demo).await.expect(200)["import-methods"]["value"], json!([]));
+    let methods = cloud.get("/image/v2/info/import", demo).await.expect(200);
+    assert_eq!(methods["import-methods"]["value"], json!(["glance-direct"]));
     let made = cloud.image(json!({})).await;
     let shown = cloud.shown(&made).await;
     for key in shown.as_object().unwrap().keys() {

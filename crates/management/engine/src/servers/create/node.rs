@@ -5,7 +5,8 @@ use crate::{Engine, EngineError};
 use arcus_placement::{Amounts, Candidate, Decision, GroupRule, Needs, decide};
 use arcus_store::{GroupPolicy, Node, Server, ServerFault, ServerGroup, Tx};
 use arcus_types::servers::ServerState;
-use arcus_types::{NodeId, Timestamp};
+use arcus_types::{NodeId, ProjectId, Timestamp};
+use serde_json::Value;
 use std::collections::HashMap;
 
 /// The node that a server goes to.
@@ -59,6 +60,34 @@ impl Engine {
         !node.forced_down && node.seen_at.plus_seconds(limit) >= now
     }
 
+    /// The needs with what the owner's hints add. A server that is gone or another project's is nowhere.
+    pub(in crate::servers) async fn hinted(
+        &self,
+        tx: &Tx,
+        mut needs: Needs,
+        project: ProjectId,
+        hints: &Value,
+    ) -> Result<Needs, EngineError> {
+        for (hint, same) in [("same_host", true), ("different_host", false)] {
+            let ids = match hints.get(hint) {
+                Some(Value::Array(ids)) => ids.clone(),
+                Some(id @ Value::String(_)) => vec![id.clone()],
+                Some(_) | None => continue,
+            };
+            let mut nodes = Vec::new();
+            for id in ids.iter().filter_map(|id| id.as_str()?.parse().ok()) {
+                let server = tx.server_get(id).await?.filter(|s| s.project_id == project && s.deleted_at.is_none());
+                nodes.extend(server.and_then(|s| s.node_id));
+            }
+            if same {
+                needs.beside = Some(nodes);
+            } else {
+                needs.away_from = nodes;
+            }
+        }
+        Ok(needs)
+    }
+
     /// A node for a server that exists and has none, with its room claimed.
     ///
     /// # Errors
@@ -73,6 +102,7 @@ impl Engine {
             Some(id) => tx.server_group_get(id).await?,
             None => None,
         };
+        let needs = self.hinted(tx, needs, server.project_id, &server.details.scheduler_hints).await?;
         // Its volumes stay where they are.
         let mut needs = needs;
         if let Some(attachment) = tx.volume_attachments_by_servers(&[server.id]).await?.first()

@@ -27,13 +27,23 @@ impl Engine {
                 }
                 claimed.push((resource, amount));
             }
-            if claimed.len() == wanted.len() {
+            let whole = claimed.len() == wanted.len();
+            let of_user =
+                if whole { self.user_quota_over(tx, plan.project_id, plan.user_id, &wanted).await? } else { None };
+            if whole && of_user.is_none() {
                 return Ok(count);
             }
             for (resource, amount) in claimed {
                 tx.quota_release(plan.project_id, resource, amount).await?;
             }
-            count = self.quota_room(tx, plan, count).await?;
+            match of_user {
+                Some(over) if count == plan.new.count_min => {
+                    let amount = wanted.iter().find(|(resource, _)| *resource == over.resource);
+                    return Err(over.refusal(amount.map_or(0, |(_, amount)| *amount)));
+                }
+                Some(_) => count -= 1,
+                None => count = self.quota_room(tx, plan, count).await?,
+            }
         }
         Err(self.over_quota(tx, plan).await?)
     }

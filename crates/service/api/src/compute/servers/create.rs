@@ -4,7 +4,7 @@ use crate::ApiError;
 use crate::compute::fields::{Fields, refused, required};
 use crate::microversion::Microversion;
 use arcus_engine::servers::{NetworkOrPort, NetworkWish, Networks, ServerNew, ZoneWish};
-use arcus_types::{ImageId, ServerGroupId};
+use arcus_types::{ImageId, ServerGroupId, ServerId};
 use serde_json::{Value, json};
 
 /// The most interfaces that one request asks for.
@@ -135,7 +135,9 @@ fn network(item: &Value, version: Microversion) -> Result<NetworkWish, ApiError>
     let network = one.parsed("uuid")?;
     let port = one.parsed("port")?;
     let fixed_ip = one.parsed("fixed_ip")?;
-    let tag = if version.at_least(42) || version == Microversion(2, 32) { one.text("tag", 1, 60)? } else { None };
+    // From 2.37 to 2.41 there were no tags, by an oversight that is part of these versions.
+    let tagged = version.at_least(42) || (version.at_least(32) && !version.at_least(37));
+    let tag = if tagged { one.text("tag", 1, 60)? } else { None };
     one.end()?;
     let what = match (port, network) {
         (Some(port), _) => NetworkOrPort::Port(port),
@@ -214,7 +216,7 @@ pub fn hostname(fields: &mut Fields<'_>, version: Microversion) -> Result<Option
     if fits { Ok(Some(text.to_owned())) } else { Err(refused("hostname", &json!(text), "It is not a host name.")) }
 }
 
-/// The server group among the hints beside the server; the others are kept and shown, but decide nothing.
+/// The hints beside the server, and the server group among them.
 fn hints(body: &Value) -> Result<(Option<ServerGroupId>, Value), ApiError> {
     let Some(hints) = HINTS.iter().find_map(|key| body.get(key)) else { return Ok((None, Value::Null)) };
     let map = hints.as_object().ok_or_else(|| refused("scheduler_hints", hints, "It is not an object."))?;
@@ -225,6 +227,17 @@ fn hints(body: &Value) -> Result<(Option<ServerGroupId>, Value), ApiError> {
             Some(id.ok_or_else(|| refused("group", value, "It is not a UUID."))?)
         }
     };
+    for hint in ["same_host", "different_host"] {
+        let ids = match map.get(hint) {
+            None => continue,
+            Some(Value::Array(ids)) if ids.len() <= HINT_SERVERS_MAX => ids.as_slice(),
+            Some(id) => std::slice::from_ref(id),
+        };
+        let is_id = |id: &Value| id.as_str().is_some_and(|text| text.parse::<ServerId>().is_ok());
+        if let Some(other) = ids.iter().find(|id| !is_id(id)) {
+            return Err(refused(hint, other, "It is not a server's UUID."));
+        }
+    }
     let unknown = map.keys().find(|k| !KNOWN_HINTS.contains(&k.as_str()));
     if let Some(hint) = unknown {
         let hint: String = hint.chars().take(64).collect();
@@ -233,4 +246,6 @@ fn hints(body: &Value) -> Result<(Option<ServerGroupId>, Value), ApiError> {
     Ok((group, hints.clone()))
 }
 
-const KNOWN_HINTS: [&str; 1] = ["group"];
+const KNOWN_HINTS: [&str; 3] = ["group", "same_host", "different_host"];
+/// The most servers that one hint names.
+const HINT_SERVERS_MAX: usize = 100;

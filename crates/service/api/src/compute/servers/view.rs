@@ -5,6 +5,7 @@ use crate::compute::links;
 use crate::microversion::Microversion;
 use arcus_engine::servers::{AddressView, NodeStanding, ServerView};
 use arcus_store::{Server, ServerFlavor, VolumeAttachment};
+use arcus_types::ProjectId;
 use arcus_types::servers::ServerState;
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
@@ -56,7 +57,7 @@ fn core(app: &App, found: &ServerView, shape: Shape) -> Map<String, Value> {
     put("tenant_id", json!(s.project_id));
     put("user_id", json!(s.user_id));
     put("metadata", json!(s.metadata));
-    put("hostId", json!(host_id(s, found.node.as_ref())));
+    put("hostId", json!(found.node.as_ref().map_or_else(String::new, |node| host_id(s.project_id, &node.name))));
     put("image", image(app, s, shape.version));
     put("flavor", flavor(app, &s.flavor, shape.version));
     put("created", json!(s.created_at.iso_seconds()));
@@ -195,9 +196,8 @@ pub fn addresses(found: &ServerView, extended: bool) -> Map<String, Value> {
 }
 
 /// A text that is the same for all of a project's servers on one node, and tells nothing about the node.
-fn host_id(s: &Server, node: Option<&NodeStanding>) -> String {
-    let Some(node) = node else { return String::new() };
-    let text = format!("{}{}", s.project_id, node.name);
+pub fn host_id(project: ProjectId, node: &str) -> String {
+    let text = format!("{project}{node}");
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA224, text.as_bytes());
     digest.as_ref().iter().fold(String::new(), |mut out, byte| {
         // Writing to a String does not fail.

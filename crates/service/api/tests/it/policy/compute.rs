@@ -292,6 +292,9 @@ fn administration() -> Vec<Case> {
         case("GET /compute/v2.1/os-aggregates/{id}", Aggregate, 200),
         case("PUT /compute/v2.1/os-aggregates/{id}", Aggregate, 200).body(r#"{"aggregate":{"name":"{fresh}"}}"#),
         case("DELETE /compute/v2.1/os-aggregates/{id}", Aggregate, 200),
+        case("POST /compute/v2.1/os-aggregates/{id}/images", Aggregate, 202)
+            .at("2.81")
+            .body(r#"{"cache":[{"id":"{image}"}]}"#),
         case("POST /compute/v2.1/os-aggregates/{id}/action", Aggregate, 200)
             .body(r#"{"set_metadata":{"metadata":{"a":"b"}}}"#),
         case("GET /compute/v2.1/os-migrations", Nothing, 200),

@@ -1,6 +1,6 @@
 //! The image API.
 
-use super::things::Thing::{Image, ImageDeactivated, ImageOffered, ImageQueued, ImageShared, Nothing};
+use super::things::Thing::{Image, ImageDeactivated, ImageOffered, ImageQueued, ImageShared, ImageStaged, Nothing};
 use super::{Case, case, walk};
 use arcus_types::policy::Rule;
 
@@ -18,6 +18,7 @@ pub fn cases() -> Vec<Case> {
         case("GET /image/v2/schemas/{name}", Nothing, 200).with("name", "image"),
         case("GET /image/v2/info/stores", Nothing, 200),
         case("GET /image/v2/info/import", Nothing, 200),
+        case("GET /image/v2/info/usage", Nothing, 200),
         case("GET /image/v2/images", Image, 200),
         case("GET /image/v2/images", Image, 200).query("owner={project}&visibility=all"),
         case("POST /image/v2/images", Nothing, 201).body(r#"{"name":"{fresh}"}"#),
@@ -40,6 +41,9 @@ pub fn cases() -> Vec<Case> {
         case("POST /image/v2/images/{id}/actions/deactivate", Image, 204),
         case("POST /image/v2/images/{id}/actions/reactivate", ImageDeactivated, 204),
         case("PUT /image/v2/images/{id}/file", ImageQueued, 204).header(BYTES.0, BYTES.1).body("the bytes of a disk"),
+        case("PUT /image/v2/images/{id}/stage", ImageQueued, 204).header(BYTES.0, BYTES.1).body("the bytes of a disk"),
+        case("POST /image/v2/images/{id}/import", ImageStaged, 202).body(r#"{"method":{"name":"glance-direct"}}"#),
+        case("GET /image/v2/images/{id}/tasks", Image, 200),
         case("GET /image/v2/images/{id}/file", Image, 200),
         case("PUT /image/v2/images/{id}/tags/{tag}", Image, 204).with("tag", "new"),
         case("DELETE /image/v2/images/{id}/tags/{tag}", Image, 204).with("tag", "t"),

@@ -48,6 +48,8 @@ pub enum Thing {
     /// An image without bytes.
     ImageQueued,
     Image,
+    /// An image whose bytes await their import.
+    ImageStaged,
     ImageDeactivated,
     /// An image that is shared with the project `{admins}`.
     ImageShared,
@@ -425,7 +427,12 @@ impl World {
                 let path = format!("/network/v2.0/{collection}/{}/tags/t", vars.get("id").unwrap());
                 self.demo("PUT", &path, Value::Null).await;
             }
-            Thing::ImageQueued | Thing::Image | Thing::ImageDeactivated | Thing::ImageShared | Thing::ImageOffered => {
+            Thing::ImageQueued
+            | Thing::Image
+            | Thing::ImageStaged
+            | Thing::ImageDeactivated
+            | Thing::ImageShared
+            | Thing::ImageOffered => {
                 self.image_thing(thing, &mut vars).await;
             }
             Thing::VolumeType
@@ -717,7 +724,8 @@ impl World {
         if thing != Thing::ImageQueued {
             let headers = [("content-type", "application/octet-stream")];
             let (cloud, token) = (&self.nova.cloud, &self.tokens[&owner]);
-            let sent = cloud.send("PUT", &format!("{path}/file"), token, &headers, vec![7_u8; 512]).await;
+            let end = if thing == Thing::ImageStaged { "stage" } else { "file" };
+            let sent = cloud.send("PUT", &format!("{path}/{end}"), token, &headers, vec![7_u8; 512]).await;
             assert_eq!(sent.status.as_u16(), 204);
         }
         match thing {
