@@ -83,7 +83,7 @@ impl Cloud {
     async fn dead_upload(&self, id: ImageId) -> Uuid {
         let upload_id = Uuid::new_v4();
         let tx = self.engine.store().begin(&OpCtx::system()).await.unwrap();
-        assert!(tx.image_upload_begin(id, upload_id).await.unwrap());
+        assert!(tx.image_upload_begin(id, upload_id, ImageStatus::Saving).await.unwrap());
         let detail = serde_json::json!({});
         let entry =
             AuditEntry { action: IMAGE_UPLOAD, kind: "image", id: id.to_string(), project_id: None, detail: &detail };
