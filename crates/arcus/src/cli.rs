@@ -27,6 +27,8 @@ pub enum Command {
     Agent(Agent),
     /// Let machines join the cloud of this machine: prints the command to run on them.
     JoinToken(JoinToken),
+    /// Run a cloud of several nodes on this machine, to try things that need more than one, and to break them.
+    Lab(Lab),
 }
 
 /// Where a cloud keeps everything.
@@ -97,6 +99,23 @@ pub struct NodeOptions {
     /// load tests.
     #[arg(long)]
     pub simulate: bool,
+    /// What tells one boot of this machine from the next, where that is not the kernel's: a lab switches nodes on and off.
+    #[arg(long, hide = true)]
+    pub boot_id: Option<String>,
+}
+
+impl NodeOptions {
+    /// A simulated node of that name.
+    pub fn simulated(name: &str) -> Self {
+        Self {
+            uplink: None,
+            underlay: None,
+            node: Some(name.to_owned()),
+            accel: "auto".to_owned(),
+            simulate: true,
+            boot_id: None,
+        }
+    }
 }
 
 impl EndpointOptions {
@@ -162,4 +181,110 @@ pub struct Down {
     /// Keep the database, images and disks, so that `arcus up` goes on where this stopped.
     #[arg(long, env = "ARCUS_KEEP_DATA")]
     pub keep_data: bool,
+}
+
+/// `arcus lab`.
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = false)]
+pub struct Lab {
+    /// The folder that holds everything of the lab; at most 36 bytes long.
+    #[arg(long, env = "ARCUS_LAB_HOME", default_value = "/var/lib/arcus-lab", global = true)]
+    pub home: PathBuf,
+    /// How a new lab is made.
+    #[command(flatten)]
+    pub start: LabStart,
+    /// What to do with the lab that is there; without a command, a new one is made.
+    #[command(subcommand)]
+    pub command: Option<LabCommand>,
+}
+
+/// How a lab is made.
+#[derive(Debug, Clone, Args)]
+pub struct LabStart {
+    /// How many nodes: each is a network namespace with its own agent, underlay address, disks and identity [default: 3,
+    /// or 0 with --sim].
+    #[arg(long)]
+    pub nodes: Option<u8>,
+    /// How many simulated nodes, which run no guests but obey the same protocol.
+    #[arg(long, default_value_t = 0)]
+    pub sim: u32,
+    /// The port of the endpoint.
+    #[arg(long, default_value_t = 8774)]
+    pub port: u16,
+    /// A disk image to offer to all projects under the name `arcus-tiny`.
+    #[arg(long)]
+    pub image: Option<PathBuf>,
+    /// How guests run: `auto` takes KVM where it works, else emulation (TCG).
+    #[arg(long, default_value = "auto", value_parser = ["auto", "kvm", "tcg"])]
+    pub accel: String,
+}
+
+/// What can be done to a lab.
+#[derive(Debug, Clone, Subcommand)]
+pub enum LabCommand {
+    /// Show its nodes, their cables and what the server thinks of them.
+    Status,
+    /// End everything and leave nothing behind.
+    Down,
+    /// Switch a node off as a power cut does: its agent and its guests end at once.
+    PowerOff {
+        /// The node.
+        node: String,
+    },
+    /// Switch a node on again.
+    PowerOn {
+        /// The node.
+        node: String,
+    },
+    /// Pull a node's cable, or let two nodes no longer reach each other.
+    Cut(LabEnds),
+    /// Undo `cut`.
+    Heal(LabEnds),
+    /// Slow a node's cable; without options it is as fast as before.
+    Slow(LabSlow),
+    /// Run simulated nodes in this process.
+    #[command(hide = true)]
+    SimulatedNodes(SimulatedNodes),
+}
+
+/// The ends of a cable.
+#[derive(Debug, Clone, Args)]
+pub struct LabEnds {
+    /// The node.
+    pub node: String,
+    /// The node that it does not reach, or `server`; without it, it reaches nobody.
+    pub other: Option<String>,
+}
+
+/// How a cable is slowed.
+#[derive(Debug, Clone, Args)]
+pub struct LabSlow {
+    /// The node.
+    pub node: String,
+    /// How long each packet takes each way, in milliseconds.
+    #[arg(long, default_value_t = 0)]
+    pub delay: u32,
+    /// How much passes each way, in Mbit/s; 0 is without a limit.
+    #[arg(long, default_value_t = 0)]
+    pub rate: u32,
+    /// How many packets get lost each way, in percent.
+    #[arg(long, default_value_t = 0.0)]
+    pub loss: f64,
+}
+
+/// Simulated nodes of one process.
+#[derive(Debug, Clone, Args)]
+pub struct SimulatedNodes {
+    /// Where they keep what they are.
+    #[arg(long)]
+    pub folder: PathBuf,
+    /// How many.
+    #[arg(long)]
+    pub count: u32,
+    /// The endpoint to join.
+    #[arg(long)]
+    pub join: String,
+    /// The token to join with.
+    #[arg(long)]
+    pub token: String,
 }

@@ -95,17 +95,22 @@ fn spawn(options: &Up, home: &Home) -> Result<Child> {
 }
 
 async fn wait_for_answer(options: &Up, home: &Home, child: &mut Child) -> Result<()> {
+    server_answers(home, &options.endpoint.url(), child).await
+}
+
+/// Waits until the process answers.
+pub async fn server_answers(home: &Home, url: &str, child: &mut Child) -> Result<()> {
     let deadline = Instant::now() + ANSWER_DEADLINE;
     loop {
         if let Some(status) = child.try_wait()? {
             bail!("Arcus ended with {status}:\n{}", log_end(home));
         }
         let ours = home.running().is_some_and(|pid| u32::try_from(pid) == Ok(child.id()));
-        if ours && home.join("endpoint").exists() && answers(home, &options.endpoint.url()).await {
+        if ours && home.join("endpoint").exists() && answers(home, url).await {
             return Ok(());
         }
         if Instant::now() > deadline {
-            bail!("Arcus does not answer on {}:\n{}", options.endpoint.url(), log_end(home));
+            bail!("Arcus does not answer on {url}:\n{}", log_end(home));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -38,7 +38,8 @@ pub fn down(options: Down) -> Result<()> {
     Ok(())
 }
 
-async fn stop_process(home: &Home) -> Result<()> {
+/// Asks the process to stop, and ends it if it does not.
+pub async fn stop_process(home: &Home) -> Result<()> {
     let deadline = Instant::now() + STOP_DEADLINE;
     let mut asked = false;
     while let Some(pid) = home.running() {
@@ -55,7 +56,7 @@ async fn stop_process(home: &Home) -> Result<()> {
 }
 
 /// Ends every guest: gently where the disk is kept.
-async fn end_guests(home: &Home, gently: bool) -> Result<()> {
+pub async fn end_guests(home: &Home, gently: bool) -> Result<()> {
     let hypervisor = node::hypervisor(home, "auto")?;
     let guests = hypervisor.adopt().await.context("could not look for guests")?;
     if gently {

@@ -9,6 +9,7 @@ mod down;
 mod first_server;
 mod home;
 mod join_token;
+mod lab;
 mod listener;
 mod node;
 mod passwords;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         cli::Command::Server(options) => daemon::server(options),
         cli::Command::Agent(options) => agent::agent(options),
         cli::Command::JoinToken(options) => join_token::join_token(options),
+        cli::Command::Lab(options) => lab::lab(options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -46,7 +46,10 @@ pub fn run(options: &NodeOptions, home: &Home, link: Link, stop: CancellationTok
             storage: storage(home)?,
             network: network(home, options, Arc::clone(&directory))?,
         };
-        (AgentConfig { underlay: options.underlay, ..AgentConfig::default() }, drivers)
+        (
+            AgentConfig { underlay: options.underlay, boot_id: options.boot_id.clone(), ..AgentConfig::default() },
+            drivers,
+        )
     };
     let agent = Agent::new(config, drivers, ledger, Arc::new(link), directory);
     Ok(tokio::spawn(agent.run(stop)))
@@ -69,6 +72,8 @@ fn simulated(home: &Home) -> Result<(AgentConfig, Drivers)> {
         memory_mib: 100 << 20,
         disk_gib: 1 << 20,
         disk_free_gib: 1 << 20,
+        // Simulated machines that wait for guests listen here.
+        underlay: Some(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)),
         ..NodeFacts::default()
     };
     Ok((AgentConfig { pretend: Some(pretend), ..AgentConfig::default() }, drivers))

@@ -39,11 +39,13 @@ pub struct AgentConfig {
     pub pretend: Option<NodeFacts>,
     /// This machine's address on the network that joins the nodes: tunnels between them end there.
     pub underlay: Option<std::net::IpAddr>,
+    /// What tells one boot of the machine from the next; `None` asks the kernel.
+    pub boot_id: Option<String>,
 }
 
 impl Default for AgentConfig {
     fn default() -> Self {
-        Self { image_cache_bytes_max: 100 << 30, pretend: None, underlay: None }
+        Self { image_cache_bytes_max: 100 << 30, pretend: None, underlay: None, boot_id: None }
     }
 }
 
@@ -97,7 +99,8 @@ impl Agent {
         link: Arc<Link>,
         directory: Arc<Directory>,
     ) -> Self {
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        let kernels = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot_id = config.boot_id.clone().unwrap_or_else(|| kernels().trim().to_owned());
         let fetch: Arc<dyn ImageFetch> = Arc::clone(&link) as Arc<dyn ImageFetch>;
         let volumes = volumes::Volumes::new(ledger.volumes().into_iter());
         let shared = Shared { drivers, ledger, volumes, board: Board::new(), link, fetch, boot_id, config };
