@@ -1,12 +1,13 @@
 # Thin over xtask (`cargo xtask help`), which does the work. `make` alone tells what there is.
 
-.PHONY: help up down check test bench conformance fuzz-api tidy image image-debian clients tools
+.PHONY: help up down check test lab-test bench conformance fuzz-api tidy image image-debian clients tools
 
 help:
 	@echo "make up            start a cloud on this machine, with a first server (ARCUS_HOME, ARCUS_PORT, ARCUS_UPLINK)"
 	@echo "make down          stop it and leave nothing behind (KEEP_DATA=1 keeps its data)"
 	@echo "make check         formatting, lints, house rules, documentation, dependencies"
 	@echo "make test          make check, then all tests (ONLY=filter for some of them, without make check)"
+	@echo "make lab-test      tests with several nodes and real guests, as root"
 	@echo "make bench         all benchmarks (ONLY=name for one); a table, and target/bench.json"
 	@echo "make conformance   tempest's API tests against a cloud with real guests (ONLY=service, LIST=file of test ids)"
 	@echo "make fuzz-api      every route with hostile input (ROUNDS=200 for each policy case, SEED=n repeats a run)"
@@ -29,6 +30,11 @@ check:
 test:
 	@./bootstrap test
 	@cargo xtask test $(ONLY)
+
+lab-test:
+	@./bootstrap test
+	@cargo xtask image
+	@cargo nextest run --profile lab -p arcus
 
 bench:
 	@./bootstrap test

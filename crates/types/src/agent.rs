@@ -15,10 +15,12 @@
 //! with a default, so that a node and a server one release apart understand each other.
 
 mod dhcp_options;
+mod migrations;
 mod networks;
 mod volumes;
 
 pub use dhcp_options::{DhcpOptionRefused, DhcpOptionSpec};
+pub use migrations::*;
 pub use networks::*;
 pub use volumes::{
     AttachmentFault, AttachmentSpec, DiskQos, VolumeRefill, VolumeReport, VolumeSnapshotReport, VolumeSnapshotState,
@@ -145,6 +147,9 @@ pub struct ServerSpec {
     /// A password to set once by the guest's agent.
     #[serde(default)]
     pub password: Option<PasswordSpec>,
+    /// Set while the guest goes to another node or comes from one.
+    #[serde(default)]
+    pub migration: Option<MigrationSpec>,
 }
 
 /// What a guest is rescued with.
@@ -487,6 +492,9 @@ pub struct ServerReport {
     /// Memory held by the guest's process, in KiB.
     #[serde(default)]
     pub memory_kib: u64,
+    /// How far its move is, while there is one.
+    #[serde(default)]
+    pub migration: Option<MigrationReport>,
 }
 
 /// Why something failed.

@@ -123,6 +123,8 @@ texts! {
         Unshelving = "unshelving",
         /// It is told a new password.
         UpdatingPassword = "updating_password",
+        /// It goes to another node while it runs.
+        Migrating = "migrating",
         /// It is being removed.
         Deleting = "deleting",
     }
@@ -389,6 +391,7 @@ impl ServerState {
                 Some(T::UpdatingPassword) => "PASSWORD",
                 Some(T::Rebuilding) => "REBUILD",
                 Some(T::ResizeStopping | T::ResizeFinishing) => "RESIZE",
+                Some(T::Migrating) => "MIGRATING",
                 Some(
                     T::Spawning
                     | T::PoweringOn
@@ -419,6 +422,7 @@ impl ServerState {
             },
             Self::Paused => match task {
                 Some(T::RebootingHard) => "HARD_REBOOT",
+                Some(T::Migrating) => "MIGRATING",
                 Some(_) | None => "PAUSED",
             },
             Self::Suspended => match task {
@@ -469,6 +473,7 @@ impl ServerTask {
             | Self::ShelvingOffloading
             | Self::Unshelving
             | Self::UpdatingPassword
+            | Self::Migrating
             | Self::Deleting => self.text(),
         }
     }
@@ -484,7 +489,7 @@ impl ServerTask {
             | Self::Rescuing
             | Self::Unshelving => 30 * 60,
             Self::Suspending | Self::Resuming => 15 * 60,
-            Self::ImageSnapshot | Self::ImageBackup | Self::ShelvingSnapshot => 6 * 60 * 60,
+            Self::ImageSnapshot | Self::ImageBackup | Self::ShelvingSnapshot | Self::Migrating => 6 * 60 * 60,
             Self::Rebooting
             | Self::RebootingHard
             | Self::PoweringOn

@@ -6,14 +6,16 @@
 use crate::{Engine, EngineError};
 use arcus_store::{
     DhcpOption, FloatingIp, Ipv6Mode, Network, OWNER_ROUTER_GATEWAY, OWNER_ROUTER_INTERFACE, Port, PortElsewhere,
-    PortForwarding, QosRuleKind, Router, SecurityGroupRule, Subnet,
+    PortForwarding, PortMoving, QosRuleKind, Router, SecurityGroupRule, Subnet,
 };
 use arcus_types::agent::{
     self, AddressGroupSpec, BandwidthLimit, DhcpOptionSpec, Direction, ExternalSpec, FilterRule, FixedIp,
-    FloatingIpSpec, NetworkSpec, PeerPort, PeerSpec, PortForwardingSpec, PortSpec, QosSpec, RouterGatewaySpec,
-    RouterInterfaceSpec, RouterSpec, SecurityGroupSpec, SubnetSpec,
+    FloatingIpSpec, NetworkSpec, PeerPort, PeerSpec, PortForwardingSpec, PortMove, PortSpec, QosSpec,
+    RouterGatewaySpec, RouterInterfaceSpec, RouterSpec, SecurityGroupSpec, SubnetSpec,
 };
-use arcus_types::{AddressGroupId, NetworkId, NodeId, QosPolicyId, RouterId, SecurityGroupId, SubnetId};
+use arcus_types::{
+    AddressGroupId, MacAddr, NetworkId, NodeId, PortId, QosPolicyId, RouterId, SecurityGroupId, SubnetId,
+};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -21,13 +23,18 @@ use std::net::IpAddr;
 type Specs = (Vec<NetworkSpec>, Vec<RouterSpec>, Vec<SecurityGroupSpec>);
 
 impl Engine {
-    /// The networks, routers and rule sets that a node must carry. At most 16 statements.
+    /// The networks, routers and rule sets that a node must carry. At most 18 statements.
     ///
     /// # Errors
     /// [`EngineError::Store`].
     pub async fn network_specs(&self, node: NodeId) -> Result<Specs, EngineError> {
         let db = self.store();
-        let ports = db.port_list_by_node(node).await?;
+        let moving = db.ports_moving().await?;
+        let mut ports = db.port_list_by_node(node).await?;
+        let coming: Vec<PortId> = moving.iter().filter(|m| m.dest_id == node).map(|m| m.port_id).collect();
+        if !coming.is_empty() {
+            ports.extend(db.port_list_by_ids(&coming).await?);
+        }
         if ports.is_empty() {
             return Ok((Vec::new(), Vec::new(), Vec::new()));
         }
@@ -41,7 +48,7 @@ impl Engine {
         let all: Vec<NetworkId> = all.into_iter().collect();
         let networks = db.network_list_bare(&all).await?;
         let subnets = db.subnet_list_by_networks(&all).await?;
-        let peers = self.peers(&networks, node).await?;
+        let peers = self.peers(&networks, node, &moving).await?;
         let groups = self.group_specs(&ports).await?;
         // Addresses without a port are those whose ports are forwarded one by one.
         let parted = floating.iter().any(|ip| ip.port_id.is_none());
@@ -52,7 +59,11 @@ impl Engine {
             let own = forwardings.iter().filter(|(of, _, _)| *of == router.id);
             router.port_forwardings = own.filter_map(|(_, external, one)| forwarding_spec(*external, one)).collect();
         }
-        Ok((network_specs(&networks, &subnets, &ports, peers, &qos), routers, groups))
+        let mut networks = network_specs(&networks, &subnets, &ports, peers, &qos);
+        for port in networks.iter_mut().flat_map(|network| &mut network.ports) {
+            port.moving = moving.iter().find(|m| m.port_id == port.id).map(|m| port_move(m, node));
+        }
+        Ok((networks, routers, groups))
     }
 
     /// What each policy on these ports and floating IPs says: one statement, none where there is no policy.
@@ -78,11 +89,13 @@ impl Engine {
         Ok(specs)
     }
 
-    async fn peers(&self, networks: &[Network], node: NodeId) -> Result<Peers, EngineError> {
+    async fn peers(&self, networks: &[Network], node: NodeId, moving: &[PortMoving]) -> Result<Peers, EngineError> {
         let db = self.store();
         let ids: Vec<NetworkId> = networks.iter().map(|network| network.id).collect();
         let found = db.network_peers(&ids, node).await?;
-        let nodes: BTreeSet<NodeId> = found.iter().map(|port| port.node_id).collect();
+        let moving = || moving.iter().filter(|m| ids.contains(&m.network_id));
+        let ends = |m: &PortMoving| [m.source_id, m.dest_id].into_iter().filter(|end| *end != node);
+        let nodes: BTreeSet<NodeId> = found.iter().map(|port| port.node_id).chain(moving().flat_map(ends)).collect();
         let nodes: Vec<NodeId> = nodes.into_iter().collect();
         if nodes.is_empty() {
             return Ok(Peers::new());
@@ -91,7 +104,13 @@ impl Engine {
         let mut peers = Peers::new();
         for port in found {
             if let Some(underlay) = underlays.get(&port.node_id) {
-                peers.entry(port.network_id).or_default().entry(*underlay).or_default().push(port);
+                peers.entry(port.network_id).or_default().entry(*underlay).or_default().ports.push(port);
+            }
+        }
+        for m in moving() {
+            for underlay in ends(m).filter_map(|end| underlays.get(&end)) {
+                let peer = peers.entry(m.network_id).or_default().entry(*underlay).or_default();
+                peer.moving.push(m.mac);
             }
         }
         Ok(peers)
@@ -139,8 +158,25 @@ impl Engine {
     }
 }
 
-/// By network and the other node's underlay address: the ports there.
-type Peers = HashMap<NetworkId, BTreeMap<IpAddr, Vec<PortElsewhere>>>;
+/// By network and the other node's underlay address: what is there.
+type Peers = HashMap<NetworkId, BTreeMap<IpAddr, Peer>>;
+
+/// What another node has of a network.
+#[derive(Default)]
+struct Peer {
+    ports: Vec<PortElsewhere>,
+    /// Ethernet addresses of guests on their way there or from there.
+    moving: Vec<MacAddr>,
+}
+
+/// How a node's port takes part in its guest's move.
+fn port_move(of: &PortMoving, node: NodeId) -> PortMove {
+    match (of.dest_id == node, of.ready) {
+        (false, _) => PortMove::Leaving,
+        (true, false) => PortMove::Expected,
+        (true, true) => PortMove::Arriving,
+    }
+}
 
 /// What policies say.
 type QosSpecs = HashMap<QosPolicyId, QosSpec>;
@@ -149,15 +185,17 @@ fn qos_of(policy: Option<QosPolicyId>, specs: &QosSpecs) -> QosSpec {
     policy.and_then(|id| specs.get(&id)).copied().unwrap_or_default()
 }
 
-fn peer_spec(network: &Network, underlay: IpAddr, ports: Vec<PortElsewhere>) -> PeerSpec {
-    let macs = ports.iter().map(|port| port.mac).collect();
+fn peer_spec(network: &Network, underlay: IpAddr, peer: Peer) -> PeerSpec {
+    let Peer { ports, moving } = peer;
+    // A guest on its way is not there for certain.
+    let macs = ports.iter().map(|port| port.mac).filter(|mac| !moving.contains(mac)).collect();
     let spec = |port: PortElsewhere| PeerPort {
         mac: port.mac,
         hostname: name_or(&port.dns_name, port.addresses.first().copied()),
         dns_domain: domain(&port.dns_domain, network),
         addresses: port.addresses,
     };
-    PeerSpec { underlay, macs, ports: ports.into_iter().map(spec).collect() }
+    PeerSpec { underlay, macs, ports: ports.into_iter().map(spec).collect(), moving }
 }
 
 /// A port's own domain, else its network's.
@@ -226,7 +264,7 @@ fn network_specs(
             .remove(&network.id)
             .unwrap_or_default()
             .into_iter()
-            .map(|(underlay, ports)| peer_spec(network, underlay, ports))
+            .map(|(underlay, peer)| peer_spec(network, underlay, peer))
             .collect(),
     };
     networks.iter().map(spec).collect()
@@ -271,6 +309,7 @@ fn port_spec(port: &Port, network: &Network, qos: &QosSpecs) -> PortSpec {
         dns_domain: domain(&port.dns_domain, network),
         dhcp_options: port.dhcp_options.iter().filter_map(option).collect(),
         qos: qos_of(port.qos_policy_id.or(port.qos_network_policy_id), qos),
+        moving: None,
     }
 }
 

@@ -194,6 +194,7 @@ impl Engine {
         let node_id = node_of(ctx)?;
         self.node_heard(node_id, &report.facts).await?;
         self.ports_observed(node_id, &report.ports_up).await?;
+        self.live_migrations_observed(node_id, report).await?;
         self.servers_observed(node_id, report).await?;
         self.volumes_observed(node_id, report).await?;
         self.passwords_left(ctx, node_id, &report.passwords_left).await?;

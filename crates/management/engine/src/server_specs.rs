@@ -22,12 +22,21 @@ impl Engine {
     /// [`EngineError::Store`].
     pub async fn server_specs(&self, node: NodeId) -> Result<(Vec<ServerSpec>, Vec<SnapshotSpec>), EngineError> {
         let mut servers = self.store().server_list_by_node(node).await?;
+        let mut moving = HashMap::new();
+        for (live, part) in self.live_parts(node).await? {
+            if live.dest_id == node {
+                // Not of this node yet, but on its way here.
+                servers.extend(self.store().server_get(live.server_id).await?);
+            }
+            moving.insert(live.server_id, part);
+        }
         servers.retain(|s| !matches!(s.task, Some(ServerTask::Deleting | ServerTask::ShelvingOffloading)));
         let ids: Vec<ServerId> = servers.iter().map(|s| s.id).collect();
         let mut secrets = self.store().server_secrets(&ids).await?;
         let mut ports: HashMap<ServerId, Vec<PortId>> = HashMap::new();
         for Port { id, server_id, node_id, .. } in self.store().port_list_by_servers(&ids).await? {
-            if let (Some(server), true) = (server_id, node_id == Some(node)) {
+            let here = |server: &ServerId| node_id == Some(node) || moving.contains_key(server);
+            if let Some(server) = server_id.filter(here) {
                 ports.entry(server).or_default().push(id);
             }
         }
@@ -38,7 +47,15 @@ impl Engine {
                 let secrets = secrets.remove(&server.id).unwrap_or_default();
                 let ports = ports.remove(&server.id).unwrap_or_default();
                 let volumes = volumes.remove(&server.id).unwrap_or_default();
-                server_spec(server, secrets, ports, volumes)
+                let migration = moving.remove(&server.id);
+                let coming = server.node_id != Some(node);
+                let mut spec = server_spec(server, secrets, ports, volumes);
+                spec.migration = migration;
+                if coming {
+                    // What it has when it is here.
+                    spec.epoch += 1;
+                }
+                spec
             })
             .collect();
         let snapshots = self.store().server_snapshots_by_node(node).await?;
@@ -101,6 +118,7 @@ fn server_spec(
         },
         rescue,
         password,
+        migration: None,
     }
 }
 

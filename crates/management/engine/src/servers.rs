@@ -13,6 +13,7 @@ mod history;
 mod image;
 mod interfaces;
 mod list;
+mod live;
 mod migrations;
 mod observe;
 mod password;
@@ -30,6 +31,7 @@ pub use create::{DiskSource, DiskWish, NetworkOrPort, NetworkWish, Networks, Ser
 pub use image::{BackupWish, SnapshotWish};
 pub use interfaces::{Interface, InterfaceWish};
 pub use list::{ServerQuery, at_statuses};
+pub use live::{LiveMigrationView, LiveMigrationWish};
 pub use shelve::UnshelveWish;
 pub use view::{AddressView, NodeStanding, ServerView};
 pub use volumes::AttachWish;

@@ -25,6 +25,7 @@ mod images;
 mod keypairs;
 mod limits;
 mod listing;
+mod live_migrations;
 mod networks;
 mod node_prefetches;
 mod nodes;
@@ -90,6 +91,7 @@ pub use images::{
 pub use keypairs::Keypair;
 pub use limits::{LimitEntry, LimitFilter, LimitOwner, RegisteredLimit};
 pub use listing::{Field, FieldKind, Listing, PAGE_ROWS_MAX, Page, TagFilter};
+pub use live_migrations::{LiveMigration, LiveProgress, PortMoving};
 pub use networks::{NETWORK_FIELDS, Network, PortElsewhere};
 pub use nodes::{Node, NodeNew};
 pub use port_forwardings::{PORT_FORWARDING_FIELDS, PortForwarding};

@@ -1,6 +1,6 @@
 //! What has been observed on this node, in one place; the reporter waits here for changes.
 
-use arcus_types::agent::{NodeFacts, NodeReport, ServerReport, SnapshotReport, VolumeReport, VolumeState};
+use arcus_types::agent::{NodeFacts, NodeReport, PortMove, ServerReport, SnapshotReport, VolumeReport, VolumeState};
 use arcus_types::{ImageId, PortId, ServerId, VolumeId};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,8 @@ struct State {
     snapshots: BTreeMap<ImageId, SnapshotReport>,
     ports_up: Vec<PortId>,
     network_faults: Vec<String>,
+    /// How the network carries ports whose guests move.
+    moves: BTreeMap<PortId, PortMove>,
 }
 
 impl Board {
@@ -111,9 +113,11 @@ impl Board {
         self.change(|s| s.snapshots.remove(&id).is_some());
     }
 
-    pub fn network(&self, ports_up: Vec<PortId>, faults: Vec<String>) {
+    pub fn network(&self, ports_up: Vec<PortId>, faults: Vec<String>, mut moves: BTreeMap<PortId, PortMove>) {
+        moves.retain(|port, _| ports_up.contains(port));
         self.change(|s| {
-            let changed = s.ports_up != ports_up || s.network_faults != faults;
+            let changed = s.ports_up != ports_up || s.network_faults != faults || s.moves != moves;
+            s.moves = moves;
             s.ports_up = ports_up;
             s.network_faults = faults;
             changed
@@ -122,6 +126,11 @@ impl Board {
 
     pub fn port_is_up(&self, port: PortId) -> bool {
         self.lock().ports_up.contains(&port)
+    }
+
+    /// How the network carries a port whose guest moves.
+    pub fn port_moves(&self, port: PortId) -> Option<PortMove> {
+        self.lock().moves.get(&port).copied()
     }
 
     pub fn network_faults(&self) -> Vec<String> {

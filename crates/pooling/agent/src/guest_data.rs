@@ -376,6 +376,7 @@ mod tests {
             },
             rescue: None,
             password: None,
+            migration: None,
         }
     }
 
@@ -411,6 +412,7 @@ mod tests {
             dns_domain: String::new(),
             dhcp_options: vec![],
             qos: QosSpec::default(),
+            moving: None,
         };
         let network = NetworkSpec {
             id: NetworkId::new(),

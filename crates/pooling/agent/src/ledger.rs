@@ -1,7 +1,7 @@
 //! What the agent must remember over a restart, one small file a server, in a folder that no guest's process can write to.
 
 use arcus_types::agent::{AttachmentSpec, HardwareSpec};
-use arcus_types::{PortId, ServerId, VolumeId};
+use arcus_types::{MigrationId, PortId, ServerId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::io::Write;
@@ -49,6 +49,9 @@ pub struct Entry {
     /// The volumes that its machine has or, if it was saved, had.
     #[serde(default)]
     pub volumes: Vec<Plug>,
+    /// The move by which its guest comes here, and whether a machine was started for it: it is never started twice.
+    #[serde(default)]
+    pub incoming: Option<(MigrationId, bool)>,
 }
 
 /// A volume in a machine.

@@ -230,6 +230,7 @@ impl Agent {
             look: Arc::clone(&look),
             busy: Arc::clone(&busy),
             volume_faults: Vec::new(),
+            migration: None,
         };
         Handle { wish, look, busy, task: tokio::spawn(worker.run()) }
     }
@@ -391,7 +392,9 @@ async fn keep_network(shared: Arc<Shared>, mut spec: watch::Receiver<Arc<NodeSpe
             tracing::warn!(fault, "part of the network is not as wished");
         }
         let again = if outcome.faults.is_empty() { NETWORK_EVERY } else { Duration::from_secs(2) };
-        shared.board.network(outcome.ports_up, outcome.faults);
+        let moves = wished.networks.iter().flat_map(|network| &network.ports);
+        let moves = moves.filter_map(|port| Some((port.id, port.moving?))).collect();
+        shared.board.network(outcome.ports_up, outcome.faults, moves);
         if let Ok(Err(_)) = tokio::time::timeout(again, spec.changed()).await {
             return;
         }

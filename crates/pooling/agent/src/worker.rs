@@ -3,11 +3,13 @@
 //! ```text
 //!  wish None ------> kill, remove everything, end
 //!  wish Stopped ---> ask to shut down, wait the grace, end the process
+//!  wish with a move -> see `moving`
 //!  wish Running ---> image -> disk -> config drive -> ports up -> process -> interfaces as wished
 //!                    a guest that ended by itself is reported, not started again, until the next wish
 //! ```
 //! A new wish interrupts what may be interrupted: a fetch, a wait for the guest, a pause between tries.
 
+mod moving;
 mod volumes;
 
 use crate::chain;
@@ -16,7 +18,8 @@ use crate::node::Shared;
 use arcus_hypervisor::{DiskAttachment, EndReason, GuestState, HypervisorError, Launch, Nic};
 use arcus_storage::{Disk, StorageError};
 use arcus_types::agent::{
-    AttachmentFault, DiskFormat, Fault, Observed, Power, RescueSpec, RootDiskSpec, ServerReport, ServerSpec,
+    AttachmentFault, DiskFormat, Fault, MigrationReport, Observed, Power, RescueSpec, RootDiskSpec, ServerReport,
+    ServerSpec,
 };
 use arcus_types::{MacAddr, PortId, ServerId};
 use std::collections::BTreeMap;
@@ -97,6 +100,8 @@ pub(crate) struct Worker {
     pub busy: Arc<tokio::sync::Mutex<()>>,
     /// What is in the way of its volumes, as of the last pass.
     pub volume_faults: Vec<AttachmentFault>,
+    /// How far its move is, as it was last told.
+    pub migration: Option<MigrationReport>,
 }
 
 impl Worker {
@@ -163,6 +168,10 @@ impl Worker {
 
     async fn converge(&mut self, wish: &Wish) -> Result<(), Stop> {
         let spec = &wish.spec;
+        if let Some(migration) = &spec.migration {
+            return self.migrate(wish, migration).await;
+        }
+        self.move_over().await?;
         let entry = self.shared.ledger.entry(self.id)?;
         let mut state = self.shared.drivers.hypervisor.state(self.id).await;
         let restart_due = spec.restarts.count > entry.restarts;
@@ -226,7 +235,12 @@ impl Worker {
                 details: details.clone(),
                 transient: false,
             }),
-            GuestState::Ended(_) | GuestState::Absent | GuestState::Running | GuestState::Paused => None,
+            GuestState::Ended(_)
+            | GuestState::Absent
+            | GuestState::Running
+            | GuestState::Paused
+            | GuestState::Arriving
+            | GuestState::Moved => None,
         };
         self.tell(wish, Observed::Ended, None, 100, fault).await;
         Ok(())
@@ -557,6 +571,7 @@ impl Worker {
             password_fault: entry.password_fault,
             cpu_ms: 0,
             memory_kib: 0,
+            migration: self.migration.clone(),
         }
     }
 }
@@ -572,7 +587,10 @@ fn rescue_of(spec: &ServerSpec) -> Option<u64> {
 }
 
 fn alive(state: &GuestState) -> bool {
-    matches!(state, GuestState::Running | GuestState::Paused)
+    match state {
+        GuestState::Running | GuestState::Paused | GuestState::Arriving | GuestState::Moved => true,
+        GuestState::Absent | GuestState::Ended(_) => false,
+    }
 }
 
 fn root_disks(disk: &Disk) -> Vec<DiskAttachment> {

@@ -23,10 +23,11 @@ pub use error::HypervisorError;
 pub use qemu::{AccelChoice, QemuConfig, QemuHypervisor};
 pub use sim::{SimConfig, SimHypervisor, SimOperation};
 
-use arcus_types::agent::{DiskFormat, DiskQos, HardwareSpec};
-use arcus_types::ids::{PortId, ServerId, VolumeId};
+use arcus_types::agent::{DiskFormat, DiskQos, HardwareSpec, MachineLayout, MigrationPlace, MigrationReport};
+use arcus_types::ids::{MigrationId, PortId, ServerId, VolumeId};
 use arcus_types::text::MacAddr;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use tokio::net::UnixStream;
@@ -119,6 +120,36 @@ pub struct Nic {
     pub tap: OwnedFd,
 }
 
+/// How a machine waits for the guest of another node.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// The move.
+    pub id: MigrationId,
+    /// What both ends have, in hexadecimal.
+    pub key: String,
+    /// Where to listen.
+    pub address: IpAddr,
+    /// What the guest's present machine looks like.
+    pub layout: MachineLayout,
+}
+
+/// How a guest is sent to another node.
+#[derive(Debug, Clone)]
+pub struct Departure {
+    /// The move.
+    pub id: MigrationId,
+    /// What both ends have, in hexadecimal.
+    pub key: String,
+    /// Where the other machine waits.
+    pub to: MigrationPlace,
+    /// Whether the guest may be stopped for the last of it.
+    pub switch: bool,
+    /// How long it may stand still, in milliseconds.
+    pub downtime_ms_max: u32,
+    /// Let it stand still for as long as it takes.
+    pub force: bool,
+}
+
 /// What a guest does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GuestState {
@@ -128,6 +159,10 @@ pub enum GuestState {
     Running,
     /// Its virtual CPUs stand still: it was paused, or the node's storage is full. `resume` lets it go on.
     Paused,
+    /// Its machine waits for it to come from another node. It runs by itself once it is here.
+    Arriving,
+    /// All of it was sent to another node. It stands still and must not be resumed but by [`Hypervisor::move_end`].
+    Moved,
     /// Its process is gone. Lasts until the next `start` or `forget`, also over restarts of the agent.
     Ended(EndReason),
 }
@@ -187,6 +222,8 @@ pub enum GuestChange {
     Reset,
     /// It stands still because the node's storage is full or failed; for the operator.
     StorageFault,
+    /// Its move to another node has come further.
+    Moving,
     /// Its process is gone.
     Ended(EndReason),
 }
@@ -295,6 +332,27 @@ pub trait Hypervisor: Send + Sync {
         volume: VolumeId,
         name: &str,
     ) -> Result<(), HypervisorError>;
+
+    /// What of the guest's machine another one that takes the guest must have alike.
+    async fn layout(&self, server: ServerId) -> Result<MachineLayout, HypervisorError>;
+
+    /// Starts a machine that waits for the guest of another node; it offers its disks to be written by that node. Answers
+    /// where it waits. The guest runs as soon as all of it has come; if it does not come whole, the machine ends.
+    async fn receive(&self, launch: Launch, arrival: Arrival) -> Result<MigrationPlace, HypervisorError>;
+
+    /// Begins to send a guest with its disks to a machine that waits for it, or, called again for the same move, changes
+    /// how. Returns at once; [`Hypervisor::moving`] tells how far it is.
+    async fn send(&self, server: ServerId, departure: Departure) -> Result<(), HypervisorError>;
+
+    /// Asks to give up sending a guest. Returns at once; it may be too late.
+    async fn send_cancel(&self, server: ServerId) -> Result<(), HypervisorError>;
+
+    /// How far a guest's move is at this end; `None` if it does not move.
+    async fn moving(&self, server: ServerId) -> Option<MigrationReport>;
+
+    /// Ends a guest's move at this end: what was set up for it goes, and a guest that was sent away runs here again. Only
+    /// for a guest that is nowhere else. [`HypervisorError::Busy`] while it is still being sent: it is asked to give up.
+    async fn move_end(&self, server: ServerId) -> Result<(), HypervisorError>;
 
     /// What the guest's process has used; `None` if there is no process.
     async fn usage(&self, server: ServerId) -> Option<GuestUsage>;

@@ -13,6 +13,7 @@ mod guest_agent;
 mod host;
 mod launch;
 mod memory_image;
+mod migration;
 mod nics;
 mod process;
 mod qmp;
@@ -20,10 +21,10 @@ mod record;
 mod volumes;
 
 use crate::{
-    GuestEvent, GuestState, GuestSummary, GuestUsage, Hypervisor, HypervisorError, HypervisorFacts, Launch, Nic,
-    VolumeAttachment,
+    Arrival, Departure, GuestEvent, GuestState, GuestSummary, GuestUsage, Hypervisor, HypervisorError, HypervisorFacts,
+    Launch, Nic, VolumeAttachment,
 };
-use arcus_types::agent::DiskQos;
+use arcus_types::agent::{DiskQos, MachineLayout, MigrationPlace, MigrationReport};
 use arcus_types::ids::{PortId, ServerId, VolumeId};
 use base64::Engine;
 use guest::Guest;
@@ -215,7 +216,7 @@ impl Hypervisor for QemuHypervisor {
             if inner.guest(server).is_ok() {
                 return Err(HypervisorError::AlreadyRuns { server });
             }
-            let guest = launch::start(&inner, launch).await?;
+            let guest = launch::start(&inner, launch, None).await?;
             inner.guests().insert(server, guest);
             Ok(())
         })
@@ -396,6 +397,50 @@ impl Hypervisor for QemuHypervisor {
     ) -> Result<(), HypervisorError> {
         let _turn = self.inner.turn(server).await;
         volumes::snapshot_remove(&*self.inner.guest(server)?, volume, name).await
+    }
+
+    async fn layout(&self, server: ServerId) -> Result<MachineLayout, HypervisorError> {
+        Ok(migration::layout(&self.inner.guest(server)?.record()))
+    }
+
+    async fn receive(&self, launch: Launch, arrival: Arrival) -> Result<MigrationPlace, HypervisorError> {
+        let (server, inner) = (launch.server, self.inner.clone());
+        to_the_end(server, async move {
+            let _turn = inner.turn(server).await;
+            if inner.guest(server).is_ok() {
+                return Err(HypervisorError::AlreadyRuns { server });
+            }
+            let guest = launch::start(&inner, launch, Some(arrival)).await?;
+            inner.guests().insert(server, guest.clone());
+            match guest.record().moving.map(|moving| moving.part) {
+                Some(record::MovingPart::Destination { place: Some(place) }) => Ok(place),
+                Some(_) | None => Err(HypervisorError::NotRunning { server }),
+            }
+        })
+        .await
+    }
+
+    async fn send(&self, server: ServerId, departure: Departure) -> Result<(), HypervisorError> {
+        let _turn = self.inner.turn(server).await;
+        migration::send(&self.inner.guest(server)?, &departure)
+    }
+
+    async fn send_cancel(&self, server: ServerId) -> Result<(), HypervisorError> {
+        migration::cancel(&*self.inner.guest(server)?);
+        Ok(())
+    }
+
+    async fn moving(&self, server: ServerId) -> Option<MigrationReport> {
+        migration::report(&*self.inner.guest(server).ok()?).await
+    }
+
+    async fn move_end(&self, server: ServerId) -> Result<(), HypervisorError> {
+        let inner = self.inner.clone();
+        to_the_end(server, async move {
+            let _turn = inner.turn(server).await;
+            migration::move_end(&*inner.guest(server)?).await
+        })
+        .await
     }
 
     async fn usage(&self, server: ServerId) -> Option<GuestUsage> {

@@ -3,11 +3,13 @@
 //! It ships, because thousand-node runs and the tests of everything above use it. Delays and random faults come from a
 //! seed, so that a failing run can be repeated; named faults and guest behaviour are injected by method calls.
 
+mod moves;
+
 use crate::{
-    EndReason, GuestChange, GuestEvent, GuestState, GuestSummary, GuestUsage, Hypervisor, HypervisorError,
-    HypervisorFacts, Launch, Nic, VolumeAttachment,
+    Arrival, Departure, EndReason, GuestChange, GuestEvent, GuestState, GuestSummary, GuestUsage, Hypervisor,
+    HypervisorError, HypervisorFacts, Launch, Nic, VolumeAttachment,
 };
-use arcus_types::agent::{DiskQos, HardwareSpec};
+use arcus_types::agent::{DiskQos, HardwareSpec, MachineLayout, MigrationPlace, MigrationReport};
 use arcus_types::ids::{PortId, ServerId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -127,6 +129,8 @@ struct SimGuest {
     /// Whether the guest powers off when it is asked to.
     obedient: bool,
     #[serde(skip)]
+    moving: Option<moves::SimMove>,
+    #[serde(skip)]
     serial_client: Option<Arc<()>>,
     #[serde(skip)]
     since: Option<Instant>,
@@ -135,7 +139,7 @@ struct SimGuest {
 impl SimGuest {
     fn alive(&self) -> bool {
         match self.state {
-            GuestState::Running | GuestState::Paused => true,
+            GuestState::Running | GuestState::Paused | GuestState::Arriving | GuestState::Moved => true,
             GuestState::Absent | GuestState::Ended(_) => false,
         }
     }
@@ -285,6 +289,44 @@ impl SimHypervisor {
 }
 
 impl SimHypervisor {
+    /// Makes a guest; `and` is what else is done to it before anybody sees it.
+    async fn begin<T>(
+        &self,
+        launch: Launch,
+        and: impl FnOnce(&mut SimGuest) -> Result<T, HypervisorError>,
+    ) -> Result<T, HypervisorError> {
+        let server = launch.server;
+        self.pass(SimOperation::Start, server).await?;
+        if let Some(image) = &launch.resume_from {
+            std::fs::metadata(image).map_err(|e| file_error("read", image, e))?;
+        }
+        let mut world = self.lock();
+        let before = world.guests.get(&server);
+        if before.is_some_and(SimGuest::alive) {
+            return Err(HypervisorError::AlreadyRuns { server });
+        }
+        let mut guest = SimGuest {
+            epoch: launch.epoch,
+            version: launch.version,
+            uid: launch.uid,
+            hardware: launch.hardware,
+            ports: launch.nics.iter().map(|nic| nic.port).collect(),
+            root_disk: launch.disks.first().map(|disk| disk.path.clone()),
+            volumes: launch.volumes,
+            state: GuestState::Running,
+            console: before.map(|guest| guest.console.clone()).unwrap_or_default(),
+            obedient: true,
+            moving: None,
+            serial_client: None,
+            since: Some(Instant::now()),
+        };
+        guest.print(&format!("simulated server {server} starts"));
+        let done = and(&mut guest)?;
+        world.guests.insert(server, guest);
+        self.save(&world)?;
+        Ok(done)
+    }
+
     /// Changes a volume that a living guest has.
     async fn volume_change(
         &self,
@@ -344,35 +386,34 @@ impl Hypervisor for SimHypervisor {
 
     async fn start(&self, launch: Launch) -> Result<(), HypervisorError> {
         let server = launch.server;
-        self.pass(SimOperation::Start, server).await?;
-        if let Some(image) = &launch.resume_from {
-            std::fs::metadata(image).map_err(|e| file_error("read", image, e))?;
-        }
-        let mut world = self.lock();
-        let before = world.guests.get(&server);
-        if before.is_some_and(SimGuest::alive) {
-            return Err(HypervisorError::AlreadyRuns { server });
-        }
-        let mut guest = SimGuest {
-            epoch: launch.epoch,
-            version: launch.version,
-            uid: launch.uid,
-            hardware: launch.hardware,
-            ports: launch.nics.iter().map(|nic| nic.port).collect(),
-            root_disk: launch.disks.first().map(|disk| disk.path.clone()),
-            volumes: launch.volumes,
-            state: GuestState::Running,
-            console: before.map(|guest| guest.console.clone()).unwrap_or_default(),
-            obedient: true,
-            serial_client: None,
-            since: Some(Instant::now()),
-        };
-        guest.print(&format!("simulated server {server} starts"));
-        world.guests.insert(server, guest);
-        self.save(&world)?;
-        drop(world);
+        self.begin(launch, |_| Ok(())).await?;
         self.tell(server, GuestChange::Resumed);
         Ok(())
+    }
+
+    async fn layout(&self, server: ServerId) -> Result<MachineLayout, HypervisorError> {
+        self.change(server, |guest| Ok(guest.layout()))
+    }
+
+    async fn receive(&self, launch: Launch, arrival: Arrival) -> Result<MigrationPlace, HypervisorError> {
+        let server = launch.server;
+        self.begin(launch, |guest| guest.listen(server, &arrival)).await
+    }
+
+    async fn send(&self, server: ServerId, departure: Departure) -> Result<(), HypervisorError> {
+        self.moves_send(server, &departure)
+    }
+
+    async fn send_cancel(&self, server: ServerId) -> Result<(), HypervisorError> {
+        self.moves_cancel(server)
+    }
+
+    async fn moving(&self, server: ServerId) -> Option<MigrationReport> {
+        self.moves_look(server)
+    }
+
+    async fn move_end(&self, server: ServerId) -> Result<(), HypervisorError> {
+        self.moves_end(server)
     }
 
     async fn state(&self, server: ServerId) -> GuestState {

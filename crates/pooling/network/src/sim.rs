@@ -164,6 +164,7 @@ mod tests {
             dns_domain: String::new(),
             dhcp_options: vec![],
             qos: QosSpec::default(),
+            moving: None,
         };
         NetworkSpec {
             id: NetworkId::new(),

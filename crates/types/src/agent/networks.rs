@@ -44,6 +44,9 @@ pub struct PeerSpec {
     /// The same ports with their addresses and names: what this node's routers and name service must know of them.
     #[serde(default)]
     pub ports: Vec<PeerPort>,
+    /// Ethernet addresses of guests that are on their way between nodes: what is for them goes to every node.
+    #[serde(default)]
+    pub moving: Vec<MacAddr>,
 }
 
 /// A port that lives on another node.
@@ -140,6 +143,22 @@ pub struct PortSpec {
     /// How much the port may send and receive.
     #[serde(default)]
     pub qos: QosSpec,
+    /// Set while its guest is on its way from or to this node.
+    #[serde(default)]
+    pub moving: Option<PortMove>,
+}
+
+/// How a port takes part in its guest's move. Until the move is over, what is for the guest goes to both nodes: so nothing
+/// is lost when the guest stops here and goes on there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PortMove {
+    /// The guest is still here.
+    Leaving,
+    /// The guest will be here; nothing is kept for it yet.
+    Expected,
+    /// The guest will be here in a moment: what comes for it waits in its interface's queue.
+    Arriving,
 }
 
 /// Limits of bandwidth, seen from the guest.

@@ -22,6 +22,7 @@ impl Engine {
             let event = Some("compute_terminate_instance");
             self.server_record(&tx, &server, compute::SERVER_DELETE, "delete", event, &json!({})).await?;
             self.snapshots_give_up(&tx, &server).await?;
+            self.live_end(&tx, &server, "cancelled").await?;
             let shelved = server.details.shelve.clone();
             if self.server_node_alive(&tx, &server).await? {
                 if server.task != Some(ServerTask::Deleting) {

@@ -83,31 +83,21 @@ impl Engine {
         Ok((found, more))
     }
 
-    /// A server's live migrations that are under way: none, as long as servers do not go to other nodes while they run.
-    ///
-    /// # Errors
-    /// [`EngineError::NotFound`] or a refusal.
-    pub async fn server_migrations_live(&self, ctx: &OpCtx, id: ServerId) -> Result<(), EngineError> {
-        authorize(ctx, compute::SERVER_MIGRATIONS, &Target::default())?;
-        self.server_seen(self.store(), ctx, compute::SERVER_MIGRATIONS, id, false).await?;
-        Ok(())
-    }
-
-    /// Asks to take a stopped or running server to another node. Its disk lies on its node, so no other node can take
-    /// it yet: the answer always says so.
+    /// Asks to take a server to another node by stopping and starting it. Its disk lies on its node, so no other node can
+    /// take it so yet: the answer always says so.
     ///
     /// # Errors
     /// [`EngineError::Conflict`] in a state that does not admit it, else [`EngineError::Invalid`] with what to do;
     /// [`EngineError::NotFound`] or a refusal.
-    pub async fn server_migrate(&self, ctx: &OpCtx, id: ServerId, live: bool) -> Result<(), EngineError> {
+    pub async fn server_migrate(&self, ctx: &OpCtx, id: ServerId) -> Result<(), EngineError> {
         let server = self.server_seen(self.store(), ctx, compute::SERVER_MIGRATE, id, false).await?;
         authorize(ctx, compute::SERVER_MIGRATE, &Target::default())?;
-        admit(ctx, &server, if live { ServerRequest::LiveMigrate } else { ServerRequest::Migrate })?;
+        admit(ctx, &server, ServerRequest::Migrate)?;
         let others = self.store().node_list().await?.into_iter().filter(|n| Some(n.id) != server.node_id).count();
         let why = if others == 0 {
             "The cloud has no other node."
         } else {
-            "The server's disk lies on its node: shelve and unshelve the server to move it."
+            "The server's disk lies on its node: migrate it live, or shelve and unshelve it."
         };
         Err(EngineError::Invalid { code: "NoValidHost", message: format!("No valid host was found. {why}") })
     }

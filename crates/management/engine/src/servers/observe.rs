@@ -44,7 +44,8 @@ pub(super) fn judge(server: &Server, report: Option<&ServerReport>, spec_generat
         let acted = spec_generation >= server.node_generation;
         return if leaving && acted { Verdict::Gone } else { Verdict::Same };
     };
-    if leaving || report.epoch != server.epoch {
+    // What a server on its way does is said of its move, and judged there.
+    if leaving || report.epoch != server.epoch || server.task == Some(ServerTask::Migrating) {
         return Verdict::Same;
     }
     let acted = report.version >= server.version;

@@ -59,6 +59,7 @@ impl Engine {
                 self.server_audit(&tx, &server, compute::SERVER_SNAPSHOT, &json!({ "overdue": true })).await?;
                 tx.server_update(&mut server).await?;
             }
+            ServerTask::Migrating => self.live_overdue(&tx, &mut server, now).await?,
             // Its node does not answer: the image is complete, and it can be let go of later.
             ServerTask::ShelvingOffloading => {
                 server.task = None;

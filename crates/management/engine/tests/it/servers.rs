@@ -198,6 +198,7 @@ fn as_wished(spec: &ServerSpec) -> ServerReport {
         password_fault: None,
         cpu_ms: 0,
         memory_kib: 0,
+        migration: None,
     }
 }
 

@@ -26,7 +26,9 @@ impl Worker {
         let hypervisor = &self.shared.drivers.hypervisor;
         let plugged = || entry.volumes.iter().map(|plug| plug.attachment.volume_id).collect();
         match hypervisor.state(self.id).await {
-            GuestState::Running | GuestState::Paused => hypervisor.volumes(self.id).await,
+            GuestState::Running | GuestState::Paused | GuestState::Arriving | GuestState::Moved => {
+                hypervisor.volumes(self.id).await
+            }
             GuestState::Ended(EndReason::Suspended) => plugged(),
             GuestState::Absent
             | GuestState::Ended(EndReason::PoweredOff | EndReason::Crashed { .. } | EndReason::Killed) => {

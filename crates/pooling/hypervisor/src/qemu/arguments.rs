@@ -172,7 +172,10 @@ fn machine(line: &mut Line, record: &Record) {
         "-smbios",
         format!("type=1,manufacturer=Arcus,product=OpenStack Compute,serial={id},uuid={id},family=Server"),
     );
-    line.add("-machine", format!("{},memory-backend=ram0,vmport=off,smm=off,dump-guest-core=off", record.machine));
+    line.add(
+        "-machine",
+        format!("{},memory-backend=ram0,vmport=off,smm=off,dump-guest-core=off,suppress-vmdesc=on", record.machine),
+    );
     line.add("-accel", accel(record));
     line.add("-cpu", record.cpu_model.clone());
     line.add("-smp", format!("cpus={0},sockets=1,cores={0},threads=1", record.hardware.vcpus));
@@ -191,8 +194,10 @@ fn machine(line: &mut Line, record: &Record) {
     line.add("-display", "none");
     // Screens are handed over by descriptor.
     line.add("-vnc", "none");
-    // The guest must not run before its record says so.
-    line.flag("-S");
+    // The guest must not run before its record says so; one that comes from another node runs as soon as it is here.
+    if record.moving.is_none() {
+        line.flag("-S");
+    }
 }
 
 fn accel(record: &Record) -> String {
@@ -419,6 +424,8 @@ mod tests {
             boot_id: String::new(),
             groups: Vec::new(),
             begun: false,
+            movable: true,
+            moving: None,
         }
     }
 

@@ -9,8 +9,9 @@
 //! ```
 //! The reason is on disk before the process is made to end, so that whoever finds the process gone knows why.
 
+use super::migration::Departing;
 use super::qmp::{Qmp, QmpError, QmpEvent};
-use super::record::{self, Folder, Record};
+use super::record::{self, Folder, MovingPart, Record};
 use super::{cgroup, console, process::Process};
 use crate::{EndReason, GuestChange, GuestEvent, GuestState, HypervisorError};
 use arcus_types::ids::ServerId;
@@ -48,6 +49,8 @@ pub struct Guest {
     connection: Mutex<Option<Qmp>>,
     /// The status told last, for when QEMU is silent.
     last: Mutex<GuestState>,
+    /// The move to another node that this driver works at.
+    departing: Mutex<Option<Departing>>,
     /// Why it is being ended.
     intent: Mutex<Option<EndReason>>,
     ended: watch::Sender<Option<EndReason>>,
@@ -95,6 +98,7 @@ impl Guest {
             process,
             connection: Mutex::new(None),
             last: Mutex::new(GuestState::Running),
+            departing: Mutex::new(None),
             intent: Mutex::new(None),
             ended: watch::channel(None).0,
             events,
@@ -114,6 +118,16 @@ impl Guest {
         let mut record = lock(&self.record);
         change(&mut record);
         self.folder.launch_write(&record)
+    }
+
+    /// The move to another node that this driver works at.
+    pub fn departing(&self) -> MutexGuard<'_, Option<Departing>> {
+        lock(&self.departing)
+    }
+
+    /// Tells that its move has come further.
+    pub fn moved(&self) {
+        self.tell(GuestChange::Moving);
     }
 
     /// Why it has ended, if it has.
@@ -180,7 +194,8 @@ impl Guest {
             return GuestState::Ended(reason);
         }
         let mut last = lock(&self.last);
-        if let Some(state) = status.and_then(state_of) {
+        let part = lock(&self.record).moving.as_ref().map(|moving| moving.part.clone());
+        if let Some(state) = status.and_then(|status| state_of(status, part.as_ref())) {
             *last = state;
         }
         last.clone()
@@ -291,6 +306,7 @@ impl Guest {
             "STOP" => self.tell(GuestChange::Paused),
             "RESUME" => self.tell(GuestChange::Resumed),
             "RESET" => self.tell(GuestChange::Reset),
+            "MIGRATION" => self.tell(GuestChange::Moving),
             "BLOCK_IO_ERROR" => {
                 let (server, reason) = (self.server, event.data["reason"].as_str().unwrap_or_default());
                 tracing::warn!(server.id = %server, reason, "a disk of a guest failed");
@@ -360,7 +376,12 @@ fn over(status: &str) -> Option<EndReason> {
 }
 
 /// The guest's state in a run state of QEMU's; `None` for one that is over or unknown.
-fn state_of(status: &str) -> Option<GuestState> {
+fn state_of(status: &str, moving: Option<&MovingPart>) -> Option<GuestState> {
+    match (status, moving) {
+        ("postmigrate", Some(MovingPart::Source)) => return Some(GuestState::Moved),
+        ("inmigrate", Some(MovingPart::Destination { .. })) => return Some(GuestState::Arriving),
+        _ => {}
+    }
     match status {
         "running" => Some(GuestState::Running),
         "paused" | "prelaunch" | "io-error" | "inmigrate" | "finish-migrate" | "postmigrate" | "save-vm"
@@ -401,8 +422,10 @@ mod tests {
 
     #[test]
     fn a_state_from_a_newer_qemu_changes_nothing() {
-        assert_eq!(state_of("brand-new"), None);
+        assert_eq!(state_of("brand-new", None), None);
         assert_eq!(over("brand-new"), None);
-        assert_eq!(state_of("io-error"), Some(GuestState::Paused));
+        assert_eq!(state_of("io-error", None), Some(GuestState::Paused));
+        assert_eq!(state_of("postmigrate", None), Some(GuestState::Paused));
+        assert_eq!(state_of("postmigrate", Some(&MovingPart::Source)), Some(GuestState::Moved));
     }
 }

@@ -10,8 +10,8 @@ use super::host::{self, Host};
 use super::process::{self, Process, Spawn};
 use super::qmp::Qmp;
 use super::record::{self, Folder, NicRecord, Record};
-use super::{Inner, cgroup, console, disk_copy, memory_image, volumes};
-use crate::{EndReason, HypervisorError, Launch};
+use super::{Inner, cgroup, console, disk_copy, memory_image, migration, volumes};
+use crate::{Arrival, EndReason, HypervisorError, Launch};
 use arcus_types::ids::ServerId;
 use serde_json::json;
 use std::fs::{File, OpenOptions};
@@ -25,15 +25,16 @@ use std::time::Duration;
 /// How long QEMU may take from its start to its first answer, in milliseconds: some 200 on an idle machine.
 const GREETING_MS_MAX: u64 = 60_000;
 
-/// Starts a guest; returns when its virtual CPUs run.
+/// Starts a guest, or a machine that waits for one; returns when its virtual CPUs run, or when it waits.
 ///
 /// # Errors
-/// See [`crate::Hypervisor::start`].
-pub async fn start(driver: &Inner, launch: Launch) -> Result<Arc<Guest>, HypervisorError> {
+/// See [`crate::Hypervisor::start`] and [`crate::Hypervisor::receive`].
+pub async fn start(driver: &Inner, launch: Launch, arrival: Option<Arrival>) -> Result<Arc<Guest>, HypervisorError> {
     let host = driver.host().await?;
     let folder = Folder::of(&driver.config.folder, launch.server);
     let mut record = record_of(&launch, &host);
-    if let Some(reason) = arguments::refuse(&record) {
+    let unlike = arrival.as_ref().and_then(|arrival| migration::take_after(&mut record, arrival));
+    if let Some(reason) = unlike.or_else(|| arguments::refuse(&record)) {
         return Err(HypervisorError::LaunchRefused { server: launch.server, reason });
     }
     end_leftover(&folder).await?;
@@ -46,7 +47,7 @@ pub async fn start(driver: &Inner, launch: Launch) -> Result<Arc<Guest>, Hypervi
             Vec::new()
         }
     };
-    let started = start_process(driver, &host, &folder, &mut record, launch).await;
+    let started = start_process(driver, &host, &folder, &mut record, launch, arrival).await;
     if started.is_err() {
         cgroup::remove(&record.groups).await;
         record::remove_file(&folder.file("launch.json"))?;
@@ -74,6 +75,8 @@ fn record_of(launch: &Launch, host: &Host) -> Record {
         boot_id: record::boot_id(),
         groups: Vec::new(),
         begun: false,
+        movable: true,
+        moving: None,
     }
 }
 
@@ -110,11 +113,12 @@ async fn start_process(
     folder: &Folder,
     record: &mut Record,
     launch: Launch,
+    arrival: Option<Arrival>,
 ) -> Result<Arc<Guest>, HypervisorError> {
     folder.launch_write(record)?;
     let resume_from = launch.resume_from.clone();
     let process = spawn(driver, host, folder, record, launch)?;
-    match bring_up(folder, record, &process, resume_from.as_deref()).await {
+    match bring_up(folder, record, &process, resume_from.as_deref(), arrival.as_ref()).await {
         Ok(qmp) => {
             let guest = Guest::alive(
                 record.clone(),
@@ -126,7 +130,9 @@ async fn start_process(
             );
             // From here on the guest may have run, so that it is no longer undone. Should QEMU refuse to let it go on, it
             // is a paused guest, which is what its state says.
-            if let Err(error) = qmp.run("cont", json!({})).await {
+            if arrival.is_none()
+                && let Err(error) = qmp.run("cont", json!({})).await
+            {
                 tracing::warn!(server.id = %record.server, %error, "a guest was started, but does not run yet");
             }
             Ok(guest)
@@ -167,7 +173,8 @@ fn spawn(
     inherited.extend(taps);
     let server = record.server;
     let system = |action| move |source| HypervisorError::System { server, action, source };
-    let arguments = arguments::arguments(record, &fds, launch.resume_from.is_some());
+    let incoming = launch.resume_from.is_some() || record.moving.is_some();
+    let arguments = arguments::arguments(record, &fds, incoming);
     tracing::debug!(server.id = %server, ?arguments, "QEMU is started");
     process::spawn(Spawn {
         program: &driver.config.qemu,
@@ -199,6 +206,7 @@ async fn bring_up(
     record: &mut Record,
     process: &Process,
     resume_from: Option<&Path>,
+    arrival: Option<&Arrival>,
 ) -> Result<Qmp, HypervisorError> {
     let server = record.server;
     let failed = |reason: String, transient| HypervisorError::StartFailed { server, reason, transient };
@@ -233,6 +241,10 @@ async fn bring_up(
     if let Some(image) = resume_from {
         memory_image::load(&qmp, server, image).await?;
     }
+    if let Some(arrival) = arrival {
+        // From then on the guest may come and run at any moment.
+        migration::listen(&qmp, folder, record, arrival).await?;
+    }
     record.begun = true;
     folder.launch_write(record)?;
     Ok(qmp)
@@ -260,6 +272,9 @@ fn explain(status: Option<String>, folder: &Folder, record: &Record) -> (String,
 /// Gives up what an agent had begun with a guest when it died.
 async fn tidy_up(guest: Arc<Guest>) {
     disk_copy::clear(&guest).await;
+    if guest.record().moving.is_some() {
+        return migration::adopted(&guest).await;
+    }
     // Does nothing unless memory was being saved; the guest stands still then, until the agent's next pass resumes it.
     if let Err(error) = guest.run("migrate_cancel", json!({})).await {
         tracing::debug!(server.id = %guest.server, %error, "there was nothing to tidy up");

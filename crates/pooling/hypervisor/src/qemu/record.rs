@@ -11,8 +11,8 @@
 //! cannot forge what the agent will believe.
 
 use crate::{DiskAttachment, EndReason, GuestState, GuestSummary, HypervisorError, VolumeAttachment};
-use arcus_types::agent::HardwareSpec;
-use arcus_types::ids::{PortId, ServerId};
+use arcus_types::agent::{HardwareSpec, MigrationPlace};
+use arcus_types::ids::{MigrationId, PortId, ServerId};
 use arcus_types::text::MacAddr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,33 @@ pub struct Record {
     pub groups: Vec<PathBuf>,
     /// Whether the guest may have run: set before its first instruction.
     pub begun: bool,
+    /// Whether its machine can be sent to another node: its stream ends with the last byte that is needed there.
+    #[serde(default)]
+    pub movable: bool,
+    /// The move that it takes part in.
+    #[serde(default)]
+    pub moving: Option<Moving>,
+}
+
+/// A machine's part in a guest's move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moving {
+    /// The move.
+    pub id: MigrationId,
+    /// Which part.
+    pub part: MovingPart,
+}
+
+/// A machine's part in a guest's move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MovingPart {
+    /// Its guest leaves.
+    Source,
+    /// It waits for the guest, or has got it.
+    Destination {
+        /// Where it waits.
+        place: Option<MigrationPlace>,
+    },
 }
 
 /// An interface as it was plugged.
@@ -106,12 +133,18 @@ impl SocketPath {
 #[derive(Debug, Clone)]
 pub struct Folder {
     path: PathBuf,
+    server: ServerId,
 }
 
 impl Folder {
     /// The folder of a server below the driver's.
     pub fn of(parent: &Path, server: ServerId) -> Self {
-        Self { path: parent.join(server.to_string()) }
+        Self { path: parent.join(server.to_string()), server }
+    }
+
+    /// The server.
+    pub fn server(&self) -> ServerId {
+        self.server
     }
 
     /// A file in it.
@@ -140,7 +173,10 @@ impl Folder {
         for name in ["launch.json", "process", "ended.json", "qmp.sock", "serial.sock", "agent.sock", "qemu.log"] {
             remove_file(&self.file(name))?;
         }
-        Ok(())
+        match std::fs::remove_dir_all(self.file("migration")) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(error("remove", &self.file("migration"), e)),
+            _ => Ok(()),
+        }
     }
 
     /// Removes the folder with all that is in it.

@@ -53,11 +53,24 @@ pub struct PortFilter {
     pub dscp: Option<u8>,
 }
 
+/// A guest that is on its way from or to this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MovingGuest {
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Its device.
+    pub device: String,
+    /// Whether nothing is kept for it yet.
+    pub expected: bool,
+}
+
 /// The whole filter of a segment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SegmentFilter {
     /// The guests' ports on this node.
     pub ports: Vec<PortFilter>,
+    /// Those of them whose guests move. Frames for them are flooded by the bridge.
+    pub moving: Vec<MovingGuest>,
     /// Devices that lead to routers.
     pub legs: Vec<String>,
     /// The device that leads to other nodes.
@@ -126,6 +139,16 @@ impl SegmentFilter {
                 out,
                 "icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} @th,64,128 {service:#034x} drop"
             );
+            for MovingGuest { mac, device, expected } in &self.moving {
+                // A flooded frame is for two devices and no other.
+                let _ = match &self.tunnel {
+                    Some(tunnel) => writeln!(out, "ether daddr {mac} oifname != {{ \"{device}\", \"{tunnel}\" }} drop"),
+                    None => writeln!(out, "ether daddr {mac} oifname != \"{device}\" drop"),
+                };
+                if *expected {
+                    let _ = writeln!(out, "oifname \"{device}\" drop");
+                }
+            }
             if let (Some(legs), Some(tunnel)) = (devices(self.legs.iter()), &self.tunnel) {
                 // The same legs are on each node: what one says to all would be heard as said by the other, and what
                 // is for one would be taken by both.

@@ -192,7 +192,7 @@ mod tests {
             dscp: None,
         };
         let group = SecurityGroupSpec { id, rules, members: vec![], address_groups: vec![] };
-        SegmentFilter { ports: vec![port], legs: vec![], tunnel: None, groups: [(id, group)].into() }
+        SegmentFilter { ports: vec![port], moving: vec![], legs: vec![], tunnel: None, groups: [(id, group)].into() }
     }
 
     fn ssh() -> FilterRule {

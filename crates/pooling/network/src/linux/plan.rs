@@ -326,7 +326,8 @@ fn link_change(name: &str, link: &Link, was: &LinkState, out: &mut Steps) {
         out.changes.push(format!("link set dev {name}{words}"));
     }
     if was.learning != link.learning && link.master.is_some() {
-        let learning = if link.learning { "on" } else { "off" };
+        // What was learned before is forgotten.
+        let learning = if link.learning { "on" } else { "off fdb_flush" };
         out.changes.push(format!("link set dev {name} type bridge_slave learning {learning}"));
     }
     for address in was.addresses.difference(&link.addresses) {

@@ -2,11 +2,13 @@
 
 use super::advertise::{self, Advertisement};
 use super::dns::Names;
-use super::filter::{PortFilter, SERVICE_ADDRESS, SERVICE_ADDRESS6, SERVICE_MAC, SegmentFilter};
+use super::filter::{MovingGuest, PortFilter, SERVICE_ADDRESS, SERVICE_ADDRESS6, SERVICE_MAC, SegmentFilter};
 use super::names::{self, BRIDGE, TUNNEL};
 use super::plan::{Forward, Link, LinkKind, MAC_ANY, Neighbour, Plan, Route, State, Tunnel};
 use super::queues;
-use arcus_types::agent::{DhcpOptionSpec, Ipv6Mode, NetworkSpec, PortSpec, RouterInterfaceSpec, SecurityGroupSpec};
+use arcus_types::agent::{
+    DhcpOptionSpec, Ipv6Mode, NetworkSpec, PortMove, PortSpec, RouterInterfaceSpec, SecurityGroupSpec,
+};
 use arcus_types::ids::{PortId, SecurityGroupId};
 use arcus_types::text::MacAddr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -164,6 +166,15 @@ pub fn plan(
         let mut tap = on_bridge(LinkKind::Tap, mtu);
         tap.up = port.admin_up;
         tap.group = u32::from(number);
+        if let Some(how) = port.moving {
+            // Nothing may know where the guest is: what is for it goes to both nodes.
+            tap.learning = false;
+            let expected = match how {
+                PortMove::Leaving | PortMove::Arriving => false,
+                PortMove::Expected => true,
+            };
+            out.filter.moving.push(MovingGuest { mac: port.mac, device: names::tap(port.id), expected });
+        }
         out.plan.links.insert(names::tap(port.id), tap);
         for fixed in port.addresses.iter().filter(|fixed| fixed.address.is_ipv4()) {
             neighbours.entry(fixed.address).or_insert(port.mac);
@@ -259,6 +270,10 @@ fn tunnel(spec: &NetworkSpec, mtu: u32, local: IpAddr, out: &mut Segment) {
         out.plan.forwards.insert(entry(MAC_ANY, Some(peer.underlay)));
         for mac in peer.macs.iter().filter(|mac| !local_macs.contains(mac)) {
             out.plan.forwards.insert(entry(*mac, Some(peer.underlay)));
+            out.plan.forwards.insert(entry(*mac, None));
+        }
+        for mac in peer.moving.iter().filter(|mac| !local_macs.contains(mac)) {
+            // Through the tunnel, which has no place for it and so sends it to every node.
             out.plan.forwards.insert(entry(*mac, None));
         }
     }

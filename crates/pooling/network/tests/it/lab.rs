@@ -324,6 +324,7 @@ impl Lab {
             dns_domain: String::new(),
             dhcp_options: vec![],
             qos: QosSpec::default(),
+            moving: None,
         });
         id
     }

@@ -39,7 +39,12 @@ fn place(lab: &mut Lab, all: &[NetworkSpec], here: &[PortId], other: IpAddr) {
                 dns_domain: String::new(),
             })
             .collect();
-        network.peers = vec![PeerSpec { underlay: other, macs: theirs.iter().map(|port| port.mac).collect(), ports }];
+        network.peers = vec![PeerSpec {
+            underlay: other,
+            macs: theirs.iter().map(|port| port.mac).collect(),
+            ports,
+            moving: vec![],
+        }];
     }
 }
 

@@ -163,7 +163,8 @@ fn a_segment_spans_nodes_by_tunnels_and_follows_a_guest_that_moves() {
                     ports.iter().cloned().partition(|port| here.contains(&port.id));
                 lab.networks[0].ports = ours;
                 let macs = theirs.iter().map(|port| port.mac).collect();
-                lab.networks[0].peers = vec![PeerSpec { underlay: nodes[1 - node], macs, ports: vec![] }];
+                lab.networks[0].peers =
+                    vec![PeerSpec { underlay: nodes[1 - node], macs, ports: vec![], moving: vec![] }];
             };
             place(lab, &[a], 0);
             place(&mut other, &[b, c], 1);
@@ -198,7 +199,8 @@ fn a_segment_that_spans_nodes_needs_an_underlay_and_says_so() {
     lab(async |lab| {
         let red = lab.network("10.0.0.0/24");
         let port = lab.port(red, "10.0.0.5", &[]);
-        lab.networks[red].peers = vec![PeerSpec { underlay: ip("192.0.2.9"), macs: vec![], ports: vec![] }];
+        lab.networks[red].peers =
+            vec![PeerSpec { underlay: ip("192.0.2.9"), macs: vec![], ports: vec![], moving: vec![] }];
         let outcome = lab.reconcile().await;
         assert_eq!(outcome.ports_up, [port]);
         assert!(outcome.faults[0].contains("underlay"), "{:?}", outcome.faults);

@@ -3,11 +3,12 @@
 use super::links::{self, instant, limit, parsed};
 use super::{Answer, gone, server_id, since};
 use crate::auth::Ctx;
-use crate::body::{Id, Pairs};
+use crate::body::{Id, Json, Pairs};
 use crate::microversion::Microversion;
 use crate::{ApiError, App};
+use arcus_engine::servers::LiveMigrationView;
 use arcus_store::{ServerMigration, ServerMigrationFilter};
-use arcus_types::ServerId;
+use arcus_types::{OpCtx, ServerId};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -105,11 +106,43 @@ pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, 
     Ok(axum::Json(out))
 }
 
+/// A live migration that is under way.
+fn shown_live(m: &LiveMigrationView, version: Microversion) -> Value {
+    let (record, figures) = (&m.record, &m.progress.figures);
+    let mut out = json!({
+        "id": record.number,
+        "server_uuid": record.server_id,
+        "status": record.status,
+        "source_compute": record.source_node,
+        "source_node": record.source_node,
+        "dest_compute": record.dest_node,
+        "dest_node": record.dest_node,
+        "dest_host": null,
+        "memory_total_bytes": figures.memory_total,
+        "memory_processed_bytes": figures.memory_sent,
+        "memory_remaining_bytes": figures.memory_remaining,
+        "disk_total_bytes": figures.disk_total,
+        "disk_processed_bytes": figures.disk_sent,
+        "disk_remaining_bytes": figures.disk_total.saturating_sub(figures.disk_sent),
+        "created_at": links::naive(record.created_at),
+        "updated_at": links::naive(record.updated_at),
+    });
+    if version.at_least(59) {
+        out["uuid"] = json!(record.id);
+    }
+    if version.at_least(80) {
+        out["user_id"] = json!(record.user_id);
+        out["project_id"] = json!(record.project_id);
+    }
+    out
+}
+
 /// `GET /servers/{id}/migrations`, from 2.23 on: live migrations that are under way.
 pub async fn of_server(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, Id(id): Id<ServerId>) -> Answer {
     since(version, 23)?;
-    app.engine.server_migrations_live(&ctx, id).await?;
-    Ok(axum::Json(json!({ "migrations": [] })))
+    let found = app.engine.server_migrations_live(&ctx, id).await?;
+    let list: Vec<Value> = found.iter().map(|m| shown_live(m, version)).collect();
+    Ok(axum::Json(json!({ "migrations": list })))
 }
 
 fn none(id: &str, migration: &str) -> ApiError {
@@ -126,8 +159,9 @@ pub async fn of_server_one(
     Path((id, migration)): Path<(String, String)>,
 ) -> Answer {
     since(version, 23)?;
-    app.engine.server_migrations_live(&ctx, server_id(&id)?).await?;
-    Err(none(&id, &migration))
+    let found = app.engine.server_migrations_live(&ctx, server_id(&id)?).await?;
+    let found = found.filter(|m| migration.parse() == Ok(m.record.number)).ok_or_else(|| none(&id, &migration))?;
+    Ok(axum::Json(json!({ "migration": shown_live(&found, version) })))
 }
 
 /// `DELETE /servers/{id}/migrations/{migration_id}`, from 2.24 on
@@ -138,8 +172,7 @@ pub async fn of_server_cancel(
     Path((id, migration)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     since(version, 24)?;
-    app.engine.server_migrations_live(&ctx, server_id(&id)?).await?;
-    Err(none(&id, &migration))
+    change(&ctx, &app, &id, &migration, false).await
 }
 
 /// `POST /servers/{id}/migrations/{migration_id}/action`, from 2.22 on
@@ -148,10 +181,21 @@ pub async fn of_server_action(
     State(app): State<App>,
     version: Microversion,
     Path((id, migration)): Path<(String, String)>,
+    Json(body): Json<Value>,
 ) -> Result<StatusCode, ApiError> {
     if !version.at_least(22) {
         return Err(gone());
     }
-    app.engine.server_migrations_live(&ctx, server_id(&id)?).await?;
-    Err(none(&id, &migration))
+    if body.as_object().is_none_or(|map| map.len() != 1 || !map.contains_key("force_complete")) {
+        return Err(ApiError::bad_request("The body has exactly one field: force_complete."));
+    }
+    change(&ctx, &app, &id, &migration, true).await
+}
+
+async fn change(ctx: &OpCtx, app: &App, id: &str, migration: &str, force: bool) -> Result<StatusCode, ApiError> {
+    let server = server_id(id)?;
+    // What no migration is called is looked for all the same: who may not see the server learns nothing.
+    let number = migration.parse().unwrap_or(0);
+    app.engine.server_migration_change(ctx, server, number, force).await?;
+    Ok(StatusCode::ACCEPTED)
 }

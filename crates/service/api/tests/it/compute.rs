@@ -125,6 +125,7 @@ impl Nova {
                 password_fault: None,
                 cpu_ms: 0,
                 memory_kib: 0,
+                migration: None,
             })
             .collect();
         let (volumes, _) = engine.volume_specs(self.node).await.unwrap();

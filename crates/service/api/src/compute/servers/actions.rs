@@ -1,6 +1,7 @@
 //! `POST /servers/{id}/action`: one body, one action.
 
 mod disk;
+mod migration;
 mod network;
 
 use super::{create, secrets, view};
@@ -68,8 +69,8 @@ pub async fn action(
         "shelveOffload" => done(engine.server_shelve_offload(&ctx, id).await),
         "unshelve" => call.unshelve().await,
         "restore" => done(engine.server_restore(&ctx, id).await),
-        "migrate" => done(engine.server_migrate(&ctx, id, false).await),
-        "os-migrateLive" => done(engine.server_migrate(&ctx, id, true).await),
+        "migrate" => done(engine.server_migrate(&ctx, id).await),
+        "os-migrateLive" => call.migrate_live().await,
         "evacuate" => done(engine.server_evacuate(&ctx, id).await),
         "addFixedIp" if !version.at_least(44) => call.fixed_ip_add().await,
         "removeFixedIp" if !version.at_least(44) => call.fixed_ip_remove().await,

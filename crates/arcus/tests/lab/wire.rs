@@ -1,0 +1,107 @@
+//! A client that speaks to a server over one connection from where another server's machine would be.
+
+use crate::cloud::{Lab, Server};
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const SSH_MAX: Duration = Duration::from_secs(60);
+
+/// The connection; it breaks if a byte is lost, doubled or out of order.
+pub struct Wire {
+    child: Child,
+    ask: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+/// What happened since the client was asked last.
+#[derive(Debug, Deserialize)]
+pub struct Told {
+    /// The longest time without an answer, in milliseconds.
+    pub stall_ms: u64,
+    /// How often a retransmission timer has fired, ever.
+    pub timeouts: i64,
+    /// Bytes that came back, ever.
+    pub bytes: u64,
+}
+
+impl Wire {
+    /// Connects from the client's interface on node n3.
+    pub fn connect(lab: &Lab, client: &Server, server: &Server) -> Result<Self> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/wire.py");
+        let plain = client.port.replace('-', "");
+        let tap = format!("p{}", &plain[plain.len() - 12..]);
+        let mut child = Command::new("python3")
+            .arg(script)
+            .args([&lab.segment("n3")?, &tap, &client.mac, &format!("{}/24", client.address), "1400"])
+            .args([server.address.as_str(), "7000"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let ask = child.stdin.take().context("no input")?;
+        let answers = BufReader::new(child.stdout.take().context("no output")?);
+        let mut wire = Self { child, ask, answers };
+        let first = wire.line()?;
+        ensure!(first.contains("connected"), "the client said {first}");
+        Ok(wire)
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        ensure!(self.answers.read_line(&mut line)? > 0, "the client has ended: its connection broke");
+        Ok(line)
+    }
+
+    /// What happened since the last time.
+    pub fn told(&mut self) -> Result<Told> {
+        self.ask.write_all(b"\n")?;
+        let line = self.line()?;
+        serde_json::from_str(&line).with_context(|| format!("the client said {line}"))
+    }
+
+    /// Runs a command without single quotes as root in the server's guest, over a connection of its own from the same place.
+    pub fn guest(&mut self, lab: &Lab, server: &Server, command: &str) -> Result<String> {
+        let began = Instant::now();
+        loop {
+            let output = Command::new("nsenter")
+                .args([&format!("--net=/proc/{}/ns/net", self.child.id()), "ssh", "-i"])
+                .arg(&lab.key)
+                .args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"])
+                .args([
+                    "-o",
+                    "ConnectTimeout=10",
+                    "-o",
+                    "LogLevel=ERROR",
+                    "-o",
+                    "BatchMode=yes",
+                    "-o",
+                    "IdentitiesOnly=yes",
+                ])
+                .args([&format!("arcus@{}", server.address), &format!("sudo sh -c '{command}'")])
+                .stdin(Stdio::null())
+                .output()?;
+            if output.status.success() {
+                return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+            }
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(began.elapsed() < SSH_MAX, "the guest does not obey: {said}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Ends it well.
+    pub fn end(mut self) -> Result<()> {
+        self.told()?;
+        Ok(())
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
