@@ -6,6 +6,7 @@ use crate::auth::Ctx;
 use crate::body::{Id, Json, Pairs};
 use crate::microversion::Microversion;
 use crate::{ApiError, App};
+use arcus_engine::EngineError;
 use arcus_engine::servers::LiveMigrationView;
 use arcus_store::{ServerMigration, ServerMigrationFilter};
 use arcus_types::{OpCtx, ServerId};
@@ -196,6 +197,9 @@ async fn change(ctx: &OpCtx, app: &App, id: &str, migration: &str, force: bool) 
     let server = server_id(id)?;
     // What no migration is called is looked for all the same: who may not see the server learns nothing.
     let number = migration.parse().unwrap_or(0);
-    app.engine.server_migration_change(ctx, server, number, force).await?;
-    Ok(StatusCode::ACCEPTED)
+    match app.engine.server_migration_change(ctx, server, number, force).await {
+        Ok(()) => Ok(StatusCode::ACCEPTED),
+        Err(EngineError::NotFound { code: "MigrationNotFoundForInstance", .. }) => Err(none(id, migration)),
+        Err(error) => Err(error.into()),
+    }
 }

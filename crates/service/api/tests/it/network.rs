@@ -675,7 +675,7 @@ async fn a_node_is_told_all_that_it_must_carry_and_woken_when_that_changes() {
 
     let before = net.cloud.store.queries();
     let (networks, routers, groups) = engine.network_specs(node).await.unwrap();
-    assert!(net.cloud.store.queries() - before <= 17, "{}", net.cloud.store.queries() - before);
+    assert!(net.cloud.store.queries() - before <= 18, "{}", net.cloud.store.queries() - before);
     let own = networks.iter().find(|n| n.id.to_string() == network).unwrap();
     assert_eq!((own.ports.len(), own.ports[0].server_id, own.ports[0].hostname.as_str()), (1, Some(server), "web"));
     assert_eq!((own.mtu, own.external.is_none(), own.subnets[0].gateway), (1450, true, Some([10, 16, 0, 1].into())));
