@@ -182,6 +182,8 @@ pub enum VolumeEvent {
     RefillFailed,
     /// Its node does not have it any more.
     Lost,
+    /// Its node has it again.
+    Found,
     /// The image that was made of it is complete, or was given up.
     UploadEnded,
     /// It was not removed in time.
@@ -198,6 +200,7 @@ impl VolumeEvent {
         Self::Refilled,
         Self::RefillFailed,
         Self::Lost,
+        Self::Found,
         Self::UploadEnded,
         Self::DeleteFailed,
     ];
@@ -216,6 +219,7 @@ impl VolumeEvent {
             Self::Lost => {
                 &[S::Available, S::Reserved, S::Attaching, S::InUse, S::Detaching, S::Uploading, S::Maintenance]
             }
+            Self::Found => &[S::Error],
             Self::UploadEnded => &[S::Uploading],
             Self::DeleteFailed => &[S::Deleting],
         }
@@ -228,7 +232,7 @@ impl VolumeStatus {
     pub fn after(self, event: VolumeEvent, resting: VolumeStatus) -> Option<VolumeStatus> {
         use VolumeEvent as E;
         event.states().contains(&self).then_some(match event {
-            E::Made | E::Extended | E::Refilled | E::UploadEnded => resting,
+            E::Made | E::Extended | E::Refilled | E::Found | E::UploadEnded => resting,
             E::MakeFailed | E::RefillFailed | E::Lost => Self::Error,
             E::ExtendFailed => Self::ErrorExtending,
             E::DeleteFailed => Self::ErrorDeleting,

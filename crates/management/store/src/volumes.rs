@@ -127,6 +127,8 @@ pub struct VolumeDetails {
     pub step: Option<String>,
     /// Whether its read-only flag was ever set: then it shows in its metadata.
     pub read_only_set: bool,
+    /// Whether its node does not have it any more.
+    pub lost: bool,
     /// While it gets other content: what.
     pub refill: Option<VolumeRefillWish>,
 }

@@ -247,6 +247,7 @@ impl Engine {
                 volume.fault = (status == VolumeStatus::Error)
                     .then(|| fault("An administrator has set this volume to error.", ""));
                 volume.status_before = None;
+                volume.details.lost = false;
                 self.volume_set(&tx, &mut volume, status).await?;
                 volume.deadline = None;
             }

@@ -51,6 +51,9 @@ fn judge(volume: &Volume, report: Option<&VolumeReport>, spec_generation: u64) -
         VolumeState::Ready if !volume.made && volume.status != VolumeStatus::Deleting => {
             Verdict::Event(VolumeEvent::Made, None)
         }
+        VolumeState::Ready if volume.details.lost && volume.status == VolumeStatus::Error => {
+            Verdict::Event(VolumeEvent::Found, None)
+        }
         VolumeState::Ready => match volume.status {
             VolumeStatus::Extending | VolumeStatus::ErrorExtending
                 if report.version >= volume.version && report.size_bytes >= volume.size_gib.saturating_mul(GIB) =>
@@ -160,6 +163,9 @@ impl Engine {
         }
         if event == VolumeEvent::Extended {
             volume.details.size_gib_before = None;
+        }
+        if matches!(event, VolumeEvent::Lost | VolumeEvent::Found | VolumeEvent::Refilled) {
+            volume.details.lost = event == VolumeEvent::Lost;
         }
         if matches!(event, VolumeEvent::Refilled | VolumeEvent::RefillFailed) {
             // Also after a failure: it must not come about later, when the volume is used again.

@@ -166,6 +166,8 @@ async fn a_volume_that_its_node_lost_is_in_error_and_says_so() {
     assert_eq!(cloud.status(volume).await, VolumeStatus::Error);
     let (messages, _) = cloud.engine.volume_message_list(&cloud.member, None, None, 5).await.unwrap();
     assert_eq!(messages[0].fault.message, "The volume's data is gone.");
+    cloud.play_volumes(&[]).await;
+    assert_eq!(cloud.status(volume).await, VolumeStatus::Available, "its file was brought back");
     cloud.engine.volume_delete(&again(&cloud.member), volume, false, false).await.unwrap();
 }
 
