@@ -466,7 +466,10 @@ enum Verdict {
 
 fn judge(snapshot: &VolumeSnapshot, report: Option<&VolumeSnapshotReport>, spec_generation: u64) -> Verdict {
     match (snapshot.status, report.map(|r| &r.state)) {
-        (VolumeSnapshotStatus::Creating, Some(VolumeSnapshotState::Ready)) => Verdict::Made,
+        // Without a deadline an administrator has declared it to be so.
+        (VolumeSnapshotStatus::Creating, Some(VolumeSnapshotState::Ready)) if snapshot.deadline.is_some() => {
+            Verdict::Made
+        }
         (VolumeSnapshotStatus::Creating, Some(VolumeSnapshotState::Failed(why))) if !why.transient => {
             Verdict::Failed { message: why.message.clone(), details: why.details.clone() }
         }

@@ -11,6 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
@@ -19,6 +20,9 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 const CALL_DEADLINE: Duration = Duration::from_secs(20);
 /// Bytes must keep coming: a transfer that stalls for so long is given up.
 const STALL_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How many times as long the server may take to answer to an upload that it has whole.
+const STALLS_MAX_WHEN_SENT: u32 = 30;
 
 /// Why a call to the server failed.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +35,14 @@ pub enum LinkError {
         /// What failed.
         #[source]
         source: reqwest::Error,
+    },
+    /// An upload does not move on; try again.
+    #[error("the server took {sent_bytes} of {length_bytes} bytes and then no more")]
+    Stalled {
+        /// What was sent, in bytes.
+        sent_bytes: u64,
+        /// What there is to send, in bytes.
+        length_bytes: u64,
     },
     /// The server refused.
     #[error("the server refused {what} with {status}: {message}")]
@@ -69,7 +81,7 @@ impl LinkError {
     /// Whether the same call may work later.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Relay(_) => true,
+            Self::Unreachable { .. } | Self::Stalled { .. } | Self::Relay(_) => true,
             Self::Refused { status, .. } => *status >= 500 || *status == 429,
             Self::File { .. } | Self::Identity(_) | Self::Stranger { .. } => false,
         }
@@ -87,6 +99,8 @@ pub struct Link {
 #[derive(Clone)]
 struct Client {
     http: reqwest::Client,
+    /// Without a deadline for the answer, which only comes when all is sent; see [`stalled`].
+    uploads: reqwest::Client,
     tls: Arc<rustls::ClientConfig>,
 }
 
@@ -211,14 +225,23 @@ impl Link {
     /// # Errors
     /// [`LinkError`].
     pub async fn image_put(&self, id: ImageId, file: tokio::fs::File, length: u64) -> Result<(), LinkError> {
-        let stream = tokio_util::io::ReaderStream::with_capacity(file, 256 << 10);
+        let sent = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&sent);
+        let stream = tokio_util::io::ReaderStream::with_capacity(file, 256 << 10).inspect_ok(move |bytes| {
+            count.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        });
         let request = self
             .client()
-            .http
+            .uploads
             .put(format!("{}/agent/v1/images/{id}", self.url))
             .header(reqwest::header::CONTENT_LENGTH, length)
             .body(reqwest::Body::wrap_stream(stream));
-        checked("the snapshot", &self.url, request.send().await).await.map(drop)
+        tokio::select! {
+            answer = request.send() => checked("the snapshot", &self.url, answer).await.map(drop),
+            () = stalled(&sent, length) => {
+                Err(LinkError::Stalled { sent_bytes: sent.load(Ordering::Relaxed), length_bytes: length })
+            }
+        }
     }
 
     /// Opens the node's end of a byte stream that a client waits for.
@@ -288,6 +311,20 @@ fn request() -> Result<(String, String), LinkError> {
     Ok((key.serialize_pem(), csr.pem().map_err(invalid)?))
 }
 
+/// Returns when an upload has not moved on for too long. A server that is gone is noticed sooner, by the connection.
+async fn stalled(sent: &AtomicU64, length: u64) {
+    let (mut before, mut whole) = (0, 0);
+    loop {
+        tokio::time::sleep(STALL_DEADLINE).await;
+        let now = sent.load(Ordering::Relaxed);
+        whole += u32::from(now >= length);
+        if (now < length && now == before) || whole > STALLS_MAX_WHEN_SENT {
+            return;
+        }
+        before = now;
+    }
+}
+
 fn client(ca_pem: &str, own: Option<(&str, &str)>) -> Result<Client, LinkError> {
     let invalid = |error: &dyn std::fmt::Display| LinkError::Identity(error.to_string());
     let mut roots = rustls::RootCertStore::empty();
@@ -308,20 +345,21 @@ fn client(ca_pem: &str, own: Option<(&str, &str)>) -> Result<Client, LinkError> 
         }
     };
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let http = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls.clone())
-        .no_proxy()
-        .read_timeout(STALL_DEADLINE)
-        .connect_timeout(CALL_DEADLINE)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .default_headers(
-            [(reqwest::header::HeaderName::from_static("arcus-agent-protocol"), PROTOCOL_VERSION.into())]
-                .into_iter()
-                .collect(),
-        )
-        .build()
-        .map_err(|e| invalid(&e))?;
-    Ok(Client { http, tls: Arc::new(tls) })
+    let builder = || {
+        reqwest::Client::builder()
+            .tls_backend_preconfigured(tls.clone())
+            .no_proxy()
+            .connect_timeout(CALL_DEADLINE)
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .default_headers(
+                [(reqwest::header::HeaderName::from_static("arcus-agent-protocol"), PROTOCOL_VERSION.into())]
+                    .into_iter()
+                    .collect(),
+            )
+    };
+    let http = builder().read_timeout(STALL_DEADLINE).build().map_err(|e| invalid(&e))?;
+    let uploads = builder().build().map_err(|e| invalid(&e))?;
+    Ok(Client { http, uploads, tls: Arc::new(tls) })
 }
 
 impl Stored {
