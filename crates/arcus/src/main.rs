@@ -21,6 +21,9 @@ use clap::Parser;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     // Keys, passwords and tenants' data are nobody else's; what guests' processes must reach is opened to them by name.

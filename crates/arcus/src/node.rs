@@ -57,9 +57,9 @@ pub fn run(options: &NodeOptions, home: &Home, link: Link, stop: CancellationTok
 
 /// Drivers that pretend, on a node that pretends to be large.
 fn simulated(home: &Home) -> Result<(AgentConfig, Drivers)> {
-    let file = Some(home.agent().join("simulated-guests.json"));
+    let folder = Some(home.agent().join("simulated-guests"));
     let drivers = Drivers {
-        hypervisor: Arc::new(SimHypervisor::open(arcus_hypervisor::SimConfig { file, ..Default::default() })?),
+        hypervisor: Arc::new(SimHypervisor::open(arcus_hypervisor::SimConfig { folder, ..Default::default() })?),
         storage: Arc::new(SimStorage::open(
             SimOptions { fetches: false, ..SimOptions::default() },
             home.agent().join("simulated"),

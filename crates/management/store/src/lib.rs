@@ -43,6 +43,7 @@ mod routers;
 mod seal;
 mod security_groups;
 mod server_actions;
+mod server_addresses;
 mod server_groups;
 mod server_migrations;
 mod servers;
@@ -113,6 +114,7 @@ pub use security_groups::{
     SECURITY_GROUP_FIELDS, SECURITY_GROUP_RULE_FIELDS, SecurityGroup, SecurityGroupRule, direction_text, ethertype_text,
 };
 pub use server_actions::{ServerAction, ServerActionEvent, ServerActionFilter};
+pub use server_addresses::ServerAddress;
 pub use server_groups::{GroupPolicy, ServerGroup};
 pub use server_migrations::{ServerMigration, ServerMigrationFilter};
 pub use servers::{

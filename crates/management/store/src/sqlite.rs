@@ -187,7 +187,7 @@ impl Turn {
         self.wrote = true;
         let connection = self.connection()?;
         let mut statement = connection.prepare_cached(sql)?;
-        bind(&mut statement, params)?;
+        bind(&mut statement, sql, params)?;
         Ok(u64::try_from(statement.raw_execute()?).unwrap_or(0))
     }
 
@@ -231,7 +231,7 @@ impl Drop for Turn {
 fn query(connection: &Connection, sql: &str, params: &[Value]) -> Result<Rows, StoreError> {
     let mut statement = connection.prepare_cached(sql)?;
     let names: Arc<[Box<str>]> = statement.column_names().into_iter().map(Box::from).collect();
-    bind(&mut statement, params)?;
+    bind(&mut statement, sql, params)?;
     let mut found = Vec::new();
     let mut rows = statement.raw_query();
     while let Some(row) = rows.next()? {
@@ -240,16 +240,32 @@ fn query(connection: &Connection, sql: &str, params: &[Value]) -> Result<Rows, S
     Ok((names, found))
 }
 
-/// Binds each `$n` to the n-th parameter: SQLite counts names in the order in which they first come.
-fn bind(statement: &mut Statement<'_>, params: &[Value]) -> Result<(), rusqlite::Error> {
-    for at in 1..=statement.parameter_count() {
-        let number = statement.parameter_name(at).and_then(|name| name.strip_prefix('$')?.parse::<usize>().ok());
-        let value = params
-            .get(number.unwrap_or(at).wrapping_sub(1))
-            .ok_or(rusqlite::Error::InvalidParameterCount(at, params.len()))?;
-        statement.raw_bind_parameter(at, cell(value)?)?;
+/// Binds each `$n` to the n-th parameter: SQLite numbers names in the order in which they first come.
+fn bind(statement: &mut Statement<'_>, sql: &str, params: &[Value]) -> Result<(), rusqlite::Error> {
+    for (at, number) in numbers(sql).into_iter().enumerate() {
+        let missing = rusqlite::Error::InvalidParameterCount(number, params.len());
+        let value = params.get(number.wrapping_sub(1)).ok_or(missing)?;
+        statement.raw_bind_parameter(at + 1, cell(value)?)?;
     }
     Ok(())
+}
+
+/// The numbers `n` of all `$n` in a statement, in the order in which they first come. Asking SQLite for each name would
+/// take a time that grows with the square of their count.
+fn numbers(sql: &str) -> Vec<usize> {
+    let mut known = Vec::new();
+    let mut seen = Vec::new();
+    for piece in sql.split('$').skip(1) {
+        let digits = piece.bytes().take_while(u8::is_ascii_digit).count();
+        let Ok(number) = piece[..digits].parse::<usize>() else { continue };
+        if seen.len() <= number {
+            seen.resize(number + 1, false);
+        }
+        if !std::mem::replace(&mut seen[number], true) {
+            known.push(number);
+        }
+    }
+    known
 }
 
 fn cell(value: &Value) -> Result<ToSqlOutput<'_>, rusqlite::Error> {
@@ -297,5 +313,27 @@ impl FromCell for String {
 impl FromCell for uuid::Uuid {
     fn from_cell(cell: &Cell) -> Option<Self> {
         if let Cell::Blob(value) = cell { Self::from_slice(value).ok() } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_numbered_in_the_order_in_which_they_first_come() {
+        assert_eq!(numbers("SELECT 1"), [0_usize; 0]);
+        assert_eq!(numbers("UPDATE t SET a = $3, b = $1 WHERE c = $2 AND d = $10 OR e = $1"), [3, 1, 2, 10]);
+        assert_eq!(numbers("SELECT json_extract(a, '$.b') FROM t WHERE c IN ($1, $2)"), [1, 2]);
+    }
+
+    #[test]
+    fn each_name_gets_its_parameter_however_often_and_in_whatever_order_it_comes() {
+        let connection = Connection::open_in_memory().unwrap();
+        let params: Vec<Value> = (1..=3).map(|n: i64| n.into()).collect();
+        let (_, rows) = query(&connection, "SELECT $3, $1, $2, $3, $1", &params).unwrap();
+        let cells: Vec<i64> = rows[0].iter().map(|cell| i64::from_cell(cell).unwrap()).collect();
+        assert_eq!(cells, [3, 1, 2, 3, 1]);
+        assert!(query(&connection, "SELECT $4", &params).is_err(), "a parameter that is missing");
     }
 }

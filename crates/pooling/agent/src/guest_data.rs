@@ -26,21 +26,27 @@ struct Documents {
     user_data: Option<Vec<u8>>,
     ec2: BTreeMap<String, String>,
     key_names: Vec<String>,
-    server_id: ServerId,
-    /// The password that the server knows of, and in which turn.
+    /// The password that the server knows of.
     password: Option<String>,
-    password_turn: u64,
 }
 
-/// Finds what to tell a guest by its port, and holds what guests leave until the server knows of it.
+/// Finds what to tell a guest by its port, and holds what guests leave until the server knows of it. What is told is made
+/// when a guest asks: most never do, and then once.
 pub struct Directory {
-    ports: RwLock<HashMap<PortId, Arc<Documents>>>,
+    known: RwLock<Known>,
     left: watch::Sender<BTreeMap<ServerId, PasswordLeft>>,
+}
+
+#[derive(Default)]
+struct Known {
+    spec: Arc<NodeSpec>,
+    /// The places of the ports' servers in the spec.
+    servers: HashMap<PortId, usize>,
 }
 
 impl Default for Directory {
     fn default() -> Self {
-        Self { ports: RwLock::default(), left: watch::channel(BTreeMap::new()).0 }
+        Self { known: RwLock::default(), left: watch::channel(BTreeMap::new()).0 }
     }
 }
 
@@ -56,12 +62,9 @@ impl Directory {
     }
 
     /// Takes in a new spec.
-    pub fn load(&self, spec: &NodeSpec) {
-        let mut ports = HashMap::new();
-        for server in &spec.servers {
-            let documents = Arc::new(documents(server, &interfaces(spec, &server.ports)));
-            ports.extend(server.ports.iter().map(|port| (*port, Arc::clone(&documents))));
-        }
+    pub fn load(&self, spec: &Arc<NodeSpec>) {
+        let servers = spec.servers.iter().enumerate();
+        let servers = servers.flat_map(|(at, server)| server.ports.iter().map(move |port| (*port, at))).collect();
         // What the server knows, or its owner has thrown away, need not be told again.
         let awaited = |left: &PasswordLeft| {
             let server = spec.servers.iter().find(|server| server.id == left.server_id);
@@ -72,26 +75,33 @@ impl Directory {
             left.retain(|_, password| awaited(password));
             left.len() != before
         });
-        *self.ports.write().unwrap_or_else(PoisonError::into_inner) = ports;
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { spec: Arc::clone(spec), servers };
+    }
+
+    /// The spec, and the place in it of the server with this port.
+    fn server_of(&self, port: PortId) -> Option<(Arc<NodeSpec>, usize)> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        Some((Arc::clone(&known.spec), *known.servers.get(&port)?))
+    }
     }
 }
 
 impl GuestDirectory for Directory {
     fn document(&self, port: PortId, path: &str) -> Option<Vec<u8>> {
-        let documents = self.ports.read().unwrap_or_else(PoisonError::into_inner).get(&port).cloned()?;
-        documents.find(path.trim_matches('/'))
+        let (spec, at) = self.server_of(port)?;
+        let server = spec.servers.get(at)?;
+        documents(server, &interfaces(&spec, &server.ports)).find(path.trim_matches('/'))
     }
 
     fn leave(&self, port: PortId, path: &str, bytes: &[u8]) -> Left {
-        let documents = self.ports.read().unwrap_or_else(PoisonError::into_inner).get(&port).cloned();
-        let Some(documents) = documents.filter(|_| is_password(path)) else { return Left::NotHere };
-        if documents.password.is_some() {
+        let found = self.server_of(port).filter(|_| is_password(path));
+        let Some(server) = found.as_ref().and_then(|(spec, at)| spec.servers.get(*at)) else { return Left::NotHere };
+        if server.guest.password_left.is_some() {
             return Left::Stands;
         }
         let fits = (1..=PASSWORD_LEFT_BYTES_MAX).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
         let Some(text) = str::from_utf8(bytes).ok().filter(|_| fits) else { return Left::Refused };
-        let password =
-            PasswordLeft { server_id: documents.server_id, turn: documents.password_turn, text: text.to_owned() };
+        let password = PasswordLeft { server_id: server.id, turn: server.guest.password_turn, text: text.to_owned() };
         self.left.send_modify(|left| drop(left.insert(password.server_id, password)));
         Left::Taken
     }
@@ -150,9 +160,7 @@ fn documents(server: &ServerSpec, interfaces: &[(&NetworkSpec, &PortSpec)]) -> D
         user_data: server.guest.user_data_base64.as_ref().and_then(|text| STANDARD.decode(text).ok()),
         ec2: ec2(server, interfaces),
         key_names: server.guest.public_keys.iter().map(|(name, _)| name.clone()).collect(),
-        server_id: server.id,
         password: server.guest.password_left.clone(),
-        password_turn: server.guest.password_turn,
     }
 }
 
@@ -466,7 +474,7 @@ mod tests {
     fn both_trees_tell_the_same_guest() {
         let server = server();
         let directory = Directory::default();
-        directory.load(&NodeSpec { servers: vec![server.clone()], ..NodeSpec::default() });
+        directory.load(&Arc::new(NodeSpec { servers: vec![server.clone()], ..NodeSpec::default() }));
         let get = |path: &str| directory.document(server.ports[0], path).map(|b| String::from_utf8(b).unwrap());
         let meta: Value = serde_json::from_str(&get("/openstack/latest/meta_data.json").unwrap()).unwrap();
         assert_eq!(meta["hostname"], "web-1");

@@ -2,13 +2,13 @@
 
 use crate::board::Board;
 use crate::ledger::Ledger;
-use crate::worker::{Wish, Worker};
+use crate::worker::{NicWish, Wish, Worker};
 use crate::{Directory, Link, LinkError, chain, guest_data, relays, snapshots, volumes};
 use arcus_hypervisor::Hypervisor;
 use arcus_network::Network;
 use arcus_storage::{ImageFetch, Storage};
-use arcus_types::agent::{NodeFacts, NodeSpec, SnapshotSpec, VolumeSpec, VolumeState};
-use arcus_types::{ImageId, RelayId, ServerId, VolumeId};
+use arcus_types::agent::{NodeFacts, NodeSpec, ServerSpec, SnapshotSpec, VolumeSpec, VolumeState};
+use arcus_types::{ImageId, PortId, RelayId, ServerId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -203,7 +203,9 @@ impl Agent {
         workers.retain(|_, handle| !handle.task.is_finished());
         let mut wishes: HashMap<ServerId, Option<Arc<Wish>>> =
             workers.keys().copied().chain(leftovers).map(|id| (id, None)).collect();
-        wishes.extend(spec.servers.iter().map(|server| (server.id, Some(Arc::new(wish(spec, server))))));
+        let nics: HashMap<PortId, NicWish> =
+            spec.networks.iter().flat_map(|n| n.ports.iter().map(|p| (p.id, (p.id, p.mac, n.mtu)))).collect();
+        wishes.extend(spec.servers.iter().map(|server| (server.id, Some(Arc::new(wish(spec, &nics, server))))));
         for (id, wish) in wishes {
             match workers.get(&id) {
                 Some(handle) => {
@@ -290,11 +292,9 @@ impl Agent {
 }
 
 /// What one server shall be, with what it needs of the rest of the spec.
-fn wish(spec: &NodeSpec, server: &arcus_types::agent::ServerSpec) -> Wish {
-    let find =
-        |id| spec.networks.iter().find_map(|n| n.ports.iter().find(|p| p.id == id).map(|p| (p.id, p.mac, n.mtu)));
+fn wish(spec: &NodeSpec, nics: &HashMap<PortId, NicWish>, server: &ServerSpec) -> Wish {
     Wish {
-        nics: server.ports.iter().filter_map(|id| find(*id)).collect(),
+        nics: server.ports.iter().filter_map(|id| nics.get(id)).copied().collect(),
         config_drive: server.guest.config_drive.then(|| guest_data::config_drive(spec, server)),
         spec: server.clone(),
     }

@@ -44,11 +44,14 @@ const PASSWORD_PATIENCE: Duration = Duration::from_secs(20);
 /// The file in a server's folder that a suspended guest's memory is saved in.
 const MEMORY_FILE: &str = "memory";
 
+/// An interface: its port, its Ethernet address, and the largest packet in bytes.
+pub(crate) type NicWish = (PortId, MacAddr, u32);
+
 /// What one server shall be, with what it needs of the rest of the spec.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Wish {
     pub spec: ServerSpec,
-    pub nics: Vec<(PortId, MacAddr, u32)>,
+    pub nics: Vec<NicWish>,
     pub config_drive: Option<BTreeMap<String, Vec<u8>>>,
 }
 

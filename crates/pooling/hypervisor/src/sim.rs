@@ -36,13 +36,13 @@ pub struct SimConfig {
     pub delay_ms: RangeInclusive<u64>,
     /// How many of a thousand changing calls fail with a transient fault.
     pub faults_per_mille: u16,
-    /// A file that guests are kept in, so that they outlive the agent; `None` keeps them in memory only.
-    pub file: Option<PathBuf>,
+    /// A folder that guests are kept in, a file each, so that they outlive the agent; `None` keeps them in memory only.
+    pub folder: Option<PathBuf>,
 }
 
 impl Default for SimConfig {
     fn default() -> Self {
-        Self { seed: 1, delay_ms: 0..=0, faults_per_mille: 0, file: None }
+        Self { seed: 1, delay_ms: 0..=0, faults_per_mille: 0, folder: None }
     }
 }
 
@@ -168,19 +168,12 @@ impl SimGuest {
 }
 
 impl SimHypervisor {
-    /// A simulator with the guests that its file holds, if it has one.
+    /// A simulator with the guests that its folder holds, if it has one; the folder is made unless it is there.
     ///
     /// # Errors
-    /// `File` if the file is there and cannot be read as one of ours.
+    /// `File` if the folder cannot be made or a file in it cannot be read as one of ours.
     pub fn open(config: SimConfig) -> Result<Self, HypervisorError> {
-        let guests = match &config.file {
-            Some(path) => match std::fs::read(path) {
-                Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| file_error("read", path, e.into()))?,
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
-                Err(e) => return Err(file_error("read", path, e)),
-            },
-            None => BTreeMap::new(),
-        };
+        let guests = config.folder.as_deref().map_or_else(|| Ok(BTreeMap::new()), guests_read)?;
         let random = config.seed;
         Ok(Self {
             config,
@@ -222,8 +215,8 @@ impl SimHypervisor {
         let mut world = self.lock();
         if let Some(guest) = world.guests.get_mut(&server).filter(|guest| guest.alive()) {
             self.end(server, guest, reason);
-            if let Err(error) = self.save(&world) {
-                tracing::warn!(server.id = %server, %error, "the simulator could not keep its guests");
+            if let Err(error) = self.save(server, world.guests.get(&server)) {
+                tracing::warn!(server.id = %server, %error, "the simulator could not keep its guest");
             }
         }
     }
@@ -243,12 +236,20 @@ impl SimHypervisor {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn save(&self, world: &World) -> Result<(), HypervisorError> {
-        let Some(path) = &self.config.file else { return Ok(()) };
-        let bytes = serde_json::to_vec(&world.guests).map_err(|e| file_error("write", path, e.into()))?;
+    /// Keeps one guest as it is, or that it is gone.
+    fn save(&self, server: ServerId, guest: Option<&SimGuest>) -> Result<(), HypervisorError> {
+        let Some(folder) = &self.config.folder else { return Ok(()) };
+        let path = folder.join(format!("{server}.json"));
+        let Some(guest) = guest else {
+            return match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(file_error("remove", &path, e)),
+                Ok(()) | Err(_) => Ok(()),
+            };
+        };
+        let bytes = serde_json::to_vec(guest).map_err(|e| file_error("write", &path, e.into()))?;
         let partial = path.with_extension("partial");
         std::fs::write(&partial, bytes).map_err(|e| file_error("write", &partial, e))?;
-        std::fs::rename(&partial, path).map_err(|e| file_error("rename", &partial, e))
+        std::fs::rename(&partial, &path).map_err(|e| file_error("rename", &partial, e))
     }
 
     /// Waits as long as the seed says and fails if a fault is due.
@@ -283,7 +284,7 @@ impl SimHypervisor {
             .filter(|guest| guest.alive())
             .ok_or(HypervisorError::NotRunning { server })?;
         let out = change(guest)?;
-        self.save(&world)?;
+        self.save(server, Some(guest))?;
         Ok(out)
     }
 }
@@ -322,8 +323,8 @@ impl SimHypervisor {
         };
         guest.print(&format!("simulated server {server} starts"));
         let done = and(&mut guest)?;
+        self.save(server, Some(&guest))?;
         world.guests.insert(server, guest);
-        self.save(&world)?;
         Ok(done)
     }
 
@@ -363,6 +364,20 @@ impl World {
         self.faults.retain(|fault| fault.times > 0);
         Some(transient)
     }
+}
+
+/// The guests that a folder holds. What was being written when the agent ended is not there.
+fn guests_read(folder: &Path) -> Result<BTreeMap<ServerId, SimGuest>, HypervisorError> {
+    std::fs::create_dir_all(folder).map_err(|e| file_error("create", folder, e))?;
+    let mut guests = BTreeMap::new();
+    for item in std::fs::read_dir(folder).map_err(|e| file_error("read", folder, e))? {
+        let path = item.map_err(|e| file_error("read", folder, e))?.path();
+        let id = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+        let (Some(id), Some("json")) = (id, path.extension().and_then(|e| e.to_str())) else { continue };
+        let bytes = std::fs::read(&path).map_err(|e| file_error("read", &path, e))?;
+        guests.insert(id, serde_json::from_slice(&bytes).map_err(|e| file_error("read", &path, e.into()))?);
+    }
+    Ok(guests)
 }
 
 fn file_error(action: &'static str, path: &Path, source: std::io::Error) -> HypervisorError {
@@ -613,7 +628,7 @@ impl Hypervisor for SimHypervisor {
             return Err(HypervisorError::AlreadyRuns { server });
         }
         world.guests.remove(&server);
-        self.save(&world)
+        self.save(server, None)
     }
 
     fn events(&self) -> broadcast::Receiver<GuestEvent> {

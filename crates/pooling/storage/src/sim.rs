@@ -1,9 +1,9 @@
 //! Storage of simulated nodes: the same answers as disks would give, with delays and faults that a seed decides.
 //!
-//! Image bytes are hashed and inspected like real ones and then forgotten, and disks are nothing but entries in a file of
-//! the storage's folder, so that they outlive the agent as real ones do. Servers' folders and exports are real and small:
-//! the simulated hypervisor saves memory in the one, and the server gets the other as an image. An export is a valid
-//! qcow2 of zeros.
+//! Image bytes are hashed and inspected like real ones and then forgotten, and disks are nothing but entries in files: a
+//! server's in its folder, all else in one of the storage's, so that they outlive the agent as real ones do. Servers'
+//! folders and exports are real and small: the simulated hypervisor saves memory in the one, and the server gets the other
+//! as an image. An export is a valid qcow2 of zeros.
 
 mod blank;
 mod volumes;
@@ -63,6 +63,8 @@ struct Held {
     /// Counts calls: what was used last has the highest number.
     clock: u64,
     images: BTreeMap<String, Image>,
+    /// Each is kept in its own folder.
+    #[serde(skip)]
     servers: BTreeMap<ServerId, Server>,
     exports: BTreeMap<String, u64>,
     #[serde(default)]
@@ -140,8 +142,37 @@ fn remove(path: &Path, outcome: std::io::Result<()>) -> Result<(), StorageError>
     }
 }
 
-/// The file in the storage's folder that says what is held.
+/// The file in the storage's folder that says what is held, and the one in a server's folder that says which disks it has.
 const HELD: &str = "disks.json";
+
+fn write(file: &Path, value: &impl Serialize) -> Result<(), StorageError> {
+    let bytes = serde_json::to_vec(value).map_err(|error| io_error("write", file, error.into()))?;
+    let partial = file.with_extension("partial");
+    std::fs::write(&partial, bytes).map_err(|error| io_error("write", &partial, error))?;
+    std::fs::rename(&partial, file).map_err(|error| io_error("rename", &partial, error))
+}
+
+/// What a file says; the default if there is none.
+fn read<T: Default + serde::de::DeserializeOwned>(file: &Path) -> Result<T, StorageError> {
+    match std::fs::read(file) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| io_error("read", file, error.into())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(T::default()),
+        Err(error) => Err(io_error("read", file, error)),
+    }
+}
+
+/// The servers that have a folder in this one.
+fn servers_read(folder: &Path) -> Result<BTreeMap<ServerId, Server>, StorageError> {
+    let mut servers = BTreeMap::new();
+    for item in std::fs::read_dir(folder).map_err(|error| io_error("read", folder, error))? {
+        let path = item.map_err(|error| io_error("read", folder, error))?.path();
+        let Some(id) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        servers.insert(id, read(&path.join(HELD))?);
+    }
+    Ok(servers)
+}
 
 impl SimStorage {
     /// The storage of that folder, which is made unless it is there.
@@ -153,22 +184,21 @@ impl SimStorage {
             let path = folder.join(part);
             std::fs::create_dir_all(&path).map_err(|error| io_error("create", &path, error))?;
         }
-        let file = folder.join(HELD);
-        let held = match std::fs::read(&file) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| io_error("read", &file, error.into()))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Held::default(),
-            Err(error) => return Err(io_error("read", &file, error)),
-        };
-        let held = Mutex::new(Held { random: options.seed, ..held });
+        let servers = servers_read(&folder.join("servers"))?;
+        let held = Mutex::new(Held { random: options.seed, servers, ..read(&folder.join(HELD))? });
         Ok(Self { options, flights: Flights::default(), held, folder })
     }
 
+    /// Keeps what is held besides the servers' disks.
     fn save(&self, held: &Held) -> Result<(), StorageError> {
-        let file = self.folder.join(HELD);
-        let bytes = serde_json::to_vec(held).map_err(|error| io_error("write", &file, error.into()))?;
-        let partial = file.with_extension("partial");
-        std::fs::write(&partial, bytes).map_err(|error| io_error("write", &partial, error))?;
-        std::fs::rename(&partial, &file).map_err(|error| io_error("rename", &partial, error))
+        write(&self.folder.join(HELD), held)
+    }
+
+    /// Keeps a server's disks.
+    fn server_save(&self, id: ServerId, server: &Server) -> Result<(), StorageError> {
+        let folder = self.server_path(id);
+        std::fs::create_dir_all(&folder).map_err(|error| io_error("create", &folder, error))?;
+        write(&folder.join(HELD), server)
     }
 
     fn server_path(&self, server: ServerId) -> PathBuf {
@@ -266,9 +296,12 @@ impl SimStorage {
                 return Err(StorageError::Stale { server, have: disk.incarnation, wanted });
             }
             if disk.incarnation == wanted {
+                let grown = whole_sectors(spec.size_bytes) > disk.size_bytes;
                 disk.size_bytes = disk.size_bytes.max(whole_sectors(spec.size_bytes));
                 let disk = disk.clone();
-                self.save(&held)?;
+                if grown && let Some(known) = held.servers.get(&server) {
+                    self.server_save(server, known)?;
+                }
                 return Ok(disk);
             }
         }
@@ -288,8 +321,9 @@ impl SimStorage {
             incarnation: wanted,
             cdrom: (image.format == DiskFormat::Iso).then(|| self.folder.join("images").join(&sha256)),
         };
-        *held.servers.entry(server).or_default().slot(slot) = Some((disk.clone(), sha256));
-        self.save(&held)?;
+        let known = held.servers.entry(server).or_default();
+        *known.slot(slot) = Some((disk.clone(), sha256));
+        self.server_save(server, known)?;
         Ok(disk)
     }
 }
@@ -383,7 +417,6 @@ impl Storage for SimStorage {
         let folder = self.server_path(server);
         std::fs::create_dir_all(&folder).map_err(|error| io_error("create", &folder, error))?;
         held.servers.entry(server).or_default();
-        self.save(&held)?;
         Ok(folder)
     }
 
@@ -400,10 +433,11 @@ impl Storage for SimStorage {
     async fn rescue_disk_remove(&self, server: ServerId) -> Result<(), StorageError> {
         self.begin("remove").await?;
         let mut held = self.held();
-        if let Some(server) = held.servers.get_mut(&server) {
-            server.rescue = None;
+        let Some(known) = held.servers.get_mut(&server) else { return Ok(()) };
+        if known.rescue.take().is_none() {
+            return Ok(());
         }
-        self.save(&held)
+        self.server_save(server, known)
     }
 
     async fn root_disk(&self, server: ServerId) -> Result<Option<Disk>, StorageError> {
@@ -420,10 +454,10 @@ impl Storage for SimStorage {
     ) -> Result<Disk, StorageError> {
         self.begin("write").await?;
         let bytes = config_drive::build(files).map_err(|what| StorageError::ConfigDrive { server, what })?;
-        let mut held = self.held();
-        held.servers.entry(server).or_default();
-        self.save(&held)?;
-        let path = self.server_path(server).join("config.img");
+        self.held().servers.entry(server).or_default();
+        let folder = self.server_path(server);
+        std::fs::create_dir_all(&folder).map_err(|error| io_error("create", &folder, error))?;
+        let path = folder.join("config.img");
         Ok(Disk { path, format: DiskFormat::Raw, size_bytes: bytes.len() as u64, incarnation: 0, cdrom: None })
     }
 
@@ -562,7 +596,7 @@ impl Storage for SimStorage {
         let folder = self.server_path(server);
         remove(&folder, std::fs::remove_dir_all(&folder))?;
         held.servers.remove(&server);
-        self.save(&held)
+        Ok(())
     }
 
     async fn servers(&self) -> Result<Vec<ServerId>, StorageError> {

@@ -158,7 +158,7 @@ impl Identity {
         }
         let detail = serde_json::json!({ "user_id": user_id });
         self.audit(&tx, policy::ACCESS_RULE_DELETE, "access_rule", &id, &detail).await?;
-        Ok(tx.commit().await?)
+        Ok(self.commit(tx, &[]).await?)
     }
 }
 

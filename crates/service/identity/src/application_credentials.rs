@@ -119,7 +119,7 @@ impl Identity {
         let detail = json!({ "name": credential.name, "unrestricted": credential.unrestricted });
         let action = policy::APPLICATION_CREDENTIAL_CREATE;
         self.audit(&tx, action, "application_credential", &credential.id, &detail).await?;
-        tx.commit().await?;
+        self.commit(tx, &[]).await?;
         Ok((ApplicationCredentialView { credential, roles, access_rules }, secret))
     }
 

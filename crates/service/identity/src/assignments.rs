@@ -48,7 +48,7 @@ impl Identity {
         let (kind, id) = subject(actor);
         let detail = json!({ "role_id": role_id, "target": format!("{target:?}"), "inherited": inherited });
         self.audit(&tx, policy::ASSIGNMENT_CREATE, kind, &id, &detail).await?;
-        Ok(tx.commit().await?)
+        Ok(self.commit(tx, &[]).await?)
     }
 
     /// Takes a role away; tokens for that place of who held it become void, and all of their tokens if it is inherited.

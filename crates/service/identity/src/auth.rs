@@ -4,7 +4,7 @@ mod stay;
 
 use crate::builtin;
 use crate::token::{MethodName, Payload, Rule, Scoped, Subject, Token, Trusted};
-use crate::{Identity, IdentityError};
+use crate::{Catalog, Identity, IdentityError};
 use arcus_store::{
     AccessRule, ApplicationCredential, ApplicationCredentialKey, Domain, DomainFilter, DomainKey, Login, Project,
     ProjectFilter, ProjectKey, RoleFilter, RoleTarget, Trust, User, UserKey,
@@ -13,6 +13,7 @@ use arcus_types::policy::{Target, authorize, identity as policy};
 use arcus_types::{
     ApplicationCredentialId, DomainId, Name, OpCtx, ProjectId, Role, RoleId, Scope, Timestamp, TrustId, UserId,
 };
+use std::sync::Arc;
 use stay::Stay;
 use uuid::Uuid;
 
@@ -375,23 +376,62 @@ impl Identity {
         Ok(Recognised { application_credential: Some(found), access_rules, ..who })
     }
 
-    /// What a token says, with names: for its own user, services and administrators. Services and administrators may ask
-    /// also for one that has expired, for `ALLOW_EXPIRED_S`.
+    /// Somebody else's token or one's own, to look at it: for its own user, services and administrators. Services and
+    /// administrators may ask also for one that has expired, for `ALLOW_EXPIRED_S`. Asks no database.
     ///
     /// # Errors
     /// [`IdentityError::NotFound`] if it is not valid, [`IdentityError::Denied`].
-    pub async fn token_get(&self, ctx: &OpCtx, text: &str, expired: bool) -> Result<TokenView, IdentityError> {
-        let missing = || IdentityError::not_found("token", "given");
+    pub fn token_get(&self, ctx: &OpCtx, text: &str, expired: bool) -> Result<Token, IdentityError> {
         let token = if expired && (ctx.roles.has(Role::Service) || ctx.is_admin()) {
             let oldest = Timestamp::now().plus_seconds(-ALLOW_EXPIRED_S);
             Token::open_expired(text, self.keys(), self.revoked(), oldest)
         } else {
             self.verify(text)
         };
-        let token = token.map_err(|_| missing())?;
+        let token = token.map_err(|_| IdentityError::not_found("token", "given"))?;
         if !ctx.roles.has(Role::Service) {
             authorize(ctx, policy::TOKEN_GET, &target_of(&token))?;
         }
+        Ok(token)
+    }
+
+    /// A text that shows a token, made by `make` of what it says with names, unless it was made already and nothing has
+    /// changed since. `form` tells one way of showing it from another.
+    ///
+    /// # Errors
+    /// [`IdentityError::NotFound`] if what it names is gone.
+    pub async fn token_shown(
+        &self,
+        token: Token,
+        form: u8,
+        make: impl FnOnce(&TokenView) -> String,
+    ) -> Result<Arc<str>, IdentityError> {
+        let remembered = &self.0.remembered;
+        let key = (token.0.audit_id, form);
+        if let Some(text) = remembered.token(&key) {
+            return Ok(text);
+        }
+        let version = remembered.version();
+        let text: Arc<str> = make(&self.token_view(token).await?).into();
+        remembered.token_put(version, key, &text);
+        Ok(text)
+    }
+
+    /// A text that shows the catalogue to tokens of a project, kept like that of [`Identity::token_shown`].
+    pub fn catalog_shown(&self, project_id: Option<ProjectId>, make: impl FnOnce(&Catalog) -> String) -> Arc<str> {
+        let remembered = &self.0.remembered;
+        if let Some(text) = remembered.catalog(project_id) {
+            return text;
+        }
+        let version = remembered.version();
+        let text: Arc<str> = make(&self.catalog()).into();
+        remembered.catalog_put(version, project_id, &text);
+        text
+    }
+
+    /// What a token says, with names.
+    async fn token_view(&self, token: Token) -> Result<TokenView, IdentityError> {
+        let missing = || IdentityError::not_found("token", "given");
         let login = self.store().user_login(UserKey::Id(token.user_id())).await?.ok_or_else(missing)?;
         let place = match token.scope() {
             Scope::Unscoped => Place::Unscoped,

@@ -298,7 +298,7 @@ impl Identity {
             return Err(IdentityError::not_found(kind, id));
         }
         self.audit(&tx, action, kind, &id, &json!({})).await?;
-        tx.commit().await?;
+        self.commit(tx, &[]).await?;
         Ok(self.0.catalog.refresh(self.store(), &self.config().endpoint).await?)
     }
 

@@ -78,7 +78,7 @@ impl Identity {
         tx.credential_insert(&entry).await?;
         let detail = json!({ "user_id": user_id, "type": entry.kind });
         self.audit(&tx, policy::CREDENTIAL_CREATE, "credential", &entry.id, &detail).await?;
-        tx.commit().await?;
+        self.commit(tx, &[]).await?;
         Ok(Credential { entry, blob: new.blob })
     }
 
@@ -144,7 +144,7 @@ impl Identity {
             return Err(IdentityError::not_found("credential", id));
         }
         self.audit(&tx, policy::CREDENTIAL_UPDATE, "credential", &id, &json!({})).await?;
-        tx.commit().await?;
+        self.commit(tx, &[]).await?;
         Ok(Credential { entry: CredentialEntry { sealed, ..entry }, blob })
     }
 
@@ -159,7 +159,7 @@ impl Identity {
             return Err(IdentityError::not_found("credential", id));
         }
         self.audit(&tx, policy::CREDENTIAL_DELETE, "credential", &id, &json!({})).await?;
-        Ok(tx.commit().await?)
+        Ok(self.commit(tx, &[]).await?)
     }
 
     /// Refuses whoever acts by a trust or an application credential: they were not given the user's secrets.

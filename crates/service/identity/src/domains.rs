@@ -55,7 +55,7 @@ impl Identity {
         let tx = self.store().begin(ctx).await?;
         tx.domain_insert(&domain).await?;
         self.audit(&tx, policy::DOMAIN_CREATE, "domain", &domain.id, &json!({ "name": domain.name })).await?;
-        tx.commit().await?;
+        self.commit(tx, &[]).await?;
         Ok(domain)
     }
 

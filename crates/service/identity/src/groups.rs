@@ -45,7 +45,7 @@ impl Identity {
         tx.group_insert(&group).await?;
         let detail = json!({ "name": group.name, "domain_id": domain_id });
         self.audit(&tx, policy::GROUP_CREATE, "group", &group.id, &detail).await?;
-        tx.commit().await?;
+        self.commit(tx, &[]).await?;
         Ok(group)
     }
 
@@ -125,7 +125,7 @@ impl Identity {
             return Err(IdentityError::not_found("group", id));
         }
         self.audit(&tx, policy::GROUP_UPDATE, "group", &id, &json!({ "name": name })).await?;
-        tx.commit().await?;
+        self.commit(tx, &[]).await?;
         self.group_find(id).await
     }
 
@@ -183,7 +183,7 @@ impl Identity {
         let tx = self.store().begin(ctx).await?;
         tx.group_member_add(id, user_id).await?;
         self.audit(&tx, policy::GROUP_USER_ADD, "group", &id, &json!({ "user_id": user_id })).await?;
-        Ok(tx.commit().await?)
+        Ok(self.commit(tx, &[]).await?)
     }
 
     /// Takes a user out of a group; its tokens become void.

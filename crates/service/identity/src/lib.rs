@@ -25,6 +25,7 @@ mod limits;
 mod options;
 mod passwords;
 mod projects;
+mod remembered;
 mod revoked;
 mod roles;
 mod token;
@@ -125,6 +126,7 @@ struct Inner {
     /// Seals what users keep here for other programs; not rotated.
     credential_keys: keys::Keys,
     catalog: catalog::Shown,
+    remembered: remembered::Remembered,
 }
 
 impl Identity {
@@ -147,6 +149,7 @@ impl Identity {
             password_pattern,
             credential_keys: keys::Keys::open(&keys_dir.join("credentials"))?,
             catalog: catalog::Shown::default(),
+            remembered: remembered::Remembered::default(),
         });
         inner.revoked.refresh(&inner.store, Timestamp::now()).await?;
         inner.catalog.refresh(&inner.store, &inner.config.endpoint).await?;
@@ -212,11 +215,15 @@ impl Identity {
         tx.revoke(revoked, now, revoked_until(now)).await
     }
 
-    /// Commits, and then refuses here and now what the transaction has revoked.
+    /// Commits, and then refuses here and now what the transaction has revoked, and forgets what was made of what it has
+    /// changed.
     async fn commit(&self, tx: Tx, revocations: &[Revocation]) -> Result<(), StoreError> {
-        tx.commit().await?;
-        self.0.revoked.add(revocations);
-        Ok(())
+        let done = tx.commit().await;
+        self.0.remembered.changed();
+        if done.is_ok() {
+            self.0.revoked.add(revocations);
+        }
+        done
     }
 }
 
@@ -252,13 +259,17 @@ async fn follow(inner: Weak<Inner>) {
         every.tick().await;
         let Some(inner) = inner.upgrade() else { return };
         let now = Timestamp::now();
+        inner.passwords.rest();
         if let Err(error) = inner.revoked.refresh(&inner.store, now).await {
             tracing::warn!(error = %error, "could not read what other replicas have revoked; trying again");
         }
         if let Err(error) = inner.keys.reload() {
             tracing::warn!(error = %error, "could not read the token keys again; going on with those in use");
         }
-        if let Err(error) = inner.catalog.refresh(&inner.store, &inner.config.endpoint).await {
+        let read = inner.catalog.refresh(&inner.store, &inner.config.endpoint).await;
+        // Whatever others have changed in the database, nobody is shown an older state for longer than this.
+        inner.remembered.changed();
+        if let Err(error) = read {
             tracing::warn!(error = %error, "could not read the catalogue again; going on with what was read before");
         }
         if looks.is_multiple_of(PRUNE_EVERY)

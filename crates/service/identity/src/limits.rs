@@ -90,7 +90,7 @@ impl Identity {
             self.audit(&tx, policy::REGISTERED_LIMIT_CREATE, "registered_limit", &id, &detail).await?;
             made.push(limit);
         }
-        tx.commit().await?;
+        self.commit(tx, &[]).await?;
         Ok(made)
     }
 
@@ -138,7 +138,7 @@ impl Identity {
         }
         let detail = json!({ "default_limit": now.default_limit });
         self.audit(&tx, policy::REGISTERED_LIMIT_UPDATE, "registered_limit", &now.id, &detail).await?;
-        tx.commit().await?;
+        self.commit(tx, &[]).await?;
         Ok(now)
     }
 
@@ -160,7 +160,7 @@ impl Identity {
             Err(error) => return Err(error.into()),
         }
         self.audit(&tx, policy::REGISTERED_LIMIT_DELETE, "registered_limit", &id, &json!({})).await?;
-        Ok(tx.commit().await?)
+        Ok(self.commit(tx, &[]).await?)
     }
 
     /// Sets limits, all or none.
@@ -200,7 +200,7 @@ impl Identity {
             self.audit(&tx, policy::LIMIT_CREATE, "limit", &limit.id, &detail).await?;
             made.push(limit);
         }
-        tx.commit().await?;
+        self.commit(tx, &[]).await?;
         Ok(made)
     }
 
@@ -256,7 +256,7 @@ impl Identity {
             return Err(IdentityError::not_found("limit", id));
         }
         self.audit(&tx, policy::LIMIT_UPDATE, "limit", &id, &json!({ "limit": resource_limit })).await?;
-        tx.commit().await?;
+        self.commit(tx, &[]).await?;
         self.limit_get(ctx, id).await
     }
 
@@ -271,6 +271,6 @@ impl Identity {
             return Err(IdentityError::not_found("limit", id));
         }
         self.audit(&tx, policy::LIMIT_DELETE, "limit", &id, &json!({})).await?;
-        Ok(tx.commit().await?)
+        Ok(self.commit(tx, &[]).await?)
     }
 }

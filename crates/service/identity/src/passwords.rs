@@ -1,11 +1,13 @@
 //! Passwords and secrets: argon2id, a few at a time, away from the threads that answer requests.
 
 use crate::IdentityError;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::PasswordHasher;
+use argon2::password_hash::phc::{Output, PasswordHash};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use rand::RngCore;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 /// The longest password or secret that is read, in bytes.
@@ -21,6 +23,10 @@ const AT_ONCE_MAX: usize = 2;
 /// How many may wait for their turn; more are told to come back.
 const WAITING_MAX: usize = 256;
 
+/// How long the memory of a check is kept for the next one: the system takes half as long to give fresh memory as the
+/// check itself.
+const SCRATCH_KEPT: Duration = Duration::from_secs(5);
+
 /// What is checked when there is no such user, so that the answer takes as long: no password has this hash.
 const NOBODY: &str =
     "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -29,11 +35,13 @@ const NOBODY: &str =
 pub struct Passwords {
     turns: Arc<Semaphore>,
     waiting: AtomicUsize,
+    scratch: Arc<Scratch>,
 }
 
 impl Default for Passwords {
     fn default() -> Self {
-        Self { turns: Arc::new(Semaphore::new(AT_ONCE_MAX)), waiting: AtomicUsize::new(0) }
+        let turns = Arc::new(Semaphore::new(AT_ONCE_MAX));
+        Self { turns, waiting: AtomicUsize::new(0), scratch: Arc::default() }
     }
 }
 
@@ -61,9 +69,14 @@ impl Passwords {
         let password = if too_long { String::new() } else { password.to_owned() };
         let known = hash.is_some() && !too_long;
         let hash = hash.unwrap_or(NOBODY).to_owned();
-        let matches =
-            self.in_turn(move || Ok(hasher()?.verify_password(password.as_bytes(), hash.as_str()).is_ok())).await?;
+        let scratch = Arc::clone(&self.scratch);
+        let matches = self.in_turn(move || Ok(scratch.matches(password.as_bytes(), &hash))).await?;
         Ok(matches && known)
+    }
+
+    /// Gives back memory that nobody has used for a while; to be called about every second.
+    pub fn rest(&self) {
+        self.scratch.rest();
     }
 
     /// Runs work on the blocking pool when its turn comes. The turn ends with the work even if nobody waits for it.
@@ -81,6 +94,55 @@ impl Passwords {
             result
         });
         done.await.map_err(|e| IdentityError::Corrupt(format!("a password check ended early: {e}")))?
+    }
+}
+
+/// The memory that checks work in, one of each that may run at once; none when there was no check for a while.
+#[derive(Default)]
+struct Scratch(Mutex<Vec<(Vec<Block>, Instant)>>);
+
+impl Scratch {
+    /// Whether a password belongs to a PHC string; one that cannot be read belongs to nothing.
+    fn matches(&self, password: &[u8], hash: &str) -> bool {
+        let Ok(hash) = PasswordHash::new(hash) else { return false };
+        let (Some(salt), Some(expected)) = (&hash.salt, &hash.hash) else { return false };
+        let algorithm = Algorithm::try_from(hash.algorithm.as_str());
+        let version = hash.version.map_or(Ok(Version::default()), Version::try_from);
+        let (Ok(algorithm), Ok(version), Ok(params)) = (algorithm, version, Params::try_from(&hash)) else {
+            return false;
+        };
+        let mut memory = self.take(params.block_count());
+        let mut made = vec![0; expected.len()];
+        let done = Argon2::new(algorithm, version, params).hash_password_into_with_memory(
+            password,
+            salt,
+            &mut made,
+            memory.as_mut_slice(),
+        );
+        self.give(memory);
+        // Compared in a time that does not depend on the bytes.
+        done.is_ok() && Output::new(&made).is_ok_and(|made| made == *expected)
+    }
+
+    fn take(&self, blocks: usize) -> Vec<Block> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut memory = kept.map(|(memory, _)| memory).unwrap_or_default();
+        if memory.len() < blocks {
+            memory = vec![Block::new(); blocks];
+        }
+        memory
+    }
+
+    fn give(&self, memory: Vec<Block>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < AT_ONCE_MAX {
+            kept.push((memory, Instant::now()));
+        }
+    }
+
+    fn rest(&self) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|(_, used_at)| used_at.elapsed() < SCRATCH_KEPT);
     }
 }
 
@@ -144,13 +206,31 @@ mod tests {
         assert!(!passwords.check("wrong", Some(&hash)).await.unwrap());
         assert!(!passwords.check("correct horse", None).await.unwrap());
         assert!(!passwords.check(&"x".repeat(PASSWORD_BYTES_MAX + 1), Some(&hash)).await.unwrap());
+        assert!(!passwords.check("correct horse", Some("$argon2id$v=19$m=19456,t=2,p=1$short")).await.unwrap());
         assert!(passwords.hash("").await.is_err());
         assert!(passwords.hash(&"x".repeat(PASSWORD_BYTES_MAX + 1)).await.is_err());
     }
 
+    #[tokio::test]
+    async fn memory_is_used_again_and_holds_nothing_of_the_check_before() {
+        let passwords = Passwords::default();
+        let (one, other) = (passwords.hash("one").await.unwrap(), passwords.hash("other").await.unwrap());
+        for _ in 0..2 {
+            assert!(passwords.check("one", Some(&one)).await.unwrap());
+            assert!(passwords.check("other", Some(&other)).await.unwrap());
+            assert!(!passwords.check("one", Some(&other)).await.unwrap());
+        }
+        assert_eq!(passwords.scratch.0.lock().unwrap().len(), 1);
+        passwords.rest();
+        assert_eq!(passwords.scratch.0.lock().unwrap().len(), 1, "just used");
+        passwords.scratch.0.lock().unwrap()[0].1 -= 2 * SCRATCH_KEPT;
+        passwords.rest();
+        assert!(passwords.scratch.0.lock().unwrap().is_empty());
+    }
+
     #[test]
     fn the_hash_of_nobody_is_a_hash_that_is_worked_on() {
-        let hash = argon2::password_hash::phc::PasswordHash::new(NOBODY).unwrap();
+        let hash = PasswordHash::new(NOBODY).unwrap();
         let made = hasher().unwrap().hash_password(b"x").unwrap();
         assert_eq!((hash.algorithm, hash.version, hash.params), (made.algorithm, made.version, made.params));
         assert_eq!(hash.hash.map(|h| h.len()), made.hash.map(|h| h.len()));

@@ -94,7 +94,7 @@ impl Identity {
         tx.project_insert(&project).await?;
         let detail = json!({ "name": project.name, "domain_id": domain_id });
         self.audit(&tx, policy::PROJECT_CREATE, "project", &project.id, &detail).await?;
-        tx.commit().await?;
+        self.commit(tx, &[]).await?;
         Ok(project)
     }
 

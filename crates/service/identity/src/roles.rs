@@ -48,7 +48,7 @@ impl Identity {
         tx.role_insert(&role).await?;
         let detail = json!({ "name": role.name, "domain_id": role.domain_id });
         self.audit(&tx, policy::ROLE_CREATE, "role", &role.id, &detail).await?;
-        tx.commit().await?;
+        self.commit(tx, &[]).await?;
         Ok(role)
     }
 
@@ -95,7 +95,7 @@ impl Identity {
             return Err(IdentityError::not_found("role", id));
         }
         self.audit(&tx, policy::ROLE_UPDATE, "role", &id, &json!({ "name": change.name })).await?;
-        tx.commit().await?;
+        self.commit(tx, &[]).await?;
         self.role_find(id).await
     }
 
@@ -153,7 +153,7 @@ impl Identity {
         let tx = self.store().begin(ctx).await?;
         tx.implication_insert(prior, implied).await?;
         self.audit(&tx, policy::ROLE_UPDATE, "role", &prior, &json!({ "implies": implied })).await?;
-        tx.commit().await?;
+        self.commit(tx, &[]).await?;
         let side = |role: RoleEntry| (role.id, role.name, role.domain_id);
         Ok(Implication { prior: side(above), implied: side(below) })
     }

@@ -93,7 +93,7 @@ impl Identity {
         tx.trust_insert(&trust).await?;
         let detail = json!({ "trustee": trust.trustee, "project_id": trust.project_id });
         self.audit(&tx, policy::TRUST_CREATE, "trust", &trust.id, &detail).await?;
-        tx.commit().await?;
+        self.commit(tx, &[]).await?;
         Ok(TrustView { trust, roles })
     }
 

@@ -78,7 +78,7 @@ impl Identity {
         tx.user_insert(&user, hash.as_deref()).await?;
         let detail = json!({ "name": user.name, "domain_id": domain_id });
         self.audit(&tx, policy::USER_CREATE, "user", &user.id, &detail).await?;
-        tx.commit().await?;
+        self.commit(tx, &[]).await?;
         Ok(user)
     }
 

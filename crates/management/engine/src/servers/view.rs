@@ -1,8 +1,8 @@
 //! A server with everything around it that its owner sees, for one or for many in a fixed number of queries.
 
 use crate::{Engine, EngineError};
-use arcus_store::{FloatingIp, Node, Server, ServerSecrets, VolumeAttachment};
-use arcus_types::{MacAddr, NetworkId, NodeId, OpCtx, PortId, ProviderId, SecurityGroupId, ServerId, Timestamp};
+use arcus_store::{Node, Server, ServerSecrets, VolumeAttachment};
+use arcus_types::{MacAddr, NodeId, OpCtx, PortId, ProviderId, ServerId, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
@@ -93,45 +93,26 @@ impl Engine {
             .collect())
     }
 
+    /// Addresses and groups in the order of the guest's interfaces.
     async fn server_networks(&self, servers: &[Server]) -> Result<HashMap<ServerId, Networking>, EngineError> {
         let ids: Vec<ServerId> = servers.iter().map(|s| s.id).collect();
-        let mut ports = self.store().port_list_by_servers(&ids).await?;
         let order: HashMap<PortId, usize> =
             servers.iter().flat_map(|s| s.details.ports.iter().enumerate().map(|(i, p)| (*p, i))).collect();
-        ports.sort_by_key(|p| order.get(&p.id).copied().unwrap_or(usize::MAX));
-        let mut network_ids: Vec<NetworkId> = ports.iter().map(|p| p.network_id).collect();
-        network_ids.sort_unstable();
-        network_ids.dedup();
-        let mut group_ids: Vec<SecurityGroupId> = ports.iter().flat_map(|p| p.security_groups.clone()).collect();
-        group_ids.sort_unstable();
-        group_ids.dedup();
-        let port_ids: Vec<PortId> = ports.iter().map(|p| p.id).collect();
-        let networks: HashMap<_, _> =
-            self.store().network_list_by_ids(&network_ids).await?.into_iter().map(|n| (n.id, n.name)).collect();
-        let groups: HashMap<_, _> =
-            self.store().security_group_list_by_ids(&group_ids).await?.into_iter().map(|g| (g.id, g.name)).collect();
-        let mut floating: HashMap<PortId, Vec<FloatingIp>> = HashMap::new();
-        for ip in self.store().floating_ips_by_ports(&port_ids).await? {
-            if let Some(port) = ip.port_id {
-                floating.entry(port).or_default().push(ip);
-            }
+        let place = |port: &PortId| order.get(port).copied().unwrap_or(usize::MAX);
+        let mut found = self.store().server_addresses(&ids).await?;
+        found.sort_by_key(|a| (place(&a.port_id), a.port_id));
+        let mut groups = self.store().server_security_groups(&ids).await?;
+        groups.sort_by_key(|(_, port, _)| (place(port), *port));
+        let mut out: HashMap<ServerId, Networking> = HashMap::with_capacity(ids.len());
+        for a in found {
+            let (addresses, _) = out.entry(a.server_id).or_default();
+            let view = AddressView { address: a.address, mac: a.mac, floating: a.floating };
+            addresses.entry(a.network).or_default().push(view);
         }
-        let mut out: HashMap<ServerId, Networking> = HashMap::new();
-        for port in ports {
-            let Some(server_id) = port.server_id else { continue };
-            let (addresses, names) = out.entry(server_id).or_default();
-            let network = networks.get(&port.network_id).cloned().unwrap_or_default();
-            let list = addresses.entry(network).or_default();
-            for fixed in &port.fixed_ips {
-                list.push(AddressView { address: fixed.address, mac: port.mac, floating: false });
-            }
-            for ip in floating.get(&port.id).into_iter().flatten() {
-                list.push(AddressView { address: ip.address, mac: port.mac, floating: true });
-            }
-            for name in port.security_groups.iter().filter_map(|id| groups.get(id)) {
-                if !names.contains(name) {
-                    names.push(name.clone());
-                }
+        for (server, _, name) in groups {
+            let (_, names) = out.entry(server).or_default();
+            if !names.contains(&name) {
+                names.push(name);
             }
         }
         Ok(out)

@@ -44,9 +44,9 @@ async fn a_simulated_guest_goes_through_every_state() {
 }
 
 #[tokio::test]
-async fn simulated_guests_outlive_the_agent_when_they_have_a_file() {
+async fn simulated_guests_outlive_the_agent_when_they_have_a_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let config = SimConfig { file: Some(folder.path().join("guests.json")), ..SimConfig::default() };
+    let config = SimConfig { folder: Some(folder.path().join("guests")), ..SimConfig::default() };
     let server = ServerId::new();
     SimHypervisor::open(config.clone()).unwrap().start(ordinary(server)).await.unwrap();
     let sim = SimHypervisor::open(config).unwrap();
@@ -69,7 +69,7 @@ async fn faults_hit_the_operation_the_server_and_the_number_of_times_they_were_p
 #[tokio::test]
 async fn the_same_seed_gives_the_same_faults() {
     let run = async |seed| {
-        let config = SimConfig { seed, delay_ms: 0..=1, faults_per_mille: 300, file: None };
+        let config = SimConfig { seed, delay_ms: 0..=1, faults_per_mille: 300, folder: None };
         let sim = SimHypervisor::open(config).unwrap();
         let mut outcomes = Vec::new();
         for _ in 0..50 {

@@ -13,6 +13,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 pub fn routes() -> Vec<Route> {
     const SERVICE: &str = "/identity/v3/services/{service_id}";
@@ -31,22 +32,26 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
-/// The catalogue as tokens hold it.
-pub fn body(app: &App, project_id: Option<ProjectId>) -> Value {
-    let catalog = app.identity.catalog();
-    let endpoint = |(e, url): (&EndpointEntry, String)| json!({ "id": e.id, "interface": e.interface, "region": e.region_id, "region_id": e.region_id, "url": url });
-    let service = |(s, endpoints): (&ServiceEntry, Vec<(&EndpointEntry, String)>)| {
-        let endpoints: Vec<Value> = endpoints.into_iter().map(endpoint).collect();
-        json!({ "id": s.id, "type": s.kind, "name": s.name, "endpoints": endpoints })
-    };
-    catalog.of_token(project_id).into_iter().map(service).collect()
+/// The catalogue as tokens of a project hold it: a JSON array.
+pub fn text(app: &App, project_id: Option<ProjectId>) -> Arc<str> {
+    app.identity.catalog_shown(project_id, |catalog| {
+        let endpoint = |(e, url): (&EndpointEntry, String)| {
+            json!({ "id": e.id, "interface": e.interface, "region": e.region_id, "region_id": e.region_id, "url": url })
+        };
+        let service = |(s, endpoints): (&ServiceEntry, Vec<(&EndpointEntry, String)>)| {
+            let endpoints: Vec<Value> = endpoints.into_iter().map(endpoint).collect();
+            json!({ "id": s.id, "type": s.kind, "name": s.name, "endpoints": endpoints })
+        };
+        Value::Array(catalog.of_token(project_id).into_iter().map(service).collect()).to_string()
+    })
 }
 
 /// `GET /identity/v3/auth/catalog`
 pub async fn show(Ctx(ctx): Ctx, State(app): State<App>) -> axum::Json<Value> {
     let here = format!("{}/identity/v3/auth/catalog", app.endpoint.url);
     let links = json!({ "self": here, "next": null, "previous": null });
-    axum::Json(json!({ "catalog": body(&app, ctx.project_id()), "links": links }))
+    let catalog: Value = serde_json::from_str(&text(&app, ctx.project_id())).unwrap_or_default();
+    axum::Json(json!({ "catalog": catalog, "links": links }))
 }
 
 #[derive(Deserialize)]

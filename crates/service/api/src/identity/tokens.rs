@@ -5,11 +5,13 @@ use crate::body::{Json, Pairs};
 use crate::identity::{access_rules, catalog, domains, id_or_none_such as id, projects};
 use crate::{ApiError, App};
 use arcus_identity::{ApplicationCredentialRef, DomainRef, Place, ProjectRef, Shown, TokenView, UserRef, Wanted};
-use arcus_types::{DomainId, Name, Timestamp};
+use arcus_store::Trust;
+use arcus_types::{DomainId, Name, ProjectId, RoleId, Timestamp, UserId};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 const SUBJECT: HeaderName = HeaderName::from_static("x-subject-token");
@@ -109,7 +111,7 @@ pub async fn create(
     let wanted = body.auth.scope.map_or(Ok(Wanted::Default), wanted)?;
     let shown = shown(body.auth.identity)?;
     let (text, view) = app.identity.authenticate(shown, wanted).await?;
-    Ok((StatusCode::CREATED, subject(text), axum::Json(token_body(&app, &view, &query))).into_response())
+    Ok((StatusCode::CREATED, subject(text), json_text(token_body(&app, &view, with_catalog(&query)))).into_response())
 }
 
 /// `GET` and `HEAD /identity/v3/auth/tokens`
@@ -121,8 +123,11 @@ pub async fn get(
 ) -> Result<Response, ApiError> {
     let text = subject_of(&headers)?;
     let expired = query.first("allow_expired").is_some_and(|text| !matches!(text, "0" | "false" | "False"));
-    let view = app.identity.token_get(&ctx, text, expired).await?;
-    Ok((StatusCode::OK, subject(text.to_owned()), axum::Json(token_body(&app, &view, &query))).into_response())
+    let token = app.identity.token_get(&ctx, text, expired)?;
+    let with_catalog = with_catalog(&query);
+    let make = |view: &TokenView| token_body(&app, view, with_catalog);
+    let body = app.identity.token_shown(token, u8::from(with_catalog), make).await?;
+    Ok((StatusCode::OK, subject(text.to_owned()), json_text(body.to_string())).into_response())
 }
 
 /// `DELETE /identity/v3/auth/tokens`
@@ -149,6 +154,14 @@ pub async fn domains(Ctx(ctx): Ctx, State(app): State<App>) -> Result<axum::Json
 pub async fn system(Ctx(ctx): Ctx, State(app): State<App>) -> Result<axum::Json<Value>, ApiError> {
     let items = if app.identity.own_system(&ctx).await? { vec![json!({ "all": true })] } else { Vec::new() };
     Ok(super::list(&app, "auth/system", "system", items, None))
+}
+
+fn with_catalog(query: &Pairs) -> bool {
+    query.first("nocatalog").is_none()
+}
+
+fn json_text(text: String) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], text)
 }
 
 fn subject(text: String) -> [(HeaderName, String); 2] {
@@ -256,54 +269,116 @@ fn wanted(part: ScopePart) -> Result<Wanted, ApiError> {
     }
 }
 
-fn domain_body(id: DomainId, name: &Name) -> Value {
-    json!({ "id": id, "name": name })
+/// A token as it is shown.
+#[derive(Serialize)]
+struct TokenBody<'a> {
+    methods: Vec<&'static str>,
+    user: UserBody<'a>,
+    audit_ids: Vec<String>,
+    issued_at: String,
+    expires_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project: Option<PlaceBody<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    is_domain: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    domain: Option<DomainBody<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    roles: Option<Vec<RoleBody<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    application_credential: Option<Value>,
+    #[serde(rename = "OS-TRUST:trust", skip_serializing_if = "Option::is_none")]
+    trust: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    catalog: Option<&'a RawValue>,
 }
 
-fn token_body(app: &App, view: &TokenView, query: &Pairs) -> Value {
+#[derive(Serialize)]
+struct UserBody<'a> {
+    id: UserId,
+    name: &'a Name,
+    domain: DomainBody<'a>,
+    password_expires_at: Option<String>,
+}
+
+#[derive(Serialize)]
+struct PlaceBody<'a> {
+    id: ProjectId,
+    name: &'a Name,
+    domain: DomainBody<'a>,
+}
+
+#[derive(Serialize)]
+struct DomainBody<'a> {
+    id: DomainId,
+    name: &'a Name,
+}
+
+#[derive(Serialize)]
+struct RoleBody<'a> {
+    id: RoleId,
+    name: &'a Name,
+}
+
+/// The body that shows a token, with or without the catalogue.
+fn token_body(app: &App, view: &TokenView, with_catalog: bool) -> String {
     let token = &view.token;
-    let mut body = json!({
-        "methods": token.methods().map(|m| m.name()).collect::<Vec<_>>(),
-        "user": {
-            "id": token.user_id(),
-            "name": view.user_name,
-            "domain": domain_body(view.user_domain.0, &view.user_domain.1),
-            "password_expires_at": view.password_expires_at.map(Timestamp::iso_naive),
-        },
-        "audit_ids": token.audit_ids(),
-        "issued_at": token.issued_at().iso_micros(),
-        "expires_at": token.expires_at().iso_micros(),
-    });
+    let (name, (domain_id, domain_name)) = (&view.user_name, &view.user_domain);
+    let user = UserBody {
+        id: token.user_id(),
+        name,
+        domain: DomainBody { id: *domain_id, name: domain_name },
+        password_expires_at: view.password_expires_at.map(Timestamp::iso_naive),
+    };
+    let (mut project, mut domain, mut system) = (None, None, None);
     match &view.place {
-        Place::Unscoped => return json!({ "token": body }),
-        Place::Project(project, domain_name) => {
-            body["project"] = json!({
-                "id": project.id, "name": project.name, "domain": domain_body(project.domain_id, domain_name),
-            });
-            body["is_domain"] = json!(false);
+        Place::Unscoped => {}
+        Place::Project(at, domain_name) => {
+            let domain = DomainBody { id: at.domain_id, name: domain_name };
+            project = Some(PlaceBody { id: at.id, name: &at.name, domain });
         }
-        Place::Domain(domain) => body["domain"] = domain_body(domain.id, &domain.name),
-        Place::System => body["system"] = json!({ "all": true }),
+        Place::Domain(at) => domain = Some(DomainBody { id: at.id, name: &at.name }),
+        Place::System => system = Some(json!({ "all": true })),
     }
-    body["roles"] = view.roles.iter().map(|(id, name)| json!({ "id": id, "name": name })).collect();
-    if let Some(credential) = &view.application_credential {
-        body["application_credential"] = json!({
-            "id": credential.id, "name": credential.name, "restricted": !credential.unrestricted,
-        });
-        if let Some(rules) = &view.access_rules {
-            body["application_credential"]["access_rules"] = rules.iter().map(access_rules::body).collect();
-        }
+    let scoped = view.place != Place::Unscoped;
+    let catalog = (scoped && with_catalog).then(|| catalog::text(app, token.ctx().project_id()));
+    let body = TokenBody {
+        methods: token.methods().map(|m| m.name()).collect(),
+        user,
+        audit_ids: token.audit_ids(),
+        issued_at: token.issued_at().iso_micros(),
+        expires_at: token.expires_at().iso_micros(),
+        is_domain: project.is_some().then_some(false),
+        project,
+        domain,
+        system,
+        roles: scoped.then(|| view.roles.iter().map(|(id, name)| RoleBody { id: *id, name }).collect()),
+        application_credential: application_credential_body(view).filter(|_| scoped),
+        trust: view.trust.as_ref().filter(|_| scoped).map(trust_body),
+        catalog: catalog.as_deref().and_then(|text| serde_json::from_str(text).ok()),
+    };
+    let text = serde_json::to_string(&body).unwrap_or_default();
+    format!("{{\"token\":{text}}}")
+}
+
+fn application_credential_body(view: &TokenView) -> Option<Value> {
+    let credential = view.application_credential.as_ref()?;
+    let mut body = json!({
+        "id": credential.id, "name": credential.name, "restricted": !credential.unrestricted,
+    });
+    if let Some(rules) = &view.access_rules {
+        body["access_rules"] = rules.iter().map(access_rules::body).collect();
     }
-    if let Some(trust) = &view.trust {
-        body["OS-TRUST:trust"] = json!({
-            "id": trust.id,
-            "impersonation": trust.impersonation,
-            "trustor_user": { "id": trust.trustor },
-            "trustee_user": { "id": trust.trustee },
-        });
-    }
-    if query.first("nocatalog").is_none() {
-        body["catalog"] = catalog::body(app, token.ctx().project_id());
-    }
-    json!({ "token": body })
+    Some(body)
+}
+
+fn trust_body(trust: &Trust) -> Value {
+    json!({
+        "id": trust.id,
+        "impersonation": trust.impersonation,
+        "trustor_user": { "id": trust.trustor },
+        "trustee_user": { "id": trust.trustee },
+    })
 }

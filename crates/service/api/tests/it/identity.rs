@@ -167,6 +167,17 @@ async fn tokens_are_shown_and_ended_by_their_user_and_administrators_only() {
 }
 
 #[tokio::test]
+async fn a_token_that_was_shown_before_shows_a_new_name_at_once_and_is_nobody_elses() {
+    let cloud = Cloud::start().await;
+    let demo = cloud.demo().await;
+    assert_eq!(show(&cloud, demo).await.expect(200)["token"]["project"]["name"], "demo");
+    let path = format!("/identity/v3/projects/{}", cloud.id_of("projects", "demo").await);
+    cloud.patch(&path, cloud.admin().await, json!({ "project": { "name": "renamed" } })).await.expect(200);
+    assert_eq!(show(&cloud, demo).await.expect(200)["token"]["project"]["name"], "renamed");
+    cloud.send("GET", TOKENS, cloud.stranger().await, &[("x-subject-token", demo)], "").await.expect(403);
+}
+
+#[tokio::test]
 async fn the_version_documents_and_the_catalogue_lead_to_each_service() {
     let cloud = Cloud::start().await;
     for path in ["/identity", "/identity/"] {
