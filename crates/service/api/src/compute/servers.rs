@@ -10,10 +10,10 @@ use super::Answer;
 use super::fields::Fields;
 use super::links;
 use crate::auth::Ctx;
-use crate::body::{Id, Json, Pairs};
+use crate::body::{self, Id, Json, Pairs};
 use crate::microversion::Microversion;
 use crate::{ApiError, App};
-use arcus_engine::servers::ServerChange;
+use arcus_engine::servers::{ServerChange, ServerView};
 use arcus_types::{OpCtx, ServerId};
 use axum::extract::{Path, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -60,36 +60,49 @@ pub async fn create(
 }
 
 /// `GET /servers`
-pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
+pub async fn list(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    version: Microversion,
+    query: Pairs,
+) -> Result<Response, ApiError> {
     let asked = query::parse(&ctx, &query, version)?;
     let (servers, more) = app.engine.server_list(&ctx, asked).await?;
-    let list: Vec<Value> = servers
-        .iter()
-        .map(|v| {
-            let id = v.server.id.to_string();
-            json!({ "name": v.server.name, "links": links::links(&app, "servers", &id), "id": id })
-        })
-        .collect();
-    let mut out = json!({ "servers": list });
-    if let (true, Some(last)) = (more, servers.last()) {
-        out["servers_links"] = links::next(&app, "/servers", &query, &last.server.id.to_string());
-    }
-    Ok(axum::Json(out))
+    let more = next_page(&app, "/servers", &query, more, &servers);
+    let brief = servers.into_iter().map(|v| {
+        let id = v.server.id.to_string();
+        json!({ "name": v.server.name, "links": links::links(&app, "servers", &id), "id": id })
+    });
+    Ok(body::list("servers", brief, more))
 }
 
 /// `GET /servers/detail`
-pub async fn detail(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
+pub async fn detail(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    version: Microversion,
+    query: Pairs,
+) -> Result<Response, ApiError> {
     let mut asked = query::parse(&ctx, &query, version)?;
     asked.around = true;
     asked.secrets = secrets(&ctx, version);
     let (servers, more) = app.engine.server_list(&ctx, asked).await?;
     let shape = view::Shape { version, admin: ctx.is_admin(), full: true, groups: false };
-    let list: Vec<Value> = servers.iter().map(|v| view::server(&app, v, shape)).collect();
-    let mut out = json!({ "servers": list });
-    if let (true, Some(last)) = (more, servers.last()) {
-        out["servers_links"] = links::next(&app, "/servers/detail", &query, &last.server.id.to_string());
-    }
-    Ok(axum::Json(out))
+    let more = next_page(&app, "/servers/detail", &query, more, &servers);
+    let whole = servers.into_iter().map(|v| view::server(&app, &v, shape));
+    Ok(body::list("servers", whole, more))
+}
+
+/// The link to the servers that follow, if any do.
+fn next_page(
+    app: &App,
+    path: &str,
+    query: &Pairs,
+    more: bool,
+    servers: &[ServerView],
+) -> Option<(&'static str, Value)> {
+    let last = servers.last().filter(|_| more)?;
+    Some(("servers_links", links::next(app, path, query, &last.server.id.to_string())))
 }
 
 /// `GET /servers/{id}`
