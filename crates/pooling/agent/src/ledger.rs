@@ -1,15 +1,25 @@
-//! What the agent must remember over a restart, one small file a server, in a folder that no guest's process can write to.
+//! What the agent must remember over a restart: a journal in a folder that no guest's process can write to.
+//!
+//! Each line says all that is remembered of one server, or that it is forgotten; the last line of a server holds. A line
+//! that was being written when the machine went down is not there. The journal is written anew when the agent starts, and
+//! when most of its lines hold no more.
 
 use arcus_types::agent::{AttachmentSpec, HardwareSpec};
 use arcus_types::{MigrationId, PortId, ServerId, VolumeId};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The first user id that guests run as; nobody on the machine has it.
 const UID_BASE: u32 = 0x6000_0000;
+/// The journal's name in its folder.
+const JOURNAL: &str = "journal";
+/// So many lines are kept for each server before the journal is written anew, and at least so many in all.
+const LINES_PER_SERVER_MAX: usize = 16;
+const LINES_MIN: usize = 1024;
 
 /// A file of the ledger cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -71,10 +81,25 @@ impl Entry {
     }
 }
 
+/// A line of the journal.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    server: ServerId,
+    /// `None`: the server is forgotten.
+    entry: Option<Entry>,
+}
+
 /// The ledger of a node.
 pub struct Ledger {
-    folder: PathBuf,
+    path: PathBuf,
     entries: Mutex<HashMap<ServerId, Entry>>,
+    journal: Mutex<Journal>,
+}
+
+/// The file that is appended to, by who holds it, and then also changes the entries.
+struct Journal {
+    file: Arc<File>,
+    lines: usize,
 }
 
 impl Ledger {
@@ -83,36 +108,30 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub fn open(folder: &Path) -> Result<Self, LedgerError> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| LedgerError { path, source }
+        let path = folder.join(JOURNAL);
+        let failed = |source| LedgerError { path: path.clone(), source };
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            other => other.map_err(failed)?,
         };
-        std::fs::create_dir_all(folder).map_err(failed(folder))?;
-        let mut entries = HashMap::new();
-        for item in std::fs::read_dir(folder).map_err(failed(folder))?.flatten() {
-            let path = item.path();
-            let id = path.file_stem().and_then(|s| s.to_str()).and_then(|s| s.parse().ok());
-            let (Some(id), Some("json")) = (id, path.extension().and_then(|e| e.to_str())) else { continue };
-            let text = std::fs::read_to_string(&path).map_err(failed(&path))?;
-            let entry = serde_json::from_str(&text)
-                .map_err(|e| LedgerError { path: path.clone(), source: std::io::Error::other(e) })?;
-            entries.insert(id, entry);
-        }
-        Ok(Self { folder: folder.to_owned(), entries: Mutex::new(entries) })
+        let entries = lines_read(&text).map_err(failed)?;
+        let journal = journal_write(&path, &entries).map_err(failed)?;
+        Ok(Self { path, entries: Mutex::new(entries), journal: Mutex::new(journal) })
     }
 
-    fn path(&self, id: ServerId) -> PathBuf {
-        self.folder.join(format!("{id}.json"))
+    fn entries(&self) -> MutexGuard<'_, HashMap<ServerId, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The servers that are remembered.
     pub fn servers(&self) -> Vec<ServerId> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+        self.entries().keys().copied().collect()
     }
 
     /// The volumes that servers had last.
     pub fn volumes(&self) -> Vec<(VolumeId, ServerId)> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries();
         let of = |(server, entry): (&ServerId, &Entry)| {
             let server = *server;
             entry.volumes.iter().map(|plug| (plug.attachment.volume_id, server)).collect::<Vec<_>>()
@@ -122,7 +141,7 @@ impl Ledger {
 
     /// Whether a server had a volume last.
     pub fn has_volume(&self, id: ServerId, volume: VolumeId) -> bool {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = self.entries();
         entries.get(&id).is_some_and(|entry| entry.volumes.iter().any(|plug| plug.attachment.volume_id == volume))
     }
 
@@ -131,47 +150,109 @@ impl Ledger {
     /// # Errors
     /// [`LedgerError`].
     pub fn entry(&self, id: ServerId) -> Result<Entry, LedgerError> {
-        let entry = {
-            let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = self.entries().get(&id) {
+            return Ok(entry.clone());
+        }
+        self.write(id, |entries| {
             if let Some(entry) = entries.get(&id) {
-                return Ok(entry.clone());
+                return Some(entry.clone());
             }
-            let taken: std::collections::HashSet<u32> = entries.values().map(|e| e.slot).collect();
+            let taken: HashSet<u32> = entries.values().map(|e| e.slot).collect();
             let slot = (0..).find(|slot| !taken.contains(slot)).unwrap_or(u32::MAX - UID_BASE);
-            let entry = Entry { slot, ..Entry::default() };
-            entries.insert(id, entry.clone());
-            entry
-        };
-        self.write(id, &entry)?;
-        Ok(entry)
+            Some(Entry { slot, ..Entry::default() })
+        })
+        .map(Option::unwrap_or_default)
     }
 
-    /// Changes what is remembered of a server, on disk before in memory.
+    /// Changes what is remembered of a server. It is on stable storage when this returns.
     ///
     /// # Errors
     /// [`LedgerError`].
     pub fn update(&self, id: ServerId, change: impl FnOnce(&mut Entry)) -> Result<Entry, LedgerError> {
-        let before = self.entry(id)?;
-        let mut after = before.clone();
-        change(&mut after);
-        if after != before {
-            self.write(id, &after)?;
-            self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(id, after.clone());
-        }
-        Ok(after)
+        self.entry(id)?;
+        self.write(id, |entries| {
+            let mut entry = entries.get(&id)?.clone();
+            change(&mut entry);
+            Some(entry)
+        })
+        .map(Option::unwrap_or_default)
     }
 
     /// Forgets a server.
-    pub fn forget(&self, id: ServerId) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        drop(std::fs::remove_file(self.path(id)));
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub fn forget(&self, id: ServerId) -> Result<(), LedgerError> {
+        self.write(id, |_| None).map(drop)
     }
 
-    fn write(&self, id: ServerId, entry: &Entry) -> Result<(), LedgerError> {
-        let path = self.path(id);
-        let text = serde_json::to_string(entry).unwrap_or_default();
-        replace(&path, text.as_bytes()).map_err(|source| LedgerError { path, source })
+    /// Makes what `make` answers the entry of a server, or forgets it; appends the line, unless nothing changes, and waits
+    /// until it is on stable storage.
+    fn write(
+        &self,
+        server: ServerId,
+        make: impl FnOnce(&HashMap<ServerId, Entry>) -> Option<Entry>,
+    ) -> Result<Option<Entry>, LedgerError> {
+        let failed = |source| LedgerError { path: self.path.clone(), source };
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries();
+        let entry = make(&entries);
+        if entries.get(&server) == entry.as_ref() {
+            return Ok(entry);
+        }
+        if journal.lines >= LINES_MIN.max(entries.len() * LINES_PER_SERVER_MAX) {
+            *journal = journal_write(&self.path, &entries).map_err(failed)?;
+        }
+        let line = Line { server, entry };
+        let mut text = serde_json::to_string(&line).map_err(|error| failed(error.into()))?;
+        text.push('\n');
+        if let Err(error) = (&*journal.file).write_all(text.as_bytes()) {
+            // There may be half a line now, on which nothing may follow.
+            journal.lines = usize::MAX;
+            return Err(failed(error));
+        }
+        journal.lines = journal.lines.saturating_add(1);
+        match &line.entry {
+            Some(entry) => entries.insert(server, entry.clone()),
+            None => entries.remove(&server),
+        };
+        let file = Arc::clone(&journal.file);
+        drop(entries);
+        drop(journal);
+        // Those who have written meanwhile wait together. What could not be stored is in the next journal, written anew.
+        if let Err(error) = file.sync_data() {
+            self.journal.lock().unwrap_or_else(PoisonError::into_inner).lines = usize::MAX;
+            return Err(failed(error));
+        }
+        Ok(line.entry)
     }
+}
+
+/// What the lines of a journal come to.
+fn lines_read(text: &str) -> std::io::Result<HashMap<ServerId, Entry>> {
+    let mut entries = HashMap::new();
+    // What follows the last end of a line is a line whose writer did not get to its end.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    for line in whole.lines() {
+        let Line { server, entry } = serde_json::from_str(line)?;
+        match entry {
+            Some(entry) => entries.insert(server, entry),
+            None => entries.remove(&server),
+        };
+    }
+    Ok(entries)
+}
+
+/// A journal that says what is remembered and nothing more, in the place of the one before.
+fn journal_write(path: &Path, entries: &HashMap<ServerId, Entry>) -> std::io::Result<Journal> {
+    let mut text = Vec::new();
+    for (server, entry) in entries {
+        serde_json::to_writer(&mut text, &Line { server: *server, entry: Some(entry.clone()) })?;
+        text.push(b'\n');
+    }
+    replace(path, &text)?;
+    let file = std::fs::OpenOptions::new().append(true).open(path)?;
+    Ok(Journal { file: Arc::new(file), lines: entries.len() })
 }
 
 /// The four letters that begin the name of every kernel object of this node; made once.
@@ -197,7 +278,7 @@ pub fn tag(state: &Path) -> Result<String, LedgerError> {
 
 fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let fresh = path.with_extension("new");
-    let mut file = std::fs::File::create(&fresh)?;
+    let mut file = File::create(&fresh)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&fresh, path)
@@ -216,12 +297,33 @@ mod tests {
             assert_eq!(ledger.entry(a).unwrap().slot, 0);
             assert_eq!(ledger.entry(b).unwrap().slot, 1);
             ledger.update(b, |e| e.restarts = 3).unwrap();
-            ledger.forget(a);
+            ledger.forget(a).unwrap();
         }
+        // The machine went down while a line was being written.
+        let path = folder.path().join(JOURNAL);
+        let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(br#"{"server":"01a2"#).unwrap();
         let ledger = Ledger::open(folder.path()).unwrap();
+        assert_eq!(ledger.servers(), [b]);
         assert_eq!(ledger.entry(b).unwrap().restarts, 3);
         assert_eq!(ledger.entry(ServerId::new()).unwrap().slot, 0);
         let first = tag(folder.path()).unwrap();
         assert_eq!(tag(folder.path()).unwrap(), first);
+    }
+
+    #[test]
+    fn the_journal_does_not_grow_without_end_and_damage_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(JOURNAL);
+        let (ledger, id) = (Ledger::open(folder.path()).unwrap(), ServerId::new());
+        for restarts in 1..2 * LINES_MIN as u64 {
+            ledger.update(id, |e| e.restarts = restarts).unwrap();
+        }
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= LINES_MIN, "{lines} lines");
+        let again = Ledger::open(folder.path()).unwrap();
+        assert_eq!(again.entry(id).unwrap().restarts, 2 * LINES_MIN as u64 - 1);
+        std::fs::write(&path, "no line of ours\n").unwrap();
+        assert!(Ledger::open(folder.path()).is_err());
     }
 }

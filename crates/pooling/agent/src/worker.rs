@@ -164,7 +164,7 @@ impl Worker {
         hypervisor.forget(self.id).await?;
         self.volumes_release(None).await?;
         self.shared.drivers.storage.server_remove(self.id).await?;
-        self.shared.ledger.forget(self.id);
+        self.shared.ledger.forget(self.id)?;
         self.shared.board.server_gone(self.id);
         Ok(())
     }

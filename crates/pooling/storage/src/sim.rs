@@ -147,15 +147,25 @@ const HELD: &str = "disks.json";
 
 fn write(file: &Path, value: &impl Serialize) -> Result<(), StorageError> {
     let bytes = serde_json::to_vec(value).map_err(|error| io_error("write", file, error.into()))?;
-    let partial = file.with_extension("partial");
-    std::fs::write(&partial, bytes).map_err(|error| io_error("write", &partial, error))?;
-    std::fs::rename(&partial, file).map_err(|error| io_error("rename", &partial, error))
+    over(file, &bytes).map_err(|error| io_error("write", file, error))
+}
+
+/// Writes over what a file holds, in one call: making files anew, as many simulated nodes would, takes file systems long.
+/// An agent that ends in between leaves the end of something longer behind the new value, where [`read`] does not look.
+fn over(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(file)?;
+    file.write_all_at(bytes, 0)?;
+    file.set_len(bytes.len() as u64)
 }
 
 /// What a file says; the default if there is none.
 fn read<T: Default + serde::de::DeserializeOwned>(file: &Path) -> Result<T, StorageError> {
     match std::fs::read(file) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| io_error("read", file, error.into())),
+        Ok(bytes) => match serde_json::Deserializer::from_slice(&bytes).into_iter().next() {
+            Some(first) => first.map_err(|error| io_error("read", file, error.into())),
+            None => Ok(T::default()),
+        },
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(T::default()),
         Err(error) => Err(io_error("read", file, error)),
     }
