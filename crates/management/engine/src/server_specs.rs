@@ -31,12 +31,19 @@ impl Engine {
             moving.insert(live.server_id, part);
         }
         servers.retain(|s| !matches!(s.task, Some(ServerTask::Deleting | ServerTask::ShelvingOffloading)));
-        let ids: Vec<ServerId> = servers.iter().map(|s| s.id).collect();
-        let mut secrets = self.store().server_secrets(&ids).await?;
+        let mut secrets = self.store().server_secrets_by_node(node).await?;
         let mut ports: HashMap<ServerId, Vec<PortId>> = HashMap::new();
-        for Port { id, server_id, node_id, .. } in self.store().port_list_by_servers(&ids).await? {
-            let here = |server: &ServerId| node_id == Some(node) || moving.contains_key(server);
-            if let Some(server) = server_id.filter(here) {
+        for (server, port) in self.store().server_ports_by_node(node).await? {
+            ports.entry(server).or_default().push(port);
+        }
+        // Servers that move have their ports and secrets on both nodes.
+        let ids: Vec<ServerId> = moving.keys().copied().collect();
+        secrets.extend(self.store().server_secrets(&ids).await?);
+        for server in &ids {
+            ports.remove(server);
+        }
+        for Port { id, server_id, .. } in self.store().port_list_by_servers(&ids).await? {
+            if let Some(server) = server_id {
                 ports.entry(server).or_default().push(id);
             }
         }

@@ -244,7 +244,8 @@ impl Db {
     /// [`StoreError::Database`].
     pub async fn port_list_by_routers(&self, routers: &[RouterId]) -> Result<Vec<Port>, StoreError> {
         let mut legs = self.ports_bare("router_id", routers.to_vec()).await?;
-        self.ports_fill_addresses(&mut legs).await?;
+        let of = of_ports(&legs);
+        self.ports_fill_addresses(&mut legs, &of).await?;
         Ok(legs)
     }
 
@@ -253,7 +254,21 @@ impl Db {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn port_list_by_node(&self, node: NodeId) -> Result<Vec<Port>, StoreError> {
-        self.ports_where("node_id", vec![node]).await
+        let mut ports = self.ports_bare("node_id", vec![node]).await?;
+        // The same statements whatever the node holds: they are prepared once.
+        let mut of = Where::default();
+        of.and("port_id IN (SELECT id FROM ports WHERE node_id = ?)", params![node]);
+        self.ports_fill_of(&mut ports, &of).await?;
+        Ok(ports)
+    }
+
+    /// Servers' ports that live on a node.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn server_ports_by_node(&self, node: NodeId) -> Result<Vec<(ServerId, PortId)>, StoreError> {
+        let sql = "SELECT server_id, id FROM ports WHERE node_id = $1 AND server_id IS NOT NULL ORDER BY id";
+        self.all(sql, params![node]).await?.iter().map(|r| Ok((r.get("server_id")?, r.get("id")?))).collect()
     }
 
     /// The ports on a network.
@@ -301,22 +316,25 @@ impl Db {
 
     /// Adds addresses and security groups: two statements for any number of ports.
     async fn ports_fill(&self, ports: &mut [Port]) -> Result<(), StoreError> {
-        self.ports_fill_addresses(ports).await?;
-        self.ports_fill_groups(ports).await
+        self.ports_fill_of(ports, &of_ports(ports)).await
     }
 
-    async fn ports_fill_addresses(&self, ports: &mut [Port]) -> Result<(), StoreError> {
+    /// The same for ports whose ids `of` finds in the column `port_id`.
+    async fn ports_fill_of(&self, ports: &mut [Port], of: &Where) -> Result<(), StoreError> {
+        self.ports_fill_addresses(ports, of).await?;
+        self.ports_fill_groups(ports, of).await
+    }
+
+    async fn ports_fill_addresses(&self, ports: &mut [Port], of: &Where) -> Result<(), StoreError> {
         if ports.is_empty() {
             return Ok(());
         }
-        let mut filter = Where::default();
-        filter.and_in("port_id", ports.iter().map(|p| p.id).collect());
         let sql = format!(
             "SELECT port_id, subnet_id, address FROM addresses{} ORDER BY port_id, ordinal, position",
-            filter.sql()
+            of.sql()
         );
         let mut addresses: HashMap<PortId, Vec<FixedIp>> = HashMap::new();
-        for row in self.all(sql, filter.params).await? {
+        for row in self.all(sql, of.params.clone()).await? {
             let fixed = FixedIp { subnet_id: row.get("subnet_id")?, address: row.get("address")? };
             addresses.entry(row.get("port_id")?).or_default().push(fixed);
         }
@@ -326,18 +344,16 @@ impl Db {
         Ok(())
     }
 
-    async fn ports_fill_groups(&self, ports: &mut [Port]) -> Result<(), StoreError> {
+    async fn ports_fill_groups(&self, ports: &mut [Port], of: &Where) -> Result<(), StoreError> {
         if ports.is_empty() {
             return Ok(());
         }
-        let mut filter = Where::default();
-        filter.and_in("port_id", ports.iter().map(|p| p.id).collect());
         let sql = format!(
             "SELECT port_id, security_group_id FROM port_security_groups{} ORDER BY port_id, security_group_id",
-            filter.sql()
+            of.sql()
         );
         let mut groups: HashMap<PortId, Vec<SecurityGroupId>> = HashMap::new();
-        for row in self.all(sql, filter.params).await? {
+        for row in self.all(sql, of.params.clone()).await? {
             groups.entry(row.get("port_id")?).or_default().push(row.get("security_group_id")?);
         }
         for port in ports {
@@ -372,6 +388,13 @@ fn narrow(filter: &mut Where, more: &PortFilter) {
             format!("id IN (SELECT port_id FROM port_security_groups WHERE security_group_id IN ({marks}))");
         filter.and(&condition, more.security_groups.iter().map(|id| id.value()).collect());
     }
+}
+
+/// These ports, by the column `port_id`.
+fn of_ports(ports: &[Port]) -> Where {
+    let mut of = Where::default();
+    of.and_in("port_id", ports.iter().map(|p| p.id).collect());
+    of
 }
 
 impl Tx {

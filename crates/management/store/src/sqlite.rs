@@ -186,8 +186,8 @@ impl Turn {
     pub fn execute(&mut self, sql: &str, params: &[Value]) -> Result<u64, StoreError> {
         self.wrote = true;
         let connection = self.connection()?;
-        let mut statement = connection.prepare_cached(sql)?;
-        bind(&mut statement, sql, params)?;
+        let mut statement = connection.prepare_cached(&numbered(sql))?;
+        bind(&mut statement, params)?;
         Ok(u64::try_from(statement.raw_execute()?).unwrap_or(0))
     }
 
@@ -229,9 +229,9 @@ impl Drop for Turn {
 }
 
 fn query(connection: &Connection, sql: &str, params: &[Value]) -> Result<Rows, StoreError> {
-    let mut statement = connection.prepare_cached(sql)?;
+    let mut statement = connection.prepare_cached(&numbered(sql))?;
     let names: Arc<[Box<str>]> = statement.column_names().into_iter().map(Box::from).collect();
-    bind(&mut statement, sql, params)?;
+    bind(&mut statement, params)?;
     let mut found = Vec::new();
     let mut rows = statement.raw_query();
     while let Some(row) = rows.next()? {
@@ -240,32 +240,24 @@ fn query(connection: &Connection, sql: &str, params: &[Value]) -> Result<Rows, S
     Ok((names, found))
 }
 
-/// Binds each `$n` to the n-th parameter: SQLite numbers names in the order in which they first come.
-fn bind(statement: &mut Statement<'_>, sql: &str, params: &[Value]) -> Result<(), rusqlite::Error> {
-    for (at, number) in numbers(sql).into_iter().enumerate() {
-        let missing = rusqlite::Error::InvalidParameterCount(number, params.len());
-        let value = params.get(number.wrapping_sub(1)).ok_or(missing)?;
-        statement.raw_bind_parameter(at + 1, cell(value)?)?;
+/// A statement whose parameters are numbered, `?n`, instead of named, `$n`: SQLite looks for each name among all others.
+fn numbered(sql: &str) -> String {
+    let mut pieces = sql.split('$');
+    let mut out = String::with_capacity(sql.len());
+    out.push_str(pieces.next().unwrap_or_default());
+    for piece in pieces {
+        out.push(if piece.starts_with(|first: char| first.is_ascii_digit()) { '?' } else { '$' });
+        out.push_str(piece);
     }
-    Ok(())
+    out
 }
 
-/// The numbers `n` of all `$n` in a statement, in the order in which they first come. Asking SQLite for each name would
-/// take a time that grows with the square of their count.
-fn numbers(sql: &str) -> Vec<usize> {
-    let mut known = Vec::new();
-    let mut seen = Vec::new();
-    for piece in sql.split('$').skip(1) {
-        let digits = piece.bytes().take_while(u8::is_ascii_digit).count();
-        let Ok(number) = piece[..digits].parse::<usize>() else { continue };
-        if seen.len() <= number {
-            seen.resize(number + 1, false);
-        }
-        if !std::mem::replace(&mut seen[number], true) {
-            known.push(number);
-        }
+fn bind(statement: &mut Statement<'_>, params: &[Value]) -> Result<(), rusqlite::Error> {
+    for at in 1..=statement.parameter_count() {
+        let missing = || rusqlite::Error::InvalidParameterCount(at, params.len());
+        statement.raw_bind_parameter(at, cell(params.get(at - 1).ok_or_else(missing)?)?)?;
     }
-    known
+    Ok(())
 }
 
 fn cell(value: &Value) -> Result<ToSqlOutput<'_>, rusqlite::Error> {
@@ -321,10 +313,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_numbered_in_the_order_in_which_they_first_come() {
-        assert_eq!(numbers("SELECT 1"), [0_usize; 0]);
-        assert_eq!(numbers("UPDATE t SET a = $3, b = $1 WHERE c = $2 AND d = $10 OR e = $1"), [3, 1, 2, 10]);
-        assert_eq!(numbers("SELECT json_extract(a, '$.b') FROM t WHERE c IN ($1, $2)"), [1, 2]);
+    fn names_become_numbers_and_nothing_else_does() {
+        assert_eq!(numbered("SELECT 1"), "SELECT 1");
+        assert_eq!(numbered("SET a = $3, b = json_extract(c, '$.d') WHERE e = $10"), "SET a = ?3, b = json_extract(c, '$.d') WHERE e = ?10");
     }
 
     #[test]

@@ -83,7 +83,6 @@ impl Directory {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         Some((Arc::clone(&known.spec), *known.servers.get(&port)?))
     }
-    }
 }
 
 impl GuestDirectory for Directory {
@@ -447,7 +446,7 @@ mod tests {
         let mut server = server();
         let directory = Directory::default();
         let load = |server: &ServerSpec| {
-            directory.load(&NodeSpec { servers: vec![server.clone()], ..NodeSpec::default() });
+            directory.load(&Arc::new(NodeSpec { servers: vec![server.clone()], ..NodeSpec::default() }));
         };
         load(&server);
         let (port, path) = (server.ports[0], "/openstack/latest/password");

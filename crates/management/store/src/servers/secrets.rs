@@ -5,6 +5,7 @@ use crate::sql::{Where, params};
 use crate::{Db, StoreError, Tx};
 use arcus_types::{ImageId, NodeId, RequestId, ServerId, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 
 /// What only the guest and its owner may see.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,17 +61,28 @@ impl Db {
     ///
     /// # Errors
     /// [`StoreError::Database`], or [`StoreError::Seal`] for what was sealed with another key.
-    pub async fn server_secrets(
-        &self,
-        servers: &[ServerId],
-    ) -> Result<std::collections::HashMap<ServerId, ServerSecrets>, StoreError> {
+    pub async fn server_secrets(&self, servers: &[ServerId]) -> Result<HashMap<ServerId, ServerSecrets>, StoreError> {
         if servers.is_empty() {
-            return Ok(std::collections::HashMap::new());
+            return Ok(HashMap::new());
         }
-        let mut filter = Where::default();
-        filter.and_in("server_id", servers.to_vec());
-        let sql = format!("SELECT server_id, document FROM server_secrets{}", filter.sql());
-        let rows = self.all(sql, filter.params).await?;
+        let mut of = Where::default();
+        of.and_in("server_id", servers.to_vec());
+        self.server_secrets_where(of).await
+    }
+
+    /// The secrets of the servers that live on a node.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn server_secrets_by_node(&self, node: NodeId) -> Result<HashMap<ServerId, ServerSecrets>, StoreError> {
+        let mut of = Where::default();
+        of.and("server_id IN (SELECT id FROM servers WHERE node_id = ? AND deleted_at IS NULL)", params![node]);
+        self.server_secrets_where(of).await
+    }
+
+    async fn server_secrets_where(&self, of: Where) -> Result<HashMap<ServerId, ServerSecrets>, StoreError> {
+        let sql = format!("SELECT server_id, document FROM server_secrets{}", of.sql());
+        let rows = self.all(sql, of.params).await?;
         rows.iter()
             .map(|row| {
                 let (id, text): (ServerId, String) = (row.get("server_id")?, row.get("document")?);

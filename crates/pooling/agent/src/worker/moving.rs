@@ -228,7 +228,7 @@ impl Worker {
         hypervisor.kill(self.id).await?;
         hypervisor.forget(self.id).await?;
         self.shared.drivers.storage.server_remove(self.id).await?;
-        self.shared.ledger.forget(self.id);
+        self.shared.ledger.forget(self.id)?;
         self.shared.ledger.update(self.id, |e| e.incoming = Some((id, false)))?;
         self.migration = None;
         Ok(())
