@@ -315,7 +315,10 @@ mod tests {
     #[test]
     fn names_become_numbers_and_nothing_else_does() {
         assert_eq!(numbered("SELECT 1"), "SELECT 1");
-        assert_eq!(numbered("SET a = $3, b = json_extract(c, '$.d') WHERE e = $10"), "SET a = ?3, b = json_extract(c, '$.d') WHERE e = ?10");
+        assert_eq!(
+            numbered("SET a = $3, b = json_extract(c, '$.d') WHERE e = $10"),
+            "SET a = ?3, b = json_extract(c, '$.d') WHERE e = ?10"
+        );
     }
 
     #[test]

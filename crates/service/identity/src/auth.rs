@@ -13,8 +13,8 @@ use arcus_types::policy::{Target, authorize, identity as policy};
 use arcus_types::{
     ApplicationCredentialId, DomainId, Name, OpCtx, ProjectId, Role, RoleId, Scope, Timestamp, TrustId, UserId,
 };
-use std::sync::Arc;
 use stay::Stay;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// How a caller names a domain.
