@@ -146,11 +146,11 @@ async fn empty(cloud: &Arcus, workers: &mut [Worker]) -> Result<()> {
     ensure!(books.servers.is_empty() && books.ports.is_empty(), "left are {:?} {:?}", books.servers, books.ports);
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let guests = std::fs::read_to_string(cloud.home.join("agent/simulated-guests.json"))?;
-        if serde_json::from_str::<serde_json::Value>(&guests)? == json!({}) {
+        let guests: Vec<_> = std::fs::read_dir(cloud.home.join("agent/simulated-guests"))?.flatten().collect();
+        if guests.is_empty() {
             return Ok(());
         }
-        ensure!(Instant::now() < deadline, "guests of deleted servers are left on the node: {guests}");
+        ensure!(Instant::now() < deadline, "guests of deleted servers are left on the node: {guests:?}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

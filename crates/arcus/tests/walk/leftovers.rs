@@ -1,7 +1,7 @@
 //! What a cloud leaves on the machine and in the database: looked for from outside.
 
 use crate::cloud::{Cloud, text};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -33,16 +33,33 @@ pub fn assert_guests_gone(cloud: &Cloud) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let guests = processes(&cloud.home().display().to_string(), "qemu-system");
-        let files = ["guests", "servers", "disks", "ledger"]
-            .iter()
-            .map(|f| entries(cloud, &format!("agent/{f}")))
-            .sum::<usize>();
-        if guests.is_empty() && files == 0 {
+        let files = ["guests", "servers", "disks"].iter().map(|f| entries(cloud, &format!("agent/{f}"))).sum::<usize>();
+        let remembered = remembered(cloud);
+        if guests.is_empty() && files == 0 && remembered.is_empty() {
             return;
         }
-        assert!(Instant::now() < deadline, "left are processes {guests:?} and {files} folders of guests");
+        assert!(
+            Instant::now() < deadline,
+            "left are processes {guests:?}, {files} folders of guests, and in the node's ledger {remembered:?}"
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// The servers that the node's ledger remembers: those whose last line in its journal says something of them.
+fn remembered(cloud: &Cloud) -> BTreeSet<String> {
+    let journal = std::fs::read_to_string(cloud.home().join("agent/ledger/journal")).unwrap();
+    let mut servers = BTreeSet::new();
+    for line in journal.lines() {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let server = line["server"].as_str().unwrap().to_owned();
+        if line["entry"].is_null() {
+            servers.remove(&server)
+        } else {
+            servers.insert(server)
+        };
+    }
+    servers
 }
 
 fn entries(cloud: &Cloud, folder: &str) -> usize {

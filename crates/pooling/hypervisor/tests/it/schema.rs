@@ -8,11 +8,14 @@ use std::collections::HashMap;
 
 /// Command, arguments that we send, members of the answer that we read.
 const COMMANDS: &[(&str, &[&str], &[&str])] = &[
-    ("add-fd", &["opaque"], &["fdset-id"]),
+    ("add-fd", &["opaque"], &["fdset-id", "fd"]),
     ("add_client", &["protocol", "fdname", "skipauth"], &[]),
+    ("block-export-add", &["type", "id", "node-name"], &[]),
+    ("block-job-cancel", &["device", "force"], &[]),
     ("blockdev-add", &["driver", "node-name", "discard", "read-only"], &[]),
     ("blockdev-backup", &["job-id", "device", "target", "sync", "auto-dismiss"], &[]),
     ("blockdev-del", &["node-name"], &[]),
+    ("blockdev-mirror", &["job-id", "device", "target", "sync", "copy-mode", "on-target-error"], &[]),
     (
         "block_set_io_throttle",
         &["id", "bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr", "bps_max", "iops_wr_max", "iops_size"],
@@ -28,16 +31,23 @@ const COMMANDS: &[(&str, &[&str], &[&str])] = &[
     ("job-dismiss", &["id"], &[]),
     ("migrate", &["uri"], &[]),
     ("migrate-incoming", &["uri"], &[]),
-    ("migrate-set-parameters", &["max-bandwidth"], &[]),
+    ("migrate-continue", &["state"], &[]),
+    ("migrate-set-capabilities", &["capabilities"], &[]),
+    ("migrate-set-parameters", &["max-bandwidth", "downtime-limit", "tls-creds"], &[]),
     ("migrate_cancel", &[], &[]),
+    ("nbd-server-start", &["addr", "tls-creds"], &[]),
+    ("nbd-server-stop", &[], &[]),
     ("netdev_add", &["type", "id"], &[]),
     ("netdev_del", &["id"], &[]),
+    ("object-add", &["qom-type", "id"], &[]),
+    ("object-del", &["id"], &[]),
     ("qmp_capabilities", &[], &[]),
     ("qom-list", &["path"], &["name"]),
+    ("query-block-jobs", &[], &["device", "len", "offset", "ready"]),
     ("query-chardev", &[], &["label", "filename", "frontend-open"]),
     ("query-fdsets", &[], &["fdset-id", "fds"]),
     ("query-jobs", &[], &["id", "status", "error", "current-progress"]),
-    ("query-migrate", &[], &["status", "error-desc", "ram"]),
+    ("query-migrate", &[], &["status", "error-desc", "ram", "socket-address"]),
     ("query-named-block-nodes", &["flat"], &["node-name", "image"]),
     ("query-status", &[], &["status"]),
     ("quit", &[], &[]),
@@ -67,7 +77,7 @@ const VALUES: &[(&str, &[&str])] = &[
     ),
     ("guest-shutdown", &["guest-panic"]),
     ("concluded", &["running"]),
-    ("postcopy-active", &["completed", "failed", "cancelled"]),
+    ("postcopy-active", &["completed", "failed", "cancelled", "cancelling", "pre-switchover", "device"]),
 ];
 
 struct Schema(HashMap<String, Value>);

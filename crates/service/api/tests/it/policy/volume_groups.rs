@@ -52,9 +52,6 @@ fn groups() -> Vec<Case> {
         case("PUT /volume/v3/groups/{id}", VolumeGroup, 202)
             .at("3.13")
             .body(r#"{"group":{"add_volumes":"{free_volume}"}}"#),
-        case("POST /volume/v3/volumes", VolumeGroup, 202)
-            .at("3.13")
-            .body(r#"{"volume":{"size":1,"volume_type":"dir","group_id":"{id}"}}"#),
         act(VolumeGroupFilled, 202, r#"{"delete":{"delete-volumes":true}}"#).rule(policy::GROUP_DELETE.rule),
         act(VolumeGroup, 202, r#"{"reset_status":{"status":"error"}}"#).rule(policy::GROUP_RESET_STATUS.rule),
         act(VolumeGroup, 400, r#"{"enable_replication":{}}"#).because("nothing is replicated here"),

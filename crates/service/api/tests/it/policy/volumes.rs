@@ -1,6 +1,6 @@
 //! Volumes, their snapshots and attachments.
 
-use super::things::Thing::{Attachment, Nothing, Volume, VolumeAfter, VolumeSnapshot};
+use super::things::Thing::{Attachment, Nothing, Volume, VolumeAfter, VolumeGroup, VolumeSnapshot};
 use super::{Case, case, walk};
 use arcus_types::policy::volume as policy;
 
@@ -21,6 +21,9 @@ fn volumes() -> Vec<Case> {
         case("POST /volume/v3/volumes", Nothing, 202).body(r#"{"volume":{"size":1,"imageRef":"{image}"}}"#),
         case("POST /volume/v3/volumes", VolumeSnapshot, 202).body(r#"{"volume":{"snapshot_id":"{id}"}}"#),
         case("POST /volume/v3/volumes", Volume, 202).body(r#"{"volume":{"source_volid":"{id}"}}"#),
+        case("POST /volume/v3/volumes", VolumeGroup, 202)
+            .at("3.13")
+            .body(r#"{"volume":{"size":1,"volume_type":"dir","group_id":"{id}"}}"#),
         case("GET /volume/v3/volumes/detail", Volume, 200),
         case("GET /volume/v3/volumes/summary", Nothing, 200).at("3.36"),
         case("GET /volume/v3/volumes/{id}", Volume, 200),
