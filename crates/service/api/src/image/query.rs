@@ -72,6 +72,10 @@ fn term(query: &mut ImageQuery, key: &str, value: &str) -> Result<(), ApiError> 
             Ok(project_id) => filter.owner = Some(project_id),
             Err(_) => filter.ids = Some(Vec::new()),
         },
+        "size" => {
+            let bytes = number(key, value)?;
+            (filter.size_bytes_min, filter.size_bytes_max) = (Some(bytes), Some(bytes));
+        }
         "size_min" => filter.size_bytes_min = Some(number(key, value)?),
         "size_max" => filter.size_bytes_max = Some(number(key, value)?),
         "min_disk" => filter.min_disk_gib = Some(number(key, value)?),

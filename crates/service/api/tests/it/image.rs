@@ -395,6 +395,7 @@ async fn lists_are_filtered_ordered_and_paged() {
         ("?disk_format=in:raw,qcow2", "dcba"),
         ("?container_format=bare", "dcba"),
         ("?container_format=ovf", ""),
+        ("?size=200", "b"),
         ("?size_min=200", "ba"),
         ("?size_max=200", "cb"),
         ("?size_min=200&size_max=200", "b"),
