@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use crate::image::inputs::files;
 use crate::process::{cargo, installed, output, run, step, workspace_root};
-use crate::{clients, image, layers, tidy};
+use crate::{clients, conformance, image, layers, tidy};
 
 /// The optional tools, by the name of their program, and what `cargo install` calls them.
 const TOOLS: &[(&str, &str)] = &[("cargo-nextest", "cargo-nextest"), ("cargo-deny", "cargo-deny")];
@@ -91,6 +91,9 @@ pub fn test(filter: Option<&str>) -> Result<()> {
     if filter.is_none() {
         step("test: examples in the documentation");
         run(cargo().args(["test", "--quiet", "--workspace", "--doc"]))?;
+        step("test: a part of tempest, with real guests");
+        let list = Some(workspace_root().join("conformance/quick.txt"));
+        conformance::conformance(&conformance::Choice { only: None, list })?;
     }
     step("test: done");
     Ok(())
