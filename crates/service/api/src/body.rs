@@ -38,7 +38,7 @@ async fn read(request: Request) -> Result<axum::body::Bytes, ApiError> {
 }
 
 /// The answer `{"name": [item, …]}` with `more` beside the list. Each item is written as it comes and then dropped: a tree of
-/// a thousand of them costs more to build and to tear down than their text.
+/// a thousand of them costs about as much again to build and to tear down as their text.
 pub fn list(name: &str, items: impl Iterator<Item = Value>, more: Option<(&str, Value)>) -> Response {
     let mut text = format!("{{\"{name}\":[").into_bytes();
     for (at, item) in items.enumerate() {
