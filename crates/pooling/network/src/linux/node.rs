@@ -142,7 +142,7 @@ impl Node {
         let segments_gone: Vec<String> = self.segments.keys().filter(|name| gone(name)).cloned().collect();
         for name in segments_gone {
             if let Some(services) = self.segments.remove(&name).and_then(|mut segment| segment.services.take()) {
-                services.stop(runtime);
+                services.leave(runtime);
             }
         }
         self.routers.retain(|name, _| !gone(name));

@@ -9,6 +9,7 @@ use crate::NetworkError;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// How much of a program's complaint goes into an error, in characters.
 const MESSAGE_CHARS_MAX: usize = 1000;
+
+/// Where programs are looked for.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How often is asked whether a transaction is over.
 const POLL: Duration = Duration::from_micros(300);
@@ -123,9 +127,9 @@ impl Running {
         deadline: Duration,
     ) -> Result<Self, NetworkError> {
         let failed = |source| NetworkError::Program { program: name, source };
-        let child = Command::new(file)
+        let child = Command::new(located(file))
             .args(arguments)
-            .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("PATH", PATH)
             .env("LC_ALL", "C")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -231,6 +235,15 @@ impl Running {
         let message = String::from_utf8_lossy(&self.complaint).trim().chars().take(MESSAGE_CHARS_MAX).collect();
         Err(NetworkError::Refused { program: self.name, place: place.to_owned(), message })
     }
+}
+
+/// Where the program is, or its bare name if it is in none of the folders of [`PATH`].
+///
+/// A bare name would make the standard library fork: with all of the agent's memory to map once more, a start costs
+/// milliseconds. With a path it borrows the memory until the program begins.
+fn located(file: &str) -> PathBuf {
+    let found = PATH.split(':').map(|folder| Path::new(folder).join(file)).find(|path| path.exists());
+    found.unwrap_or_else(|| file.into())
 }
 
 /// Reads what is there; says whether the pipe has come to its end.

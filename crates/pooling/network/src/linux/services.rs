@@ -7,6 +7,7 @@ use super::packet::{self, Wanted};
 use super::segment::Guests;
 use super::{dhcp, dns, metadata, names, router6};
 use crate::{GuestDirectory, NetworkError};
+use socket2::Socket;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::runtime::Handle;
@@ -19,6 +20,9 @@ pub struct Services {
     told: watch::Sender<router6::Told>,
     names: Arc<RwLock<Arc<dns::Names>>>,
     tasks: [JoinHandle<io::Result<()>>; 5],
+    /// Second handles of the packet sockets. The last one to be closed waits for all processors to have let go of the
+    /// socket, some ten milliseconds: that shall be whoever stops the services, and not a thread that runs tasks.
+    _packets: [Socket; 2],
 }
 
 /// What they know of a segment.
@@ -49,6 +53,8 @@ impl Services {
             let listener6 = metadata::listen6().map_err(failed("metadata over IPv6"))?;
             Ok::<_, NetworkError>((requests, questions, names_asked, listener, listener6))
         })??;
+        let again = |socket: &Socket| socket.try_clone().map_err(failed("packets"));
+        let packets = [again(&requests)?, again(&questions)?];
         let guests = Arc::new(RwLock::new(Arc::new(known.guests)));
         let names = Arc::new(RwLock::new(Arc::new(known.names)));
         let (sender, receiver) = watch::channel(Arc::new(known.told));
@@ -63,7 +69,7 @@ impl Services {
             answer(listener),
             answer(listener6),
         ];
-        Ok(Self { guests, told: sender, names, tasks })
+        Ok(Self { guests, told: sender, names, tasks, _packets: packets })
     }
 
     /// Tells them of changes.
@@ -83,6 +89,12 @@ impl Services {
     /// Whether all still answer.
     pub fn are_alive(&self) -> bool {
         !self.tasks.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Ends them on a thread of its own, for a namespace that goes: nobody waits for its sockets.
+    pub fn leave(self, runtime: &Handle) {
+        let runtime = runtime.clone();
+        std::thread::spawn(move || self.stop(&runtime));
     }
 
     /// Ends them and waits until their sockets are closed. Not to be called from a task.
