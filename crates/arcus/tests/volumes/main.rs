@@ -124,6 +124,8 @@ fn attached(member: &Client, one: &Ssh) {
     member.run(&["--os-volume-api-version", "3.42", "volume", "set", "--size", "2", "data"]);
     disk.wait_for_gib(one, 2);
     wait(member, "volume", "data", "in-use");
+    let history = member.run(&["server", "event", "list", "one"]);
+    assert!(history.contains("extend_volume"), "the server's history: {history}");
     // Older microversions want `--force`, which this client does not send.
     member.run(&[&NEWEST[..], &["volume", "snapshot", "create", "--volume", "data", "then"]].concat());
     wait(member, "volume snapshot", "then", "available");

@@ -6,7 +6,7 @@
 use super::fault;
 use crate::servers::retried;
 use crate::{Engine, EngineError};
-use arcus_store::{Tx, Volume, VolumeFault};
+use arcus_store::{ServerAction, ServerActionEvent, Tx, Volume, VolumeFault};
 use arcus_types::agent::{NodeReport, VolumeReport, VolumeState};
 use arcus_types::policy::volume as policy;
 use arcus_types::volumes::{VolumeEvent, VolumeStatus};
@@ -182,9 +182,45 @@ impl Engine {
         if let Some(group) = volume.group_id {
             self.volume_group_settled(tx, group).await?;
         }
+        if matches!(event, VolumeEvent::Extended | VolumeEvent::ExtendFailed) {
+            self.volume_extend_noted(tx, volume).await?;
+        }
         let detail = json!({ "status": status.as_str() });
         self.volume_audit(tx, volume, policy::VOLUME_OBSERVE, &detail).await?;
         tracing::info!(volume.id = %volume.id, status = %status, "a volume changed");
+        Ok(())
+    }
+
+    /// Notes in the history of the servers that have a volume that it became larger under them, or did not.
+    async fn volume_extend_noted(&self, tx: &Tx, volume: &Volume) -> Result<(), EngineError> {
+        let attachments = tx.volume_attachments_of(&[volume.id]).await?;
+        let node = match volume.node_id {
+            Some(id) => tx.node_get(id).await?.map(|node| node.name.to_string()),
+            None => None,
+        };
+        let (now, failure) = (Timestamp::now(), volume.fault.as_ref().map(|fault| fault.message.clone()));
+        for server in attachments.iter().filter(|attachment| attachment.by_server).filter_map(|a| a.server_id) {
+            tx.server_action_insert(&ServerAction {
+                server_id: server,
+                request_id: tx.ctx().request_id,
+                action: "extend_volume".to_owned(),
+                user_id: tx.ctx().user_id(),
+                project_id: Some(volume.project_id),
+                message: failure.clone(),
+                event: Some(ServerActionEvent {
+                    event: "compute_extend_volume".to_owned(),
+                    node: node.clone(),
+                    started_at: now,
+                    finished_at: Some(now),
+                    result: Some(if failure.is_some() { "Error" } else { "Success" }.to_owned()),
+                    details: failure.clone(),
+                }),
+                steps_done: Vec::new(),
+                started_at: now,
+                updated_at: now,
+            })
+            .await?;
+        }
         Ok(())
     }
 
