@@ -62,6 +62,22 @@ impl Wire {
         serde_json::from_str(&line).with_context(|| format!("the client said {line}"))
     }
 
+    /// Sees that answers come; the longest time without one since the last time, in milliseconds.
+    ///
+    /// Two questions in a row say nothing: between them there may have been no time for an answer.
+    pub fn answered(&mut self, patience: Duration) -> Result<u64> {
+        let first = self.told()?;
+        let began = Instant::now();
+        loop {
+            let now = self.told()?;
+            if now.bytes > first.bytes {
+                return Ok(first.stall_ms.max(now.stall_ms));
+            }
+            ensure!(began.elapsed() < patience, "nobody answers: {first:?}, {now:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Runs a command without single quotes as root in the server's guest, over a connection of its own from the same place.
     pub fn guest(&mut self, lab: &Lab, server: &Server, command: &str) -> Result<String> {
         let began = Instant::now();
