@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Deadlines of servers' tasks are looked at this often.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Nodes are looked at this often.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// The default external network.
 const EXTERNAL_NETWORK: &str = "public";
 /// A join token that this process makes for its own node lasts so long, in seconds.
@@ -51,6 +53,7 @@ pub async fn start(options: &EndpointOptions, home: &Home, stop: CancellationTok
     let acceptor = listener::acceptor(authority, &names)?;
     let router = arcus_api::router(App { engine: engine.clone(), identity, endpoint }, arcus_api::routes());
     let serving = tokio::spawn(listener::serve(listener, acceptor, router, stop.clone()));
+    tokio::spawn(watch(engine.clone(), stop.clone()));
     tokio::spawn(sweep(engine.clone(), stop));
     Ok(Cloud { url, engine, serving })
 }
@@ -121,6 +124,24 @@ async fn first_run(home: &Home, url: &str, store: &Store, engine: &Engine) -> Re
 impl From<BootstrapPasswords> for Logins {
     fn from(passwords: BootstrapPasswords) -> Self {
         Self { admin_password: passwords.admin, demo_password: passwords.demo }
+    }
+}
+
+async fn watch(engine: Engine, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(WATCH_EVERY) => {}
+        }
+        let looked = match engine.nodes_watch(std::time::Instant::now()).await {
+            Ok(0) => Ok(()),
+            // Servers on their way to or from it need not wait for the next sweep.
+            Ok(_) => engine.live_migrations_sweep(Timestamp::now()).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = looked {
+            tracing::warn!(error = arcus_api::error::chain(&error), "nodes could not be looked at");
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! agent -> POST /agent/v1/join      {token, csr}        once; answers the node's id, certificate and the CA
 //! agent -> POST /agent/v1/renew     {csr}               before the certificate ends
 //! agent -> GET  /agent/v1/spec?after=G                  long poll: a NodeSpec with generation > G, or 204 at the deadline
+//! agent -> POST /agent/v1/lease     LeaseGrant          several times within the length of a lease
 //! agent -> POST /agent/v1/report    NodeReport          whenever what is observed changed, and once per lease period
 //! agent -> GET  /agent/v1/images/{id}                   an image's bytes; the node checks the hash as they land
 //! agent -> PUT  /agent/v1/images/{id}                   a snapshot's bytes
@@ -53,6 +54,13 @@ pub struct JoinRequest {
 pub struct RenewRequest {
     /// A certificate request in PEM; only its public key is used.
     pub csr_pem: String,
+}
+
+/// For how long a node may count on being the only one that runs its servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseGrant {
+    /// How long, in milliseconds, from the moment at which the node sent its request. 0: it is held to be lost or dead.
+    pub lease_ms: u64,
 }
 
 /// The identity that a node got.

@@ -8,6 +8,7 @@ pub mod ctx;
 pub mod flavors;
 pub mod ids;
 pub mod images;
+pub mod nodes;
 pub mod policy;
 pub mod servers;
 pub mod text;

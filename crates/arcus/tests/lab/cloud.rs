@@ -104,6 +104,12 @@ impl Lab {
         Ok((server, client))
     }
 
+    /// A server that runs on a node.
+    pub async fn server_on(&self, node: &str, name: &str) -> Result<Server> {
+        let group = self.group().await?;
+        self.server(name, node, &group).await
+    }
+
     async fn group(&self) -> Result<String> {
         let made = json!({ "security_group": { "name": "lab" } });
         let made = self.member.ok(Method::POST, "/network/v2.0/security-groups", Some(&made)).await?;
@@ -188,6 +194,10 @@ impl Lab {
 
     /// The nodes on which a server has a process.
     fn processes(&self, server: &Server) -> Result<Vec<String>> {
+        Ok(self.processes_numbered(server)?.into_iter().map(|(_, node)| node).collect())
+    }
+
+    fn processes_numbered(&self, server: &Server) -> Result<Vec<(u32, String)>> {
         let mut nodes = Vec::new();
         for entry in std::fs::read_dir("/proc")?.flatten() {
             let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -195,10 +205,43 @@ impl Lab {
             if line.starts_with("qemu-system") && line.contains(&format!("guest={}", server.id)) {
                 let place = format!("\"{}/", self.home.display());
                 let node = line.split(&place).nth(1).and_then(|rest| rest.split('/').next()).unwrap_or("?");
-                nodes.push(node.to_owned());
+                let pid = entry.file_name().to_string_lossy().parse()?;
+                nodes.push((pid, node.to_owned()));
             }
         }
         Ok(nodes)
+    }
+
+    /// Waits until this is held of a node; how long that took.
+    pub async fn wait_for_node_state(&self, node: &str, state: &str, patience: Duration) -> Result<Duration> {
+        let began = Instant::now();
+        loop {
+            let told = self.admin.ok(Method::GET, "/arcus/v1/nodes", None).await?;
+            let all = told["nodes"].as_array().context("no list")?;
+            let now = all.iter().find(|one| one["name"] == node).context("the node is not known")?;
+            if now["state"] == state {
+                return Ok(began.elapsed());
+            }
+            ensure!(began.elapsed() < patience, "the node is not {state}: {now}");
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
+    /// The nodes on which a server has a process must be these, each time that it is looked, for so long.
+    pub async fn processes_stay(&self, server: &Server, nodes: &[&str], how_long: Duration) -> Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < how_long {
+            let found = self.processes(server)?;
+            ensure!(found == nodes, "the server has processes on {found:?}, not on {nodes:?}");
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// The server's process on a node, by number.
+    pub fn process(&self, server: &Server, node: &str) -> Result<u32> {
+        let found = self.processes_numbered(server)?.into_iter().find(|(_, on)| on == node);
+        found.map(|(pid, _)| pid).with_context(|| format!("the server has no process on {node}"))
     }
 
     /// Waits until a server has one process, on this node.
@@ -284,6 +327,35 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(())
+    }
+
+    /// Asks to start it elsewhere; the HTTP status of the answer.
+    pub async fn evacuate(&self) -> Result<u16> {
+        let path = format!("{SERVERS}/{}/action", self.id);
+        let body = json!({ "evacuate": {} });
+        Ok(self.admin.call(Method::POST, &path, Some(&body)).await?.0.as_u16())
+    }
+
+    /// What clients are told of it while its node is down.
+    pub async fn is_down(&self, host_status: &str) -> Result<()> {
+        let now = self.show().await?;
+        ensure!(now["status"] == "ACTIVE" && now["OS-EXT-STS:power_state"] == 0, "it is said to be well: {now}");
+        ensure!(now["host_status"] == host_status && now["fault"]["code"] == 503, "its node is said to be well: {now}");
+        Ok(())
+    }
+
+    /// Waits until it is well on a node, with no task.
+    pub async fn wait_for_active(&self, node: &str, patience: Duration) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let now = self.show().await?;
+            let well = now["status"] == "ACTIVE" && now["OS-EXT-STS:task_state"].is_null();
+            if well && now["OS-EXT-STS:power_state"] == 1 && now["OS-EXT-SRV-ATTR:host"] == node {
+                return Ok(());
+            }
+            ensure!(began.elapsed() < patience, "it is not well on {node}: {now}");
+            tokio::time::sleep(ASK_EVERY).await;
+        }
     }
 
     /// Gives its move up.

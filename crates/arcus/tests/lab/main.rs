@@ -1,6 +1,7 @@
 //! A lab of several nodes with real guests: servers move between nodes while they run, and nobody notices.
 
 mod cloud;
+mod lost;
 #[path = "../rig/session.rs"]
 #[expect(dead_code, reason = "the project is for the crash test, one node is too few here")]
 mod session;

@@ -20,6 +20,7 @@ pub mod network_specs;
 pub mod network_tags;
 pub mod networks;
 pub mod node_services;
+pub mod node_states;
 pub mod nodes;
 pub mod port_addresses;
 pub mod port_forwardings;

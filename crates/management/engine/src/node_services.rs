@@ -2,10 +2,12 @@
 
 use crate::hypervisors::{Hypervisor, no_node};
 use crate::{Engine, EngineError};
-use arcus_store::{AuditEntry, StoreError};
+use arcus_store::{AuditEntry, NodeStateNew, StoreError, Tx};
+use arcus_types::nodes::{LEASE_MS, NodeEvent, NodeState};
 use arcus_types::policy::{Target, authorize, compute};
-use arcus_types::{NodeId, OpCtx};
+use arcus_types::{NodeId, OpCtx, Timestamp};
 use serde_json::json;
+use std::time::Duration;
 
 /// What shall change about a node; `None` leaves it.
 #[derive(Debug, Clone, Default)]
@@ -34,10 +36,9 @@ impl Engine {
         {
             return Err(no_node(id));
         }
-        if let Some(down) = change.forced_down
-            && !tx.node_force_down(id, down).await?
-        {
-            return Err(no_node(id));
+        let mut back = false;
+        if let Some(down) = change.forced_down {
+            back = self.node_declared(&tx, id, down).await?;
         }
         tx.audit(AuditEntry {
             action: compute::SERVICE_WRITE,
@@ -48,8 +49,31 @@ impl Engine {
         })
         .await?;
         tx.commit().await?;
+        if back {
+            self.node_memory().unbar(id);
+        }
         let all = self.hypervisors().await?;
         all.into_iter().find(|h| h.node.id == id).ok_or_else(|| no_node(id))
+    }
+
+    /// Declares a node dead, or takes that back; whether it counts as back.
+    async fn node_declared(&self, tx: &Tx, id: NodeId, dead: bool) -> Result<bool, EngineError> {
+        let node = tx.node_get(id).await?.ok_or_else(|| no_node(id))?;
+        let mut state = node.state.after(if dead { NodeEvent::Declared } else { NodeEvent::TakenBack });
+        let heard = self.node_memory().heard(id).is_some_and(|(at, _)| at.elapsed() < Duration::from_millis(LEASE_MS));
+        if node.state == NodeState::Dead && !dead && heard {
+            state = state.after(NodeEvent::Heard);
+        }
+        if state == node.state {
+            return Ok(false);
+        }
+        let reason = if dead { "an operator declared it dead" } else { "an operator says that it is not dead" };
+        let to = NodeStateNew { state, at: Timestamp::now(), reason: Some(reason), held: false };
+        if !tx.node_state_set(id, node.state, &to).await? {
+            return Err(EngineError::conflict(format!("Node {} changed meanwhile: try again.", node.name)));
+        }
+        tracing::warn!(node.id = %id, from = %node.state, to = %state, reason, "a node changed");
+        Ok(state == NodeState::Back)
     }
 
     /// Forgets a node that holds nothing. A node that still reports is refused from then on: stop its agent first.

@@ -4,13 +4,14 @@ use crate::authority::NODE_CERTIFICATE_S;
 use crate::{Engine, EngineError};
 use arcus_store::{AuditEntry, NodeNew};
 use arcus_types::agent::{NodeFacts, NodeIdentity, NodeReport, NodeSpec, SPEC_POLL_S};
+use arcus_types::nodes::{LEASE_MS, NodeState};
 use arcus_types::policy::{Target, arcus, authorize};
 use arcus_types::{Actor, Name, NodeId, OpCtx, Timestamp};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// A join token is good for at most this long, in seconds: a week.
 pub const JOIN_TOKEN_S_MAX: i64 = 7 * 24 * 3600;
@@ -18,13 +19,17 @@ pub const JOIN_TOKEN_S_MAX: i64 = 7 * 24 * 3600;
 pub const JOIN_TOKEN_USES_MAX: u64 = 10_000;
 /// A node of which nothing was heard for so long may be replaced by a machine of the same name, in seconds.
 const NODE_SILENT_S: i64 = 60;
+/// A process that did not look at its nodes for so long slept, or hung: who was silent meanwhile may have spoken.
+const ASLEEP: Duration = Duration::from_secs(5);
 /// Other replicas' changes are looked for this often where the database is shared.
 const REPLICA_POLL: Duration = Duration::from_secs(1);
 
-/// What nodes last said, so that a report which says the same again costs no write.
+/// What nodes last said, so that a report which says the same again costs no write, and when.
 #[derive(Default)]
 pub struct NodeMemory {
     seen: Mutex<HashMap<NodeId, Seen>>,
+    /// Since when this process listens without having slept, and when it looked last.
+    awake: Mutex<Option<(Instant, Instant)>>,
 }
 
 #[derive(Default, Clone)]
@@ -32,6 +37,59 @@ struct Seen {
     at: Timestamp,
     written_at: Timestamp,
     facts: Option<NodeFacts>,
+    heard: Option<Instant>,
+    /// The generation of the spec that it has acted on.
+    generation: u64,
+    /// It is being declared lost, and gets no lease until it counts as back.
+    barred: bool,
+}
+
+impl NodeMemory {
+    fn seen(&self) -> MutexGuard<'_, HashMap<NodeId, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When a node was last heard of by this process, and the generation that it has acted on.
+    pub(crate) fn heard(&self, node: NodeId) -> Option<(Instant, u64)> {
+        self.seen().get(&node).and_then(|seen| Some((seen.heard?, seen.generation)))
+    }
+
+    /// Lets a node have no lease from now on, if it was not heard of since `before`.
+    pub(crate) fn bar(&self, node: NodeId, before: Instant) -> bool {
+        let mut seen = self.seen();
+        let entry = seen.entry(node).or_default();
+        entry.barred = entry.heard.is_none_or(|at| at <= before);
+        entry.barred
+    }
+
+    /// A node counts as back, or stays as it was: what it has acted on counts from its next report on.
+    pub(crate) fn unbar(&self, node: NodeId) {
+        if let Some(entry) = self.seen().get_mut(&node) {
+            (entry.barred, entry.generation) = (false, 0);
+        }
+    }
+
+    fn grant(&self, node: NodeId, state: NodeState, now: Instant) -> u64 {
+        let mut seen = self.seen();
+        let entry = seen.entry(node).or_default();
+        entry.heard = entry.heard.max(Some(now));
+        if state.is_down() || entry.barred { 0 } else { LEASE_MS }
+    }
+
+    /// Since when silence counts: not before this process began, nor while it slept.
+    pub(crate) fn awake_since(&self, now: Instant) -> Instant {
+        let mut awake = self.awake.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = match *awake {
+            Some((since, last)) if now.saturating_duration_since(last) < ASLEEP => since,
+            Some(_) => {
+                tracing::warn!("the server did not look at its nodes for a while: their silence counts from now on");
+                now
+            }
+            None => now,
+        };
+        *awake = Some((since, now));
+        since
+    }
 }
 
 impl Engine {
@@ -192,7 +250,7 @@ impl Engine {
     pub async fn node_report(&self, ctx: &OpCtx, report: &NodeReport) -> Result<(), EngineError> {
         authorize(ctx, arcus::NODE_REPORT, &Target::default())?;
         let node_id = node_of(ctx)?;
-        self.node_heard(node_id, &report.facts).await?;
+        self.node_heard(node_id, report).await?;
         self.ports_observed(node_id, &report.ports_up).await?;
         self.live_migrations_observed(node_id, report).await?;
         self.servers_observed(node_id, report).await?;
@@ -204,13 +262,29 @@ impl Engine {
         Ok(())
     }
 
-    async fn node_heard(&self, node_id: NodeId, facts: &NodeFacts) -> Result<(), EngineError> {
+    /// Grants a node its next lease; for how many milliseconds from when it asked, 0 if it is held to be lost or dead.
+    ///
+    /// # Errors
+    /// [`EngineError::Denied`] unless the caller is a node that is still known.
+    pub async fn node_lease(&self, ctx: &OpCtx, now: Instant) -> Result<u64, EngineError> {
+        authorize(ctx, arcus::NODE_LEASE, &Target::default())?;
+        let id = node_of(ctx)?;
+        // From the database, for another replica may have given the node up.
+        let state = self.store().node_state(id).await?;
+        let state = state.ok_or_else(|| EngineError::not_found("NodeNotFound", "Node", id))?;
+        Ok(self.node_memory().grant(id, state, now))
+    }
+
+    async fn node_heard(&self, node_id: NodeId, report: &NodeReport) -> Result<(), EngineError> {
+        let facts = &report.facts;
         let now = Timestamp::now();
         let every_us = i64::try_from(self.config().node_down_after_s / 3).unwrap_or(20).saturating_mul(1_000_000);
         let (facts_changed, write) = {
-            let mut seen = self.node_memory().seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = self.node_memory().seen();
             let entry = seen.entry(node_id).or_default();
             entry.at = now;
+            entry.heard = entry.heard.max(Some(Instant::now()));
+            entry.generation = report.spec_generation;
             let changed = entry.facts.as_ref() != Some(facts);
             let write = changed || now.0 - entry.written_at.0 >= every_us;
             if write {

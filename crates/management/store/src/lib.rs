@@ -94,7 +94,7 @@ pub use limits::{LimitEntry, LimitFilter, LimitOwner, RegisteredLimit};
 pub use listing::{Field, FieldKind, Listing, PAGE_ROWS_MAX, Page, TagFilter};
 pub use live_migrations::{LiveMigration, LiveProgress, PortMoving};
 pub use networks::{NETWORK_FIELDS, Network, PortElsewhere};
-pub use nodes::{Node, NodeNew};
+pub use nodes::{Node, NodeNew, NodeStateNew};
 pub use port_forwardings::{PORT_FORWARDING_FIELDS, PortForwarding};
 pub use ports::{
     AllowedPair, DhcpOption, OWNER_FLOATING_IP, OWNER_ROUTER_GATEWAY, OWNER_ROUTER_INTERFACE, PORT_FIELDS, Port,

@@ -61,6 +61,8 @@ pub struct LiveProgress {
     pub arrived: bool,
     /// Why the destination cannot have it.
     pub lost: Option<String>,
+    /// The destination shall give up: the source is down.
+    pub give_up: bool,
     /// What has been sent.
     pub figures: MigrationFigures,
 }

@@ -3,6 +3,7 @@
 use crate::sql::{Json, Row, params};
 use crate::{Db, StoreError, Tx};
 use arcus_types::agent::NodeFacts;
+use arcus_types::nodes::NodeState;
 use arcus_types::{Name, NodeId, Timestamp};
 
 /// A machine that runs guests.
@@ -20,6 +21,14 @@ pub struct Node {
     pub disabled_reason: Option<String>,
     /// An administrator's word that it is down, whatever it says itself.
     pub forced_down: bool,
+    /// What is held of it.
+    pub state: NodeState,
+    /// Since when; the epoch if that never changed.
+    pub state_at: Timestamp,
+    /// Why, in words for an operator.
+    pub state_reason: Option<String>,
+    /// Whether nothing may be started elsewhere by itself for its being lost: too much was lost at once.
+    pub held: bool,
     /// Rises whenever something that the node must bring about changes.
     pub spec_generation: u64,
     /// What it last said of itself.
@@ -55,8 +64,21 @@ pub struct NodeNew {
     pub availability_zone: String,
 }
 
-pub(crate) const COLUMNS: &str = "id, name, availability_zone, enabled, disabled_reason, forced_down, spec_generation, facts, seen_at, vcpus_cap, \
-     vcpus_used, memory_mib_cap, memory_mib_used, disk_gib_cap, disk_gib_used, created_at, updated_at";
+/// What is held of a node from now on.
+#[derive(Debug, Clone, Copy)]
+pub struct NodeStateNew<'a> {
+    /// The state.
+    pub state: NodeState,
+    /// Since when.
+    pub at: Timestamp,
+    /// Why, in words for an operator.
+    pub reason: Option<&'a str>,
+    /// Whether nothing may be started elsewhere by itself.
+    pub held: bool,
+}
+
+pub(crate) const COLUMNS: &str = "id, name, availability_zone, enabled, disabled_reason, forced_down, state, state_at, \
+     state_reason, held, spec_generation, facts, seen_at, vcpus_cap, vcpus_used, memory_mib_cap, memory_mib_used, disk_gib_cap, disk_gib_used, created_at, updated_at";
 
 pub(crate) fn node(row: &Row) -> Result<Node, StoreError> {
     Ok(Node {
@@ -66,6 +88,10 @@ pub(crate) fn node(row: &Row) -> Result<Node, StoreError> {
         enabled: row.get("enabled")?,
         disabled_reason: row.opt("disabled_reason")?,
         forced_down: row.get("forced_down")?,
+        state: row.text("state")?,
+        state_at: row.get("state_at")?,
+        state_reason: row.opt("state_reason")?,
+        held: row.get("held")?,
         spec_generation: row.get("spec_generation")?,
         facts: row.json("facts")?,
         seen_at: row.get("seen_at")?,
@@ -106,6 +132,25 @@ impl Db {
     pub async fn node_list(&self) -> Result<Vec<Node>, StoreError> {
         let rows = self.all(format!("SELECT {COLUMNS} FROM nodes ORDER BY name"), vec![]).await?;
         rows.iter().map(node).collect()
+    }
+
+    /// Nodes by name, at most `limit`, those after `after`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn node_page(&self, after: Option<&str>, limit: u64) -> Result<Vec<Node>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM nodes WHERE name > $1 ORDER BY name LIMIT {limit}");
+        let rows = self.all(sql, params![after.unwrap_or_default()]).await?;
+        rows.iter().map(node).collect()
+    }
+
+    /// What is held of a node.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn node_state(&self, id: NodeId) -> Result<Option<NodeState>, StoreError> {
+        let row = self.one("SELECT state FROM nodes WHERE id = $1", params![id]).await?;
+        row.map(|r| r.text("state")).transpose()
     }
 
     /// The generation of what a node must bring about.
@@ -235,14 +280,28 @@ impl Tx {
         Ok(changed == 1)
     }
 
-    /// Declares a node to be down, or takes that back.
+    /// Moves a node from one state to another; `false` if it is not in the first one any more.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn node_force_down(&self, id: NodeId, down: bool) -> Result<bool, StoreError> {
-        let sql = "UPDATE nodes SET forced_down = $2, updated_at = $3 WHERE id = $1";
+    pub async fn node_state_set(&self, id: NodeId, from: NodeState, to: &NodeStateNew<'_>) -> Result<bool, StoreError> {
+        let changed = self
+            .exec(
+                "UPDATE nodes SET state = $3, state_at = $4, state_reason = $5, held = $6, forced_down = $7, updated_at = $4
+                 WHERE id = $1 AND state = $2",
+                params![
+                    id,
+                    from.text(),
+                    to.state.text(),
+                    to.at,
+                    to.reason,
+                    to.held,
+                    to.state == NodeState::Dead
+                ],
+            )
+            .await?;
         self.provider_changed(id.into());
-        Ok(self.exec(sql, params![id, down, Timestamp::now()]).await? == 1)
+        Ok(changed == 1)
     }
 
     /// Forgets a node that holds nothing.

@@ -40,6 +40,11 @@ impl Board {
         }
     }
 
+    /// Has all of it told again, though nothing changed.
+    pub fn tell_again(&self) {
+        self.change(|_| true);
+    }
+
     pub fn listen(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }

@@ -59,6 +59,9 @@ pub struct Entry {
     /// The volumes that its machine has or, if it was saved, had.
     #[serde(default)]
     pub volumes: Vec<Plug>,
+    /// The highest right to the server that this node has acted by: an older wish is not obeyed.
+    #[serde(default)]
+    pub epoch: u64,
     /// The move by which its guest comes here, and whether a machine was started for it: it is never started twice.
     #[serde(default)]
     pub incoming: Option<(MigrationId, bool)>,

@@ -10,6 +10,7 @@
 
 mod board;
 mod guest_data;
+mod lease;
 mod ledger;
 mod link;
 mod node;

@@ -2,8 +2,10 @@
 
 use arcus_storage::{ImageBytes, ImageFetch};
 use arcus_types::agent::{
-    ImageSource, JoinRequest, NodeIdentity, NodeReport, NodeSpec, PROTOCOL_VERSION, RenewRequest, SPEC_POLL_S,
+    ImageSource, JoinRequest, LeaseGrant, NodeIdentity, NodeReport, NodeSpec, PROTOCOL_VERSION, RenewRequest,
+    SPEC_POLL_S,
 };
+use arcus_types::nodes::LEASE_RENEW_MS;
 use arcus_types::{ImageId, NodeId, RelayId};
 use futures_util::TryStreamExt;
 use rustls::pki_types::pem::PemObject;
@@ -18,6 +20,8 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 
 /// A short call is given up after this time.
 const CALL_DEADLINE: Duration = Duration::from_secs(20);
+/// A lease that takes longer to come is of little use.
+const LEASE_DEADLINE: Duration = Duration::from_millis(LEASE_RENEW_MS);
 /// Bytes must keep coming: a transfer that stalls for so long is given up.
 const STALL_DEADLINE: Duration = Duration::from_secs(60);
 
@@ -209,6 +213,17 @@ impl Link {
             return Ok(None);
         }
         answer.json().await.map(Some).map_err(|source| unreachable(&self.url, source))
+    }
+
+    /// Asks for the next lease; how long it is from the moment of asking, zero if none is granted.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn lease(&self) -> Result<Duration, LinkError> {
+        let request = self.client().http.post(format!("{}/agent/v1/lease", self.url)).timeout(LEASE_DEADLINE);
+        let answer = checked("a lease", &self.url, request.send().await).await?;
+        let grant: LeaseGrant = answer.json().await.map_err(|source| unreachable(&self.url, source))?;
+        Ok(Duration::from_millis(grant.lease_ms))
     }
 
     /// Tells the server what the node has observed.

@@ -1,6 +1,7 @@
 //! The node as a whole: listens for specs, hands each server its wish, keeps the network as wished, and reports.
 
 use crate::board::Board;
+use crate::lease::{self, Lease};
 use crate::ledger::Ledger;
 use crate::worker::{NicWish, Wish, Worker};
 use crate::{Directory, Link, LinkError, chain, guest_data, relays, snapshots, volumes};
@@ -66,6 +67,7 @@ pub(crate) struct Shared {
     pub ledger: Ledger,
     pub volumes: volumes::Volumes,
     pub board: Board,
+    pub lease: Lease,
     pub link: Arc<Link>,
     pub fetch: Arc<dyn ImageFetch>,
     pub boot_id: String,
@@ -103,7 +105,8 @@ impl Agent {
         let boot_id = config.boot_id.clone().unwrap_or_else(|| kernels().trim().to_owned());
         let fetch: Arc<dyn ImageFetch> = Arc::clone(&link) as Arc<dyn ImageFetch>;
         let volumes = volumes::Volumes::new(ledger.volumes().into_iter());
-        let shared = Shared { drivers, ledger, volumes, board: Board::new(), link, fetch, boot_id, config };
+        let shared =
+            Shared { drivers, ledger, volumes, board: Board::new(), lease: Lease::new(), link, fetch, boot_id, config };
         Self { shared: Arc::new(shared), directory }
     }
 
@@ -123,6 +126,7 @@ impl Agent {
         tasks.spawn(report(Arc::clone(&self.shared), Arc::clone(&self.directory)));
         tasks.spawn(renew(Arc::clone(&self.shared)));
         tasks.spawn(facts(Arc::clone(&self.shared)));
+        tasks.spawn(lease::keep(Arc::clone(&self.shared)));
         tasks.spawn(keep_network(Arc::clone(&self.shared), spec_out.clone()));
         tokio::select! {
             () = self.dispatch(spec_out, known, volumes_known) => {}

@@ -41,6 +41,9 @@ const PORTS_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a guest's agent may take to appear before a password counts as not set.
 const PASSWORD_PATIENCE: Duration = Duration::from_secs(20);
 
+/// The right that every server begins with: nothing is older, so it need not be noted.
+const EPOCH_FIRST: u64 = 1;
+
 /// The file in a server's folder that a suspended guest's memory is saved in.
 const MEMORY_FILE: &str = "memory";
 
@@ -171,6 +174,7 @@ impl Worker {
 
     async fn converge(&mut self, wish: &Wish) -> Result<(), Stop> {
         let spec = &wish.spec;
+        self.epoch_raised(spec.epoch)?;
         if let Some(migration) = &spec.migration {
             return self.migrate(wish, migration).await;
         }
@@ -220,6 +224,23 @@ impl Worker {
             Power::Suspended => Observed::Suspended,
         };
         self.tell(wish, observed, None, 100, None).await;
+        Ok(())
+    }
+
+    /// Notes by which right a wish is acted on. One of an older right than this node has had is not: the server has been
+    /// elsewhere since it was made.
+    fn epoch_raised(&self, epoch: u64) -> Result<(), Stop> {
+        let entry = self.shared.ledger.entry(self.id)?;
+        if epoch < entry.epoch {
+            return Err(Stop::Fault(Fault {
+                message: "The node was told to run the server by a right that is over.".to_owned(),
+                details: format!("the wish is of epoch {epoch}, this node has had {}", entry.epoch),
+                transient: true,
+            }));
+        }
+        if epoch > entry.epoch.max(EPOCH_FIRST) {
+            self.shared.ledger.update(self.id, |e| e.epoch = epoch)?;
+        }
         Ok(())
     }
 

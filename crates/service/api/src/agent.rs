@@ -4,7 +4,7 @@ use crate::auth::Ctx;
 use crate::body::{Id, Json, Pairs};
 use crate::{ApiError, App, Route};
 use arcus_engine::EngineError;
-use arcus_types::agent::{JoinRequest, NodeIdentity, NodeReport, RenewRequest};
+use arcus_types::agent::{JoinRequest, LeaseGrant, NodeIdentity, NodeReport, RenewRequest};
 use arcus_types::policy::arcus;
 use arcus_types::{ImageId, RelayId};
 use axum::body::Body;
@@ -30,6 +30,7 @@ pub fn routes() -> Vec<Route> {
         Route::post("/agent/v1/join", arcus::NODE_JOIN, join),
         Route::post("/agent/v1/renew", arcus::NODE_RENEW, renew),
         Route::get("/agent/v1/spec", arcus::NODE_SPEC, spec),
+        Route::post("/agent/v1/lease", arcus::NODE_LEASE, lease),
         Route::post("/agent/v1/report", arcus::NODE_REPORT, report),
         Route::get("/agent/v1/images/{id}", arcus::NODE_IMAGE_READ, image_read),
         Route::put("/agent/v1/images/{id}", arcus::NODE_IMAGE_WRITE, image_write),
@@ -67,6 +68,10 @@ async fn spec(Ctx(ctx): Ctx, State(app): State<App>, query: Pairs) -> Result<Res
         Some(spec) => axum::Json(spec).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     })
+}
+
+async fn lease(Ctx(ctx): Ctx, State(app): State<App>) -> Result<axum::Json<LeaseGrant>, ApiError> {
+    Ok(axum::Json(LeaseGrant { lease_ms: app.engine.node_lease(&ctx, std::time::Instant::now()).await? }))
 }
 
 async fn report(

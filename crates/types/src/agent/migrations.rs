@@ -57,6 +57,9 @@ pub enum MigrationPart {
         layout: Option<MachineLayout>,
         /// Keep packets for the guest.
         open: bool,
+        /// The source is down: give the machine up, unless the guest is here already.
+        #[serde(default)]
+        give_up: bool,
     },
 }
 

@@ -6,6 +6,9 @@ crate::actions! {
     NODE_JOIN = "arcus:nodes:join", Public;
     NODE_RENEW = "arcus:nodes:renew", Node;
     NODE_SPEC = "arcus:nodes:spec", Node;
+    NODE_LEASE = "arcus:nodes:lease", Node;
+    NODE_LIST = "arcus:nodes:list", Admin;
+    NODE_WATCH = "arcus:nodes:watch", Admin;
     NODE_REPORT = "arcus:nodes:report", Node;
     NODE_IMAGE_READ = "arcus:nodes:image_read", Node;
     NODE_IMAGE_WRITE = "arcus:nodes:image_write", Node;

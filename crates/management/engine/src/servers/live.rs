@@ -444,7 +444,11 @@ impl Engine {
                     force: live.progress.force,
                 }
             } else {
-                MigrationPart::Incoming { layout: live.progress.layout.clone(), open: live.progress.ready }
+                MigrationPart::Incoming {
+                    layout: live.progress.layout.clone(),
+                    open: live.progress.ready,
+                    give_up: live.progress.give_up,
+                }
             };
             let spec = MigrationSpec { id: live.id, key: live.key.clone(), part };
             (live, spec)
@@ -622,12 +626,24 @@ impl Engine {
             return Ok(());
         };
         let dest_alive = tx.node_get(live.dest_id).await?.is_some_and(|node| self.node_alive(&node, now));
+        let source_down = tx.node_get(live.source_id).await?.is_none_or(|node| node.state.is_down());
         let progress = &mut live.progress;
         if progress.arrived && live.updated_at.plus_seconds(SOURCE_SILENT_S) < now {
             // A destination that runs the guest has all of it, so the source has sent the last.
             self.live_completed(&tx, &mut server, &live).await?;
         } else if progress.gone && !progress.arrived && dest_alive && live.updated_at.plus_seconds(GONE_S) < now {
             self.live_stays(&tx, &mut server, &live, "failed", GUEST_ENDED).await?;
+        } else if source_down && !progress.arrived && progress.lost.is_some() {
+            // It is the source's, which goes on with it when it is back, unless somebody evacuates it before.
+            let why = progress.lost.clone().unwrap_or_default();
+            self.live_stays(&tx, &mut server, &live, "failed", &why).await?;
+        } else if source_down && dest_alive && !progress.arrived && !progress.give_up {
+            // Only the destination can say that it has not got all of the guest, and never will.
+            progress.give_up = true;
+            tx.live_migration_update(&live, status(&live.progress)).await?;
+            tx.node_touch(live.dest_id).await?;
+            let detail = json!({ "migration": live.id, "given_up": "the source is down" });
+            self.server_audit(&tx, &server, compute::SERVER_OBSERVE, &detail).await?;
         } else if !dest_alive && !progress.moved && !progress.arrived && !progress.cancel {
             progress.cancel = true;
             tx.live_migration_update(&live, status(&live.progress)).await?;

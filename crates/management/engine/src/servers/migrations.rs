@@ -102,30 +102,6 @@ impl Engine {
         Err(EngineError::Invalid { code: "NoValidHost", message: format!("No valid host was found. {why}") })
     }
 
-    /// Asks to start a server on another node because its own is down. Its disk went down with the node, so it is
-    /// refused.
-    ///
-    /// # Errors
-    /// As [`Engine::server_migrate`].
-    pub async fn server_evacuate(&self, ctx: &OpCtx, id: ServerId) -> Result<(), EngineError> {
-        let server = self.server_seen(self.store(), ctx, compute::SERVER_EVACUATE, id, false).await?;
-        authorize(ctx, compute::SERVER_EVACUATE, &Target::default())?;
-        admit(ctx, &server, ServerRequest::Evacuate)?;
-        let node = match server.node_id {
-            Some(node) => self.store().node_get(node).await?,
-            None => None,
-        };
-        if let Some(node) = node.filter(|n| self.node_alive(n, Timestamp::now())) {
-            return Err(EngineError::Invalid {
-                code: "ComputeServiceInUse",
-                message: format!("Compute service of {} is still in use.", node.name),
-            });
-        }
-        Err(EngineError::conflict(format!(
-            "Instance {id} cannot be evacuated: its disk lies on the node that is down. It goes on when that node comes back."
-        )))
-    }
-
     /// Asks to bring a deleted server back. Servers are deleted at once here, so there is nothing to bring back.
     ///
     /// # Errors

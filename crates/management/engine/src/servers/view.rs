@@ -2,6 +2,7 @@
 
 use crate::{Engine, EngineError};
 use arcus_store::{Node, Server, ServerSecrets, VolumeAttachment};
+use arcus_types::nodes::NodeState;
 use arcus_types::{MacAddr, NodeId, OpCtx, PortId, ProviderId, ServerId, Timestamp};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -34,6 +35,10 @@ pub struct NodeStanding {
     pub alive: bool,
     /// Whether it takes new servers.
     pub enabled: bool,
+    /// What is held of it, and since when.
+    pub state: NodeState,
+    /// Since when.
+    pub state_at: Timestamp,
 }
 
 /// An address of a server.
@@ -83,6 +88,8 @@ impl Engine {
                     name: n.name.to_string(),
                     alive: self.node_alive(n, now),
                     enabled: n.enabled,
+                    state: n.state,
+                    state_at: if n.state.is_down() { n.state_at } else { n.seen_at },
                 });
                 let (addresses, security_groups) = around.remove(&server.id).unwrap_or_default();
                 let tags = tags.remove(&server.id).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Servers, with a node that this test plays: it reads its spec and says what it sees.
 
 mod claims;
+mod evacuate;
 mod volumes;
 
 use arcus_engine::images::ImageNew;
@@ -56,7 +57,11 @@ fn again(ctx: &OpCtx) -> OpCtx {
 }
 
 pub async fn node(store: &Store, name: &str, memory_mib: u64) -> NodeId {
-    let new = NodeNew { id: NodeId::new(), name: name.parse().unwrap(), availability_zone: "nova".into() };
+    node_in(store, name, memory_mib, "nova").await
+}
+
+pub async fn node_in(store: &Store, name: &str, memory_mib: u64, zone: &str) -> NodeId {
+    let new = NodeNew { id: NodeId::new(), name: name.parse().unwrap(), availability_zone: zone.into() };
     let tx = store.begin_unaudited().await.unwrap();
     tx.node_insert(&new).await.unwrap();
     let facts = NodeFacts { vcpus: 8, memory_mib, disk_gib: 100, ..NodeFacts::default() };

@@ -42,7 +42,12 @@ impl Worker {
                 };
                 self.leave(wish, spec.id, order, departure).await
             }
-            MigrationPart::Incoming { layout, open } => self.arrive(wish, spec, layout.as_ref(), *open).await,
+            MigrationPart::Incoming { layout, open, give_up } => {
+                if *give_up {
+                    self.arrive_give_up(spec.id).await?;
+                }
+                self.arrive(wish, spec, layout.as_ref(), *open).await
+            }
         }
     }
 
@@ -220,6 +225,21 @@ impl Worker {
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }
+    }
+
+    /// The source is down and sends no more: a machine that has not got all of the guest ends.
+    async fn arrive_give_up(&mut self, id: MigrationId) -> Result<(), Stop> {
+        let hypervisor = &self.shared.drivers.hypervisor;
+        let stage = hypervisor.moving(self.id).await.map(|report| report.stage);
+        if stage == Some(MigrationStage::Arrived) {
+            return Ok(());
+        }
+        hypervisor.kill(self.id).await?;
+        hypervisor.forget(self.id).await?;
+        self.shared.ledger.update(self.id, |e| e.incoming = Some((id, true)))?;
+        let message = "The source went down before all of the guest had come.".to_owned();
+        self.migration = Some(bare(id, MigrationStage::Failed { message }));
+        Ok(())
     }
 
     /// Nothing of an earlier stay may be left: only what the source sends counts.

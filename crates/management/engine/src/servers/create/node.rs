@@ -43,7 +43,7 @@ impl Engine {
                 group_members: members.get(&node.id).copied().unwrap_or(0),
                 name: node.name.to_string(),
                 zone: node.availability_zone.clone(),
-                disabled: (!node.enabled).then(|| node.disabled_reason.clone().unwrap_or_default()),
+                disabled: closed(node),
                 cap: Amounts { vcpus: node.vcpus_cap, memory_mib: node.memory_mib_cap, disk_gib: node.disk_gib_cap },
                 used: Amounts {
                     vcpus: node.vcpus_used,
@@ -57,7 +57,7 @@ impl Engine {
     /// Whether a node was heard of lately.
     pub(crate) fn node_alive(&self, node: &Node, now: Timestamp) -> bool {
         let limit = i64::try_from(self.config().node_down_after_s).unwrap_or(i64::MAX);
-        !node.forced_down && node.seen_at.plus_seconds(limit) >= now
+        !node.state.is_down() && node.seen_at.plus_seconds(limit) >= now
     }
 
     /// The needs with what the owner's hints add. A server that is gone or another project's is nowhere.
@@ -151,6 +151,15 @@ impl Engine {
         }
         Ok((decision, None))
     }
+}
+
+/// Why a node takes no new servers, if so.
+fn closed(node: &Node) -> Option<String> {
+    if !node.enabled {
+        return Some(node.disabled_reason.clone().unwrap_or_default());
+    }
+    let why = || node.state_reason.clone().unwrap_or_else(|| node.state.to_string());
+    (!node.state.takes_servers()).then(why)
 }
 
 fn group_rule(group: &ServerGroup, placed: u64) -> GroupRule {

@@ -71,7 +71,7 @@ pub async fn action(
         "restore" => done(engine.server_restore(&ctx, id).await),
         "migrate" => done(engine.server_migrate(&ctx, id).await),
         "os-migrateLive" => call.migrate_live().await,
-        "evacuate" => done(engine.server_evacuate(&ctx, id).await),
+        "evacuate" => call.evacuate().await,
         "addFixedIp" if !version.at_least(44) => call.fixed_ip_add().await,
         "removeFixedIp" if !version.at_least(44) => call.fixed_ip_remove().await,
         "addFloatingIp" if !version.at_least(44) => call.floating_ip_add().await,

@@ -6,7 +6,8 @@ use crate::microversion::Microversion;
 use arcus_engine::servers::{AddressView, NodeStanding, ServerView};
 use arcus_store::{Server, ServerFlavor, VolumeAttachment};
 use arcus_types::ProjectId;
-use arcus_types::servers::ServerState;
+use arcus_types::nodes::NodeState;
+use arcus_types::servers::{PowerState, ServerState};
 use serde_json::{Map, Value, json};
 use std::fmt::Write as _;
 
@@ -70,7 +71,18 @@ fn core(app: &App, found: &ServerView, shape: Shape) -> Map<String, Value> {
     if matches!(status, "ACTIVE" | "BUILD" | "REBUILD" | "RESIZE" | "VERIFY_RESIZE" | "MIGRATING") {
         put("progress", json!(s.progress));
     }
-    if let (Some(fault), true) = (&s.fault, matches!(s.state, ServerState::Error | ServerState::Deleted)) {
+    if let Some(node) = down(found) {
+        // Others learn that it is so, but not what its node is called.
+        let name = if shape.admin { node.name.as_str() } else { "The server's node" };
+        let what = match node.state {
+            NodeState::Dead => "was declared dead",
+            NodeState::Up | NodeState::Suspect | NodeState::Back | NodeState::Lost => "is not heard of",
+        };
+        let message = format!(
+            "{name} {what}: the server cannot be reached. It goes on when its node is back, or is evacuated by an operator."
+        );
+        put("fault", json!({ "code": 503, "created": node.state_at.iso_seconds(), "message": message }));
+    } else if let (Some(fault), true) = (&s.fault, matches!(s.state, ServerState::Error | ServerState::Deleted)) {
         let mut shown = json!({ "code": fault.code, "created": fault.at.iso_seconds(), "message": fault.message });
         if shape.admin && !fault.details.is_empty() {
             shown["details"] = json!(fault.details);
@@ -78,6 +90,11 @@ fn core(app: &App, found: &ServerView, shape: Shape) -> Map<String, Value> {
         put("fault", shown);
     }
     out
+}
+
+/// The server's node, if it is down.
+fn down(found: &ServerView) -> Option<&NodeStanding> {
+    found.node.as_ref().filter(|node| !node.alive && found.server.deleted_at.is_none())
 }
 
 /// What later microversions added to every form of a server.
@@ -107,7 +124,9 @@ fn extended(out: &mut Map<String, Value>, found: &ServerView, shape: Shape) {
     put("OS-EXT-AZ:availability_zone", json!(s.availability_zone));
     put("OS-EXT-STS:task_state", json!(s.task.map(|t| t.task_state())));
     put("OS-EXT-STS:vm_state", json!(s.state.text()));
-    put("OS-EXT-STS:power_state", json!(s.power_state.number()));
+    // What its guest does on a node that is down is not known.
+    let power_state = if down(found).is_some() { PowerState::NoState } else { s.power_state };
+    put("OS-EXT-STS:power_state", json!(power_state.number()));
     put("OS-SRV-USG:launched_at", json!(s.launched_at.map(links::naive)));
     put("OS-SRV-USG:terminated_at", json!(s.deleted_at.map(links::naive)));
     put("config_drive", json!(if s.details.config_drive { "True" } else { "" }));
@@ -126,8 +145,9 @@ fn extended(out: &mut Map<String, Value>, found: &ServerView, shape: Shape) {
     }
     if shape.version.at_least(16) && shape.admin {
         let status = match &found.node {
-            Some(NodeStanding { alive: true, enabled: true, .. }) => "UP",
-            Some(NodeStanding { alive: true, enabled: false, .. }) => "MAINTENANCE",
+            Some(NodeStanding { state: NodeState::Dead, .. }) => "DOWN",
+            Some(NodeStanding { enabled: false, .. }) => "MAINTENANCE",
+            Some(NodeStanding { alive: true, .. }) => "UP",
             Some(NodeStanding { alive: false, .. }) => "UNKNOWN",
             None => "",
         };

@@ -18,6 +18,8 @@ pub fn cases() -> Vec<Case> {
         case("GET /healthcheck", Nothing, 200),
         case("GET /agent/v1/ca", Nothing, 200).by(Nobody),
         case("POST /arcus/v1/join-tokens", Nothing, 201).body(r#"{"join_token":{"uses":2,"lifetime_s":60}}"#),
+        case("GET /arcus/v1/nodes", Nothing, 200).query("limit=10"),
+        case("POST /agent/v1/lease", Nothing, 200),
         case("POST /agent/v1/join", JoinToken, 200).body(JOIN).by(Nobody),
         case("POST /agent/v1/renew", Nothing, 200).body(RENEW),
         case("GET /agent/v1/spec", Server, 200).query("after=0"),

@@ -3,9 +3,10 @@
 use super::{Call, done};
 use crate::ApiError;
 use crate::compute::fields::{Fields, required};
-use arcus_engine::servers::LiveMigrationWish;
-use axum::response::Response;
-use serde_json::Value;
+use arcus_engine::servers::{EvacuateWish, LiveMigrationWish};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
 
 impl Call<'_> {
     /// `os-migrateLive`. From 2.25 on `block_migration` may be `auto` and nobody says whether disks may be over-committed;
@@ -36,5 +37,33 @@ impl Call<'_> {
         fields.end()?;
         let wish = LiveMigrationWish { node, block };
         done(self.app.engine.server_migrate_live(&self.ctx, self.id, &wish).await)
+    }
+
+    /// `evacuate`. Until 2.13 the caller says whether disks are shared, which the cloud knows better: a disk on a node that
+    /// is down is made anew. From 2.14 on the password is not told, from 2.95 on the server stays stopped.
+    pub(super) async fn evacuate(&self) -> Result<Response, ApiError> {
+        let v = self.version;
+        let mut fields = Fields::of(self.body, "evacuate", &[])?;
+        let node = fields.text("host", 1, 255)?.map(str::to_owned);
+        let admin_password = fields.text("adminPass", 0, 255)?.map(str::to_owned);
+        if !v.at_least(14) {
+            match fields.boolean("onSharedStorage")? {
+                None => return Err(required("evacuate", "onSharedStorage")),
+                Some(true) if admin_password.is_some() => {
+                    return Err(ApiError::bad_request("admin password can't be changed on existing disk"));
+                }
+                Some(_) => {}
+            }
+        }
+        if v.at_least(29) && !v.at_least(68) {
+            fields.boolean("force")?;
+        }
+        fields.end()?;
+        let wish = EvacuateWish { node, admin_password, stopped: v.at_least(95) };
+        let password = self.app.engine.server_evacuate(&self.ctx, self.id, &wish).await?;
+        if v.at_least(14) {
+            return Ok(StatusCode::OK.into_response());
+        }
+        Ok(axum::Json(json!({ "adminPass": password })).into_response())
     }
 }
