@@ -293,25 +293,52 @@ pub async fn report(guest: &Guest) -> Option<MigrationReport> {
     if let Some(under_way) = guest.departing().as_ref() {
         return Some(under_way.told.borrow().clone());
     }
+    let MovingPart::Destination { place } = part else {
+        return report(match sent(guest).await? {
+            Sent::All => MigrationStage::Moved,
+            // The last part is on its way: a look later tells.
+            Sent::LastPart => MigrationStage::Switching,
+            Sent::NotAll => MigrationStage::Failed { message: "The source's agent was restarted.".to_owned() },
+        });
+    };
     let status = guest.run("query-migrate", json!({})).await.ok()?;
-    match (part, status["status"].as_str()) {
-        (MovingPart::Source, Some("completed")) => report(MigrationStage::Moved),
-        // The last part is on its way: a look later tells.
-        (MovingPart::Source, Some("device")) => report(MigrationStage::Switching),
-        (MovingPart::Source, _) => {
-            report(MigrationStage::Failed { message: "The source's agent was restarted.".to_owned() })
-        }
-        (MovingPart::Destination { .. }, Some("completed")) => report(MigrationStage::Arrived),
-        (MovingPart::Destination { place: Some(place) }, _) => report(MigrationStage::Listening(place)),
-        (MovingPart::Destination { place: None }, _) => None,
+    match (status["status"].as_str(), place) {
+        (Some("completed"), _) => report(MigrationStage::Arrived),
+        (_, Some(place)) => report(MigrationStage::Listening(place)),
+        (_, None) => None,
     }
+}
+
+/// What a source has sent, as its machine knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    NotAll,
+    /// The last part was let go; whether it arrives is not known yet.
+    LastPart,
+    All,
+}
+
+/// What follows from QEMU's two states. A machine that came here by an earlier move, or that woke up from saved memory, also
+/// says of its migration that it is `completed`: only one that has *sent* all of its guest stands still for it.
+fn sent_of(migration: Option<&str>, run: Option<&str>) -> Sent {
+    match (migration, run) {
+        (Some("completed"), Some("postmigrate")) => Sent::All,
+        (Some("completed"), Some("finish-migrate")) | (Some("device"), _) => Sent::LastPart,
+        _ => Sent::NotAll,
+    }
+}
+
+/// What a source has sent; `None` while its machine is silent.
+async fn sent(guest: &Guest) -> Option<Sent> {
+    let migration = guest.run("query-migrate", json!({})).await.ok()?;
+    let run = guest.run("query-status", json!({})).await.ok()?;
+    Some(sent_of(migration["status"].as_str(), run["status"].as_str()))
 }
 
 /// A new agent has found the machine: gives up what an earlier one had begun to send, if that is still possible.
 pub async fn adopted(guest: &Guest) {
     let Some(Moving { part: MovingPart::Source, .. }) = guest.record().moving else { return };
-    let Ok(status) = guest.run("query-migrate", json!({})).await else { return };
-    if !matches!(status["status"].as_str(), Some("completed" | "device")) {
+    if sent(guest).await == Some(Sent::NotAll) {
         undo(guest).await;
     }
 }
@@ -645,6 +672,18 @@ fn error_words(told: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_has_sent_all_only_if_it_stands_still_for_it() {
+        assert_eq!(sent_of(Some("completed"), Some("postmigrate")), Sent::All);
+        // It came here by a move that was completed.
+        assert_eq!(sent_of(Some("completed"), Some("running")), Sent::NotAll);
+        assert_eq!(sent_of(Some("completed"), Some("paused")), Sent::NotAll);
+        assert_eq!(sent_of(Some("completed"), Some("finish-migrate")), Sent::LastPart);
+        assert_eq!(sent_of(Some("device"), Some("finish-migrate")), Sent::LastPart);
+        assert_eq!(sent_of(Some("pre-switchover"), Some("finish-migrate")), Sent::NotAll);
+        assert_eq!(sent_of(None, Some("running")), Sent::NotAll);
+    }
 
     #[test]
     fn a_guest_that_does_not_converge_may_stand_still_longer_but_not_for_ever() {
