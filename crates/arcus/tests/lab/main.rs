@@ -52,6 +52,29 @@ async fn a_guest_moves_there_and_back_and_its_clients_and_its_disk_notice_nothin
 }
 
 #[tokio::test]
+async fn a_guest_that_only_listens_keeps_a_connection_that_no_rule_would_let_the_other_side_begin() -> Result<()> {
+    let lab = Lab::up("flow", 3).await?;
+    let (server, client) = lab.servers("n1", "n3").await?;
+    let mut wire = Wire::listen(&lab, &client, &server)?;
+    let mut stalls = Vec::new();
+    for to in ["n2", "n1", "n2"] {
+        wire.told()?;
+        server.migrate(Some(to)).await?;
+        server.wait_for_node(to, MOVE_MAX).await?;
+        lab.wait_for_one_process(&server, to, MOVE_MAX).await?;
+        let told = wire.told()?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let later = wire.told()?;
+        ensure!(later.bytes > told.bytes, "nothing is acknowledged any more on {to}: {told:?}, {later:?}");
+        eprintln!("to {to}: no acknowledgement for {} ms, {} timeouts so far", told.stall_ms, told.timeouts);
+        stalls.push(told.stall_ms);
+    }
+    ensure!(stalls.iter().all(|stall| *stall < STALL_MS_MAX), "nothing was acknowledged for too long: {stalls:?} ms");
+    wire.end()?;
+    lab.down()
+}
+
+#[tokio::test]
 async fn a_move_that_is_given_up_leaves_the_guest_where_it_is() -> Result<()> {
     let lab = Lab::up("stay", 3).await?;
     let (server, client) = lab.servers("n1", "n3").await?;

@@ -1,9 +1,12 @@
-"""A TCP client where a guest would be: wire.py NAMESPACE TAP MAC ADDRESS/PREFIX MTU TARGET PORT
+"""A TCP client where a guest would be: wire.py NAMESPACE TAP MAC ADDRESS/PREFIX MTU TARGET PORT [listen]
 
 Opens the tap of a server that is shut off, as its machine would, and joins it to a device with the same Ethernet address in a
 network namespace of its own. There it sends one byte every 5 ms to an echo service over one connection and prints, for each
 line that it reads (any text), the longest time in milliseconds without an answer since the line before, and how many times the
 connection's retransmission timer has fired. Ends at the end of its input; a connection that breaks is an error.
+
+With "listen" it says that it listens, takes one connection on PORT, and sends as before to somebody who only listens: what comes
+back are acknowledgements.
 """
 
 import ctypes
@@ -23,8 +26,10 @@ CLONE_NEWNET = 0x40000000
 TUNSETIFF = 0x400454CA
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 TUNSETVNETHDRSZ, TUNSETOFFLOAD = 0x400454D8, 0x400454D0
+SIOCOUTQ = 0x5411
 
-segment, tap, mac, address, mtu, target, port = sys.argv[1:]
+segment, tap, mac, address, mtu, target, port = sys.argv[1:8]
+listens = sys.argv[8:] == ["listen"]
 
 
 def enter(namespace):
@@ -73,7 +78,12 @@ def pump():
 threading.Thread(target=pump, daemon=True).start()
 
 deadline = time.monotonic() + 60
-while True:
+if listens:
+    listener = socket.create_server(("", int(port)))
+    listener.settimeout(60)
+    print(json.dumps({"listening": True}), flush=True)
+    stream, _ = listener.accept()
+while not listens:
     try:
         stream = socket.create_connection((target, int(port)), timeout=2)
         break
@@ -108,6 +118,10 @@ while True:
         next_at = now + 0.005
     events = poll.poll(max(0, (next_at - time.monotonic()) * 1000))
     now = time.monotonic()
+    if listens:
+        acknowledged = sent - struct.unpack("i", fcntl.ioctl(stream, SIOCOUTQ, b"\0" * 4))[0]
+        if acknowledged > received:
+            received, answered_at = acknowledged, now
     worst = max(worst, (now - answered_at) * 1000)
     for fd, _ in events:
         if fd == stream.fileno():

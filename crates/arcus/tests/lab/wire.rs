@@ -31,6 +31,28 @@ pub struct Told {
 impl Wire {
     /// Connects from the client's interface on node n3.
     pub fn connect(lab: &Lab, client: &Server, server: &Server) -> Result<Self> {
+        let mut wire = Self::begin(lab, client, server, &[])?;
+        wire.expect("connected")?;
+        Ok(wire)
+    }
+
+    /// Takes a connection that the server begins, and over which it only listens.
+    pub fn listen(lab: &Lab, client: &Server, server: &Server) -> Result<Self> {
+        let mut wire = Self::begin(lab, client, server, &["listen"])?;
+        wire.expect("listening")?;
+        let line = format!("start-stop-daemon -S -b -x /bin/sh -- -c \"sleep 9999 | nc {} 7000\"", client.address);
+        wire.guest(lab, server, &line)?;
+        wire.expect("connected")?;
+        Ok(wire)
+    }
+
+    fn expect(&mut self, word: &str) -> Result<()> {
+        let said = self.line()?;
+        ensure!(said.contains(word), "the client said {said}");
+        Ok(())
+    }
+
+    fn begin(lab: &Lab, client: &Server, server: &Server, more: &[&str]) -> Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/wire.py");
         let plain = client.port.replace('-', "");
         let tap = format!("p{}", &plain[plain.len() - 12..]);
@@ -38,15 +60,13 @@ impl Wire {
             .arg(script)
             .args([&lab.segment("n3")?, &tap, &client.mac, &format!("{}/24", client.address), "1400"])
             .args([server.address.as_str(), "7000"])
+            .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
         let ask = child.stdin.take().context("no input")?;
         let answers = BufReader::new(child.stdout.take().context("no output")?);
-        let mut wire = Self { child, ask, answers };
-        let first = wire.line()?;
-        ensure!(first.contains("connected"), "the client said {first}");
-        Ok(wire)
+        Ok(Self { child, ask, answers })
     }
 
     fn line(&mut self) -> Result<String> {

@@ -61,7 +61,12 @@ impl Engine {
         }
         let mut networks = network_specs(&networks, &subnets, &ports, peers, &qos);
         for port in networks.iter_mut().flat_map(|network| &mut network.ports) {
-            port.moving = moving.iter().find(|m| m.port_id == port.id).map(|m| port_move(m, node));
+            let Some(m) = moving.iter().find(|m| m.port_id == port.id) else { continue };
+            let how = port_move(m, node);
+            if how == PortMove::Arriving {
+                port.flows.clone_from(&m.flows);
+            }
+            port.moving = Some(how);
         }
         Ok((networks, routers, groups))
     }
@@ -310,6 +315,7 @@ fn port_spec(port: &Port, network: &Network, qos: &QosSpecs) -> PortSpec {
         dhcp_options: port.dhcp_options.iter().filter_map(option).collect(),
         qos: qos_of(port.qos_policy_id.or(port.qos_network_policy_id), qos),
         moving: None,
+        flows: Vec::new(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::sql::{Json, Row, params};
 use crate::{Db, StoreError, Tx};
-use arcus_types::agent::{MachineLayout, MigrationFigures, MigrationPlace};
+use arcus_types::agent::{FlowSpec, MachineLayout, MigrationFigures, MigrationPlace};
 use arcus_types::{MacAddr, MigrationId, NetworkId, NodeId, PortId, ServerId, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +65,8 @@ pub struct LiveProgress {
     pub give_up: bool,
     /// What has been sent.
     pub figures: MigrationFigures,
+    /// The guest's connections.
+    pub flows: Vec<FlowSpec>,
 }
 
 /// A port whose server is on its way.
@@ -82,6 +84,8 @@ pub struct PortMoving {
     pub dest_id: NodeId,
     /// Whether the destination shall keep packets for it.
     pub ready: bool,
+    /// Its connections.
+    pub flows: Vec<FlowSpec>,
 }
 
 const COLUMNS: &str = "migration_id, server_id, source_id, dest_id, key, vcpus, memory_mib, disk_gib, progress, created_at, \
@@ -148,8 +152,10 @@ impl Db {
         rows.iter()
             .map(|row| {
                 let progress: LiveProgress = row.json("progress")?;
+                let port_id: PortId = row.get("id")?;
                 Ok(PortMoving {
-                    port_id: row.get("id")?,
+                    port_id,
+                    flows: progress.flows.into_iter().filter(|flow| flow.port == port_id).collect(),
                     network_id: row.get("network_id")?,
                     mac: row.get("mac")?,
                     source_id: row.get("source_id")?,

@@ -420,6 +420,7 @@ mod tests {
             dhcp_options: vec![],
             qos: QosSpec::default(),
             moving: None,
+            flows: Vec::new(),
         };
         let network = NetworkSpec {
             id: NetworkId::new(),

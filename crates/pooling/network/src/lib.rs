@@ -9,7 +9,7 @@
 pub mod linux;
 pub mod sim;
 
-use arcus_types::agent::{NetworkSpec, RouterSpec, SecurityGroupSpec};
+use arcus_types::agent::{FlowSpec, NetworkSpec, RouterSpec, SecurityGroupSpec};
 use arcus_types::ids::PortId;
 use std::os::fd::OwnedFd;
 
@@ -43,6 +43,9 @@ pub trait Network: Send + Sync {
     ///
     /// Each frame that is read or written begins with a `virtio_net_hdr`. One opener at a time.
     async fn tap(&self, port: PortId) -> Result<OwnedFd, NetworkError>;
+
+    /// The tracked connections of these ports' guests, at most [`arcus_types::agent::FLOWS_MAX`] of them.
+    async fn flows(&self, ports: &[PortId]) -> Vec<FlowSpec>;
 
     /// Removes everything that this driver has made on the node; done twice it does nothing.
     async fn teardown(&self) -> Result<(), NetworkError>;

@@ -18,6 +18,7 @@ mod dns;
 mod external;
 mod filter;
 mod flows;
+mod luggage;
 mod metadata;
 pub mod names;
 mod namespace;
@@ -37,7 +38,7 @@ mod services;
 mod tap;
 
 use crate::{GuestDirectory, Network, NetworkError, NetworkOutcome};
-use arcus_types::agent::{NetworkSpec, RouterSpec, SecurityGroupSpec};
+use arcus_types::agent::{FlowSpec, NetworkSpec, RouterSpec, SecurityGroupSpec};
 use arcus_types::ids::PortId;
 use namespace::Namespace;
 use node::{Node, Taps, Wish};
@@ -144,6 +145,15 @@ impl Network for Linux {
         };
         let opened = tokio::task::spawn_blocking(move || namespace.inside(|| tap::open(&names::tap(port))));
         opened.await.map_err(|_| NetworkError::Worker)??.map_err(|source| NetworkError::Tap { port, source })
+    }
+
+    async fn flows(&self, ports: &[PortId]) -> Vec<FlowSpec> {
+        let (inner, ports) = (Arc::clone(&self.inner), ports.to_vec());
+        let packed = tokio::task::spawn_blocking(move || {
+            let node = inner.node.lock().unwrap_or_else(PoisonError::into_inner);
+            node.flows(&ports)
+        });
+        packed.await.unwrap_or_default()
     }
 
     async fn teardown(&self) -> Result<(), NetworkError> {

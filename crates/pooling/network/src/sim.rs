@@ -3,7 +3,7 @@
 //! It ships, for simulated nodes that speak the real protocol, and it is what tests of the agent run on.
 
 use crate::{Network, NetworkError, NetworkOutcome};
-use arcus_types::agent::{NetworkSpec, RouterSpec, SecurityGroupSpec};
+use arcus_types::agent::{FlowSpec, NetworkSpec, RouterSpec, SecurityGroupSpec};
 use arcus_types::ids::PortId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -136,6 +136,10 @@ impl Network for Sim {
         Ok(fd)
     }
 
+    async fn flows(&self, _ports: &[PortId]) -> Vec<FlowSpec> {
+        Vec::new()
+    }
+
     async fn teardown(&self) -> Result<(), NetworkError> {
         let mut inner = self.lock();
         inner.told = Told { changes: inner.told.changes + 1, ..Told::default() };
@@ -165,6 +169,7 @@ mod tests {
             dhcp_options: vec![],
             qos: QosSpec::default(),
             moving: None,
+            flows: Vec::new(),
         };
         NetworkSpec {
             id: NetworkId::new(),

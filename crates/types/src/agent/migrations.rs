@@ -16,6 +16,7 @@
 //! and the server says so only when the destination has said that it holds no process of it. A destination's machine runs
 //! the guest as soon as it has all of it, which is not before the source has sent the last.
 
+use super::FlowSpec;
 use crate::ids::{MigrationId, PortId};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -117,6 +118,9 @@ pub struct MigrationReport {
     /// What has been sent; of a source.
     #[serde(default)]
     pub figures: MigrationFigures,
+    /// The guest's connections when its source was ready.
+    #[serde(default)]
+    pub flows: Vec<FlowSpec>,
 }
 
 /// How far a node's part in a guest's move is.

@@ -146,7 +146,26 @@ pub struct PortSpec {
     /// Set while its guest is on its way from or to this node.
     #[serde(default)]
     pub moving: Option<PortMove>,
+    /// Connections that its guest brings along: they go on although no rule would let them begin.
+    #[serde(default)]
+    pub flows: Vec<FlowSpec>,
 }
+
+/// A tracked connection of a guest that moves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowSpec {
+    /// The guest's port.
+    pub port: PortId,
+    /// Whether the guest began it; else the other side did.
+    pub begun: bool,
+    /// The address family, as the kernel numbers it.
+    pub family: u8,
+    /// What the kernel told of it (netlink attributes of a tracked connection), in hexadecimal.
+    pub attributes: String,
+}
+
+/// So many connections go with a guest; the rest must be let in by rules.
+pub const FLOWS_MAX: usize = 1_000;
 
 /// How a port takes part in its guest's move. Until the move is over, what is for the guest goes to both nodes: so nothing
 /// is lost when the guest stops here and goes on there.

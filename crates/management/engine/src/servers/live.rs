@@ -14,7 +14,9 @@ use super::{admit, retried};
 use crate::{Engine, EngineError};
 use arcus_placement::Needs;
 use arcus_store::{LiveMigration, LiveProgress, Node, Server, ServerMigration, Tx};
-use arcus_types::agent::{MigrationPart, MigrationReport, MigrationSpec, MigrationStage, NodeReport, OutgoingOrder};
+use arcus_types::agent::{
+    FLOWS_MAX, MigrationPart, MigrationReport, MigrationSpec, MigrationStage, NodeReport, OutgoingOrder,
+};
 use arcus_types::policy::{Target, authorize, compute};
 use arcus_types::servers::{ServerRequest, ServerTask};
 use arcus_types::{Actor, MigrationId, NodeId, OpCtx, RequestId, Scope, ServerId, Timestamp};
@@ -83,7 +85,12 @@ fn decide(progress: &mut LiveProgress, end: End, report: &MigrationReport) -> Ve
     match (end, &report.stage) {
         (End::Source, MigrationStage::Waiting(layout)) => progress.layout = Some(layout.clone()),
         (End::Source, MigrationStage::Sending) => {}
-        (End::Source, MigrationStage::Ready) => progress.ready = true,
+        (End::Source, MigrationStage::Ready) => {
+            if !progress.ready {
+                progress.flows = report.flows.iter().take(FLOWS_MAX).cloned().collect();
+            }
+            progress.ready = true;
+        }
         (End::Source, MigrationStage::Switching) => (progress.ready, progress.switching) = (true, true),
         (End::Source, MigrationStage::Moved) => (progress.switching, progress.moved) = (true, true),
         (End::Source, MigrationStage::Ended) => progress.gone = true,
@@ -665,7 +672,7 @@ mod tests {
     use arcus_types::agent::{MachineLayout, MigrationFigures, MigrationPlace};
 
     fn report(stage: MigrationStage) -> MigrationReport {
-        MigrationReport { id: MigrationId::new(), stage, figures: MigrationFigures::default() }
+        MigrationReport { id: MigrationId::new(), stage, figures: MigrationFigures::default(), flows: Vec::new() }
     }
 
     fn place() -> MigrationPlace {

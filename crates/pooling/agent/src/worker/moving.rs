@@ -148,6 +148,15 @@ impl Worker {
         if report.stage == MigrationStage::Ready && !self.ports_move(wish, PortMove::Leaving) {
             report.stage = MigrationStage::Sending;
         }
+        if report.stage == MigrationStage::Ready {
+            report.flows = match &self.migration {
+                Some(told) if told.stage == MigrationStage::Ready => told.flows.clone(),
+                Some(_) | None => {
+                    let ports: Vec<_> = wish.nics.iter().map(|(port, ..)| *port).collect();
+                    self.shared.drivers.network.flows(&ports).await
+                }
+            };
+        }
         let same_stage = self.migration.as_ref().is_some_and(|told| told.stage == report.stage);
         let fresh = told_at.is_some_and(|at| at.elapsed() < FIGURES_EVERY);
         if same_stage && (fresh || self.migration.as_ref() == Some(&report)) {
@@ -340,7 +349,7 @@ impl Worker {
 }
 
 fn bare(id: MigrationId, stage: MigrationStage) -> MigrationReport {
-    MigrationReport { id, stage, figures: MigrationFigures::default() }
+    MigrationReport { id, stage, figures: MigrationFigures::default(), flows: Vec::new() }
 }
 
 fn failed(id: MigrationId, message: &str) -> MigrationReport {

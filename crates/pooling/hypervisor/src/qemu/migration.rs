@@ -270,7 +270,12 @@ pub fn send(guest: &Arc<Guest>, wish: &Departure) -> Result<(), HypervisorError>
         return Err(HypervisorError::Busy { server: guest.server, what: "machine" });
     }
     guest.record_change(|record| record.moving = Some(Moving { id: wish.id, part: MovingPart::Source }))?;
-    let begin = MigrationReport { id: wish.id, stage: MigrationStage::Sending, figures: MigrationFigures::default() };
+    let begin = MigrationReport {
+        id: wish.id,
+        stage: MigrationStage::Sending,
+        figures: MigrationFigures::default(),
+        flows: Vec::new(),
+    };
     let (tell, told) = watch::channel(begin);
     let (orders, listen) = watch::channel(orders);
     *departing = Some(Departing { id: wish.id, orders, told });
@@ -289,7 +294,7 @@ pub fn cancel(guest: &Guest) {
 /// How far a machine's part in a move is; `None` if it has none.
 pub async fn report(guest: &Guest) -> Option<MigrationReport> {
     let Moving { id, part } = guest.record().moving?;
-    let report = |stage| Some(MigrationReport { id, stage, figures: MigrationFigures::default() });
+    let report = |stage| Some(MigrationReport { id, stage, figures: MigrationFigures::default(), flows: Vec::new() });
     if let Some(under_way) = guest.departing().as_ref() {
         return Some(under_way.told.borrow().clone());
     }

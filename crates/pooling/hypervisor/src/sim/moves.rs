@@ -23,7 +23,7 @@ pub(super) struct SimMove {
 }
 
 fn report(of: &SimMove) -> MigrationReport {
-    MigrationReport { id: of.id, stage: of.stage.clone(), figures: MigrationFigures::default() }
+    MigrationReport { id: of.id, stage: of.stage.clone(), figures: MigrationFigures::default(), flows: Vec::new() }
 }
 
 impl SimGuest {

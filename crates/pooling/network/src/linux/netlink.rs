@@ -86,12 +86,7 @@ pub fn connections_end(list: &[Connection]) -> io::Result<()> {
         let mut key = Vec::new();
         for (kind, value) in attributes(&connection.attributes) {
             if kind == TUPLE || kind == ID {
-                let nested = if kind == TUPLE { 0x8000 } else { 0 };
-                let length = u16::try_from(value.len() + 4).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-                key.extend_from_slice(&length.to_ne_bytes());
-                key.extend_from_slice(&(kind | nested).to_ne_bytes());
-                key.extend_from_slice(value);
-                key.resize(aligned(key.len()), 0);
+                attribute_put(&mut key, kind, kind == TUPLE, value)?;
             }
         }
         send(&socket, CONNECTION_DELETE, REQUEST | ACK, connection.family, &key)?;
@@ -100,6 +95,34 @@ pub fn connections_end(list: &[Connection]) -> io::Result<()> {
             other => other?,
         }
     }
+    Ok(())
+}
+
+/// Makes tracked connections; one that is there already stays as it is.
+pub fn connections_make(list: &[Connection]) -> io::Result<()> {
+    const CREATE_EXCLUSIVE: u16 = 0x400 | 0x200;
+    if list.is_empty() {
+        return Ok(());
+    }
+    let socket = open()?;
+    for connection in list {
+        send(&socket, CONNECTION_NEW, REQUEST | ACK | CREATE_EXCLUSIVE, connection.family, &connection.attributes)?;
+        match receive(&socket, |_, _| {}) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EEXIST) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// Appends an attribute; what is nested is marked so.
+pub fn attribute_put(out: &mut Vec<u8>, kind: u16, nested: bool, value: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(value.len() + 4).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    let flag = if nested { 0x8000 } else { 0 };
+    out.extend_from_slice(&length.to_ne_bytes());
+    out.extend_from_slice(&(kind | flag).to_ne_bytes());
+    out.extend_from_slice(value);
+    out.resize(aligned(out.len()), 0);
     Ok(())
 }
 

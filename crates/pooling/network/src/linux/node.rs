@@ -11,6 +11,7 @@
 
 use super::filter::SegmentFilter;
 use super::flows;
+use super::luggage;
 use super::names::Tag;
 use super::namespace::{self, Namespace};
 use super::observe::Wanted;
@@ -23,7 +24,7 @@ use super::segment::{self, Leg, Numbers, Segment};
 use super::services::{Known, Services};
 use super::{LinuxConfig, external, names};
 use crate::{NetworkError, NetworkOutcome};
-use arcus_types::agent::{NetworkSpec, RouterSpec, SecurityGroupSpec};
+use arcus_types::agent::{FLOWS_MAX, FlowSpec, NetworkSpec, RouterSpec, SecurityGroupSpec};
 use arcus_types::ids::{NetworkId, PortId, SecurityGroupId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -55,6 +56,8 @@ struct SegmentPlace {
     numbers: Numbers,
     filter: Option<SegmentFilter>,
     services: Option<Services>,
+    /// Ports whose guests' connections have been made known.
+    unpacked: BTreeSet<PortId>,
 }
 
 struct RouterPlace {
@@ -110,6 +113,24 @@ impl Node {
         }
         let faults = faults.iter().map(NetworkError::chain).collect();
         (NetworkOutcome { ports_up: ports_up(wish, config, &up), faults }, self.taps(wish, config))
+    }
+
+    /// The tracked connections of these ports.
+    pub fn flows(&self, ports: &[PortId]) -> Vec<FlowSpec> {
+        let mut all = Vec::new();
+        for port in ports {
+            let places = self.segments.values();
+            let Some((place, number)) = places.filter_map(|s| Some((&s.place, s.numbers.get(*port)?))).next() else {
+                continue;
+            };
+            match place.namespace.inside(|| luggage::pack(*port, number)) {
+                Ok(Ok(some)) => all.extend(some),
+                Ok(Err(error)) => tracing::warn!(port.id = %port, %error, "a guest's connections could not be read"),
+                Err(error) => tracing::warn!(port.id = %port, %error, "a guest's connections could not be read"),
+            }
+        }
+        all.truncate(FLOWS_MAX);
+        all
     }
 
     /// Removes everything of ours.
@@ -168,7 +189,13 @@ impl Node {
                             self.routers.values_mut().for_each(|router| router.place.distrust());
                         }
                         let place = place(namespace, made);
-                        let segment = SegmentPlace { place, numbers: Numbers::default(), filter: None, services: None };
+                        let segment = SegmentPlace {
+                            place,
+                            numbers: Numbers::default(),
+                            filter: None,
+                            services: None,
+                            unpacked: BTreeSet::new(),
+                        };
                         self.segments.insert(name.clone(), segment);
                     }
                     Err(fault) => faults.push(fault),
@@ -420,6 +447,17 @@ impl SegmentPlace {
             end_flows(&self.place, |flow| segment.filter.allows(flow))?;
         }
         self.filter = Some(segment.filter);
+        for (port, flows) in &segment.luggage {
+            let Some(number) = self.numbers.get(*port).filter(|_| !self.unpacked.contains(port)) else { continue };
+            let name = self.place.namespace.name();
+            let made = self.place.namespace.inside(|| luggage::unpack(flows, number))?;
+            // Those that it took along are better than none.
+            if let Err(error) = made {
+                tracing::warn!(network.place = name, port.id = %port, %error, "a guest's connections are not known here");
+            }
+            self.unpacked.insert(*port);
+        }
+        self.unpacked.retain(|port| segment.luggage.iter().any(|(with, _)| with == port));
         let known = Known { guests: segment.guests, told: segment.told, names: segment.names };
         match &self.services {
             Some(services) if services.are_alive() => services.tell(known),

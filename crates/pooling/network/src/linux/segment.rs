@@ -7,7 +7,7 @@ use super::names::{self, BRIDGE, TUNNEL};
 use super::plan::{Forward, Link, LinkKind, MAC_ANY, Neighbour, Plan, Route, State, Tunnel};
 use super::queues;
 use arcus_types::agent::{
-    DhcpOptionSpec, Ipv6Mode, NetworkSpec, PortMove, PortSpec, RouterInterfaceSpec, SecurityGroupSpec,
+    DhcpOptionSpec, FlowSpec, Ipv6Mode, NetworkSpec, PortMove, PortSpec, RouterInterfaceSpec, SecurityGroupSpec,
 };
 use arcus_types::ids::{PortId, SecurityGroupId};
 use arcus_types::text::MacAddr;
@@ -31,6 +31,8 @@ pub struct Segment {
     pub told: Vec<Advertisement>,
     /// The names of its ports.
     pub names: Names,
+    /// Connections that guests bring along, by their port.
+    pub luggage: Vec<(PortId, Vec<FlowSpec>)>,
     /// What of the specification cannot be done.
     pub faults: Vec<String>,
 }
@@ -174,6 +176,9 @@ pub fn plan(
                 PortMove::Expected => true,
             };
             out.filter.moving.push(MovingGuest { mac: port.mac, device: names::tap(port.id), expected });
+            if !port.flows.is_empty() {
+                out.luggage.push((port.id, port.flows.clone()));
+            }
         }
         out.plan.links.insert(names::tap(port.id), tap);
         for fixed in port.addresses.iter().filter(|fixed| fixed.address.is_ipv4()) {

@@ -325,6 +325,7 @@ impl Lab {
             dhcp_options: vec![],
             qos: QosSpec::default(),
             moving: None,
+            flows: Vec::new(),
         });
         id
     }
