@@ -3,6 +3,8 @@
 use super::{authenticate, password, show};
 use crate::harness::Cloud;
 use arcus_identity::{Identity, IdentityConfig};
+use arcus_store::UserKey;
+use arcus_types::Timestamp;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
@@ -130,4 +132,22 @@ async fn another_replica_learns_of_it_and_so_does_a_restart() {
     }
     assert!(replica.verify(&newer).is_ok());
     show(&cloud, &newer).await.expect(200);
+}
+
+#[tokio::test]
+async fn an_expired_password_opens_nothing_but_its_own_change() {
+    let cloud = Cloud::with(|config| config.password_expires_days = 30).await;
+    let user = cloud.person("ann", "demo", "member").await;
+    cloud.login("ann", "ann's password", "demo").await;
+    let id = user.parse().unwrap();
+    let login = cloud.store.user_login(UserKey::Id(id)).await.unwrap().unwrap();
+    let hash = login.password_hash.as_deref();
+    let long_ago = Timestamp::now().plus_seconds(-31 * 24 * 3600);
+    let tx = cloud.store.begin_unaudited().await.unwrap();
+    assert!(tx.user_password_set(id, hash, hash, &[], long_ago).await.unwrap());
+    tx.commit().await.unwrap();
+    cloud.try_login("ann", "ann's password", "demo").await.expect(401);
+    let body = json!({ "user": { "original_password": "ann's password", "password": "another" } });
+    cloud.post(&format!("/identity/v3/users/{user}/password"), "", body).await.expect(204);
+    cloud.login("ann", "another", "demo").await;
 }
