@@ -286,6 +286,9 @@ pub struct GuestData {
     pub public_keys: Vec<(String, String)>,
     /// User data, in base64.
     pub user_data_base64: Option<String>,
+    /// Files that the guest is to make of its own accord: where, and what is in them in base64.
+    #[serde(default)]
+    pub files: Vec<(String, String)>,
     /// The password to set for the login user.
     pub admin_password: Option<String>,
     /// Whether the guest also gets all this on a config drive.

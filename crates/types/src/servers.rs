@@ -97,6 +97,10 @@ texts! {
         Resuming = "resuming",
         /// Its disk is being made anew.
         Rebuilding = "rebuilding",
+        /// It shuts down, and the volume that it boots from is filled with an image.
+        RebuildingVolume = "rebuild_block_device_mapping",
+        /// It starts after that.
+        RebuildFinishing = "rebuild_spawning",
         /// It shuts down to get another flavor.
         ResizeStopping = "resize_migrating",
         /// It starts with another flavor.
@@ -389,7 +393,7 @@ impl ServerState {
                 Some(T::Rebooting) => "REBOOT",
                 Some(T::RebootingHard) => "HARD_REBOOT",
                 Some(T::UpdatingPassword) => "PASSWORD",
-                Some(T::Rebuilding) => "REBUILD",
+                Some(T::Rebuilding | T::RebuildingVolume | T::RebuildFinishing) => "REBUILD",
                 Some(T::ResizeStopping | T::ResizeFinishing) => "RESIZE",
                 Some(T::Migrating) => "MIGRATING",
                 Some(
@@ -437,7 +441,7 @@ impl ServerState {
             Self::Shelved => "SHELVED",
             Self::ShelvedOffloaded => "SHELVED_OFFLOADED",
             Self::Error => match task {
-                Some(T::Rebuilding) => "REBUILD",
+                Some(T::Rebuilding | T::RebuildingVolume | T::RebuildFinishing) => "REBUILD",
                 Some(T::RebootingHard) => "HARD_REBOOT",
                 Some(_) | None => "ERROR",
             },
@@ -461,6 +465,8 @@ impl ServerTask {
             | Self::Suspending
             | Self::Resuming
             | Self::Rebuilding
+            | Self::RebuildingVolume
+            | Self::RebuildFinishing
             | Self::ResizeStopping
             | Self::ResizeFinishing
             | Self::RevertStopping
@@ -484,10 +490,13 @@ impl ServerTask {
         match self {
             Self::Spawning
             | Self::Rebuilding
+            | Self::RebuildFinishing
             | Self::ResizeFinishing
             | Self::RevertFinishing
             | Self::Rescuing
             | Self::Unshelving => 30 * 60,
+            // The volume gives up first, and says why.
+            Self::RebuildingVolume => 40 * 60,
             Self::Suspending | Self::Resuming => 15 * 60,
             Self::ImageSnapshot | Self::ImageBackup | Self::ShelvingSnapshot | Self::Migrating => 6 * 60 * 60,
             Self::Rebooting
@@ -549,7 +558,9 @@ impl ServerRequest {
             // What is deleted is gone at once: there is never anything to restore.
             Self::Restore => &[],
             Self::AttachInterface | Self::DetachInterface => &[S::Active, S::Stopped, S::Paused],
-            Self::AttachVolume | Self::DetachVolume => &[S::Active, S::Stopped, S::Paused, S::Resized],
+            Self::AttachVolume | Self::DetachVolume => {
+                &[S::Active, S::Stopped, S::Paused, S::Resized, S::Shelved, S::ShelvedOffloaded]
+            }
             Self::UpdateMetadata => &[S::Active, S::Stopped, S::Paused, S::Suspended],
             Self::Delete => S::ALL,
         }

@@ -215,21 +215,23 @@ impl Engine {
         Ok(self.store().flavor_access_list(id).await?)
     }
 
-    /// Lets a project use a private flavor, or no longer; who may afterwards.
+    /// Lets a project use a private flavor, or no longer; who may afterwards. Of a public one, which all may use, this changes
+    /// nothing that counts; `public` says whether that is accepted.
     ///
     /// # Errors
-    /// [`EngineError::Conflict`] if it is public or the project may already, [`EngineError::NotFound`], or a refusal.
+    /// [`EngineError::Conflict`] if it is public, which is not accepted, or the project may already, [`EngineError::NotFound`], or a refusal.
     pub async fn flavor_access_change(
         &self,
         ctx: &OpCtx,
         id: &FlavorId,
         project: ProjectId,
         allowed: bool,
+        public: bool,
     ) -> Result<Vec<ProjectId>, EngineError> {
         authorize(ctx, compute::FLAVOR_ACCESS, &Target::own(ctx))?;
         let tx = self.store().begin(ctx).await?;
         let flavor = tx.flavor_get(id).await?.ok_or_else(|| not_found(id))?;
-        if flavor.is_public {
+        if flavor.is_public && allowed && !public {
             return Err(EngineError::conflict("Can not add access to a public flavor."));
         }
         let exists = tx.flavor_access_list(id).await?.contains(&project);

@@ -1,7 +1,7 @@
 //! Key pairs: a user's public keys. A private key that is generated here leaves with the answer and is kept nowhere.
 
 use crate::{Engine, EngineError};
-use arcus_store::{AuditEntry, Keypair, StoreError};
+use arcus_store::{AuditEntry, Keypair, QuotaResource, StoreError};
 use arcus_types::policy::{Target, authorize, compute};
 use arcus_types::{OpCtx, Scope, Timestamp, UserId};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
@@ -9,9 +9,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use md5::{Digest, Md5};
 use serde_json::json;
-
-/// The most key pairs that a user has.
-pub const KEYPAIRS_MAX: u64 = 100;
 
 /// What kind of key a client hands in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,10 +104,13 @@ impl Engine {
             created_at: Timestamp::now(),
         };
         let tx = self.store().begin(ctx).await?;
-        if tx.keypair_count(user).await? >= KEYPAIRS_MAX {
+        let cap = self.measure_cap(&tx, ctx.project_id(), Some(user), QuotaResource::KeyPairs).await?;
+        if let Some(cap) = cap
+            && tx.keypair_count(user).await? >= cap
+        {
             return Err(EngineError::OverQuota {
                 code: "KeypairLimitExceeded",
-                message: format!("Quota exceeded, too many key pairs: a user has at most {KEYPAIRS_MAX}."),
+                message: format!("Quota exceeded, too many key pairs: a user has at most {cap}."),
             });
         }
         match tx.keypair_insert(&keypair).await {

@@ -7,8 +7,19 @@ use arcus_types::{OpCtx, ProjectId, ServerId, Timestamp};
 use serde_json::json;
 
 /// The resources whose quotas the compute API keeps.
-pub const COMPUTE_QUOTAS: &[QuotaResource] =
-    &[QuotaResource::Instances, QuotaResource::Cores, QuotaResource::RamMib, QuotaResource::ServerGroups];
+pub const COMPUTE_QUOTAS: &[QuotaResource] = &[
+    QuotaResource::Instances,
+    QuotaResource::Cores,
+    QuotaResource::RamMib,
+    QuotaResource::ServerGroups,
+    QuotaResource::ServerGroupMembers,
+    QuotaResource::MetadataItems,
+    QuotaResource::KeyPairs,
+    QuotaResource::InjectedFiles,
+    QuotaResource::InjectedFileBytes,
+    QuotaResource::InjectedFilePathBytes,
+    QuotaResource::FixedIps,
+];
 /// Those that it also shows, for older clients, and the network API keeps.
 pub const NETWORK_QUOTAS: &[QuotaResource] =
     &[QuotaResource::FloatingIps, QuotaResource::SecurityGroups, QuotaResource::SecurityGroupRules];

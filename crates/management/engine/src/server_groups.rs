@@ -1,14 +1,11 @@
 //! Server groups: which servers shall share a node, or shall not.
 
 use crate::{Engine, EngineError};
-use arcus_store::{AuditEntry, GroupPolicy, QuotaResource, ServerGroup};
+use arcus_store::{AuditEntry, GroupPolicy, QuotaResource, ServerGroup, Tx};
 use arcus_types::policy::{Denied, Target, authorize, compute};
 use arcus_types::{OpCtx, ServerGroupId, ServerId, Timestamp};
 use serde_json::json;
 use std::collections::HashMap;
-
-/// The most servers of a group.
-pub const GROUP_MEMBERS_MAX: usize = 10;
 
 fn no_group(id: ServerGroupId) -> EngineError {
     EngineError::not_found("InstanceGroupNotFound", "Instance group", id)
@@ -132,17 +129,33 @@ impl Engine {
         ctx: &OpCtx,
         id: ServerGroupId,
     ) -> Result<ServerGroup, EngineError> {
-        let (group, members) = self.server_group_get(ctx, id).await.map_err(|error| match error {
+        let found = self.server_group_get(ctx, id).await.map_err(|error| match error {
             EngineError::NotFound { .. } => EngineError::invalid(format!("Instance group {id} could not be found.")),
             other => other,
-        })?;
-        if members.len() >= GROUP_MEMBERS_MAX {
-            return Err(EngineError::OverQuota {
-                code: "ServerGroupMemberLimitExceeded",
-                message: "Quota exceeded, too many servers in group".into(),
-            });
+        });
+        Ok(found?.0)
+    }
+
+    /// Refuses more servers in a group than it may have. The caller has claimed the project's quota of servers in this
+    /// transaction: that row's lock keeps other new servers out until the commit.
+    pub(crate) async fn server_group_admits(
+        &self,
+        tx: &Tx,
+        ctx: &OpCtx,
+        group: &ServerGroup,
+        more: u32,
+    ) -> Result<(), EngineError> {
+        let members = tx.server_group_members(&[group.id]).await?.len();
+        let measure = QuotaResource::ServerGroupMembers;
+        match self.measure_cap(tx, Some(group.project_id), ctx.user_id(), measure).await? {
+            Some(cap) if u64::try_from(members).unwrap_or(u64::MAX).saturating_add(u64::from(more)) > cap => {
+                Err(EngineError::OverQuota {
+                    code: "ServerGroupMemberLimitExceeded",
+                    message: format!("Quota exceeded, too many servers in group: it has {members} of {cap}."),
+                })
+            }
+            Some(_) | None => Ok(()),
         }
-        Ok(group)
     }
 }
 

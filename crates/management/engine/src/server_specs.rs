@@ -116,6 +116,7 @@ fn server_spec(
             metadata: server.metadata,
             public_keys: secrets.public_keys,
             user_data_base64: secrets.user_data_base64,
+            files: secrets.files,
             admin_password: if rescue.is_some() { secrets.rescue_password } else { secrets.admin_password },
             config_drive: server.details.config_drive,
             launch_index: server.details.launch_index,

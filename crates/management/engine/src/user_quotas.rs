@@ -1,7 +1,7 @@
 //! Quotas of a user inside a project: never more than the project's.
 
 use crate::{Engine, EngineError};
-use arcus_store::{AuditEntry, Quota, QuotaResource, Tx};
+use arcus_store::{AuditEntry, Db, Quota, QuotaResource, Tx};
 use arcus_types::policy::{Target, authorize, compute};
 use arcus_types::{OpCtx, ProjectId, UserId};
 use serde_json::json;
@@ -102,6 +102,29 @@ impl Engine {
         let id = project.to_string();
         let entry = AuditEntry { action: compute::QUOTA_WRITE, kind: "quota", id, project_id: Some(project), detail };
         Ok(tx.audit(entry).await?)
+    }
+
+    /// The most that a measure may be for a user in a project; `None` is no limit. Outside of any project it is what
+    /// projects have from the beginning.
+    pub(crate) async fn measure_cap(
+        &self,
+        db: &Db,
+        project: Option<ProjectId>,
+        user: Option<UserId>,
+        measure: QuotaResource,
+    ) -> Result<Option<u64>, EngineError> {
+        debug_assert!(measure.is_measure(), "{} is claimed", measure.name());
+        let quotas = match project {
+            Some(project) => db.quota_list(project, &[measure]).await?,
+            None => db.quota_defaults(&[measure]).await?,
+        };
+        let of_user = match (project, user) {
+            (Some(project), Some(user)) => db.user_quota_list(project, user).await?,
+            (None, _) | (_, None) => Vec::new(),
+        };
+        let own = of_user.iter().find(|(resource, _)| *resource == measure).map(|(_, cap)| *cap);
+        let cap = own.or(quotas.first().map(|quota| quota.cap)).unwrap_or(measure.default_cap());
+        Ok(u64::try_from(cap).ok())
     }
 
     /// Which quota of the user would be exceeded by `wanted`. The caller has claimed the project's before in this

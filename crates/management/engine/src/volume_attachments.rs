@@ -16,7 +16,7 @@ use crate::{Engine, EngineError};
 use arcus_store::{Db, Tx, Volume, VolumeAttachment, VolumeAttachmentFilter};
 use arcus_types::agent::{NodeReport, Observed, ServerReport};
 use arcus_types::policy::{Action, Target, authorize, volume as policy};
-use arcus_types::volumes::{AttachmentStatus, VolumeRequest, VolumeStatus};
+use arcus_types::volumes::{AttachmentStatus, VolumeEvent, VolumeRequest, VolumeStatus};
 use arcus_types::{AttachmentId, NodeId, OpCtx, ServerId, Timestamp, UserId, VolumeId};
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -293,9 +293,12 @@ impl Engine {
         attachment.attached_at = attachment.attached_at.or(Some(now));
         attachment.updated_at = Some(now);
         tx.volume_attachment_update(&mut attachment).await?;
-        // What is in a machine has been made.
-        volume.made = true;
-        self.volume_rest(&tx, &mut volume).await?;
+        if volume.made {
+            self.volume_rest(&tx, &mut volume).await?;
+        } else {
+            // What is in a machine has been made.
+            self.volume_happened(&tx, &mut volume, VolumeEvent::Made, None).await?;
+        }
         let detail = json!({ "attachment_id": attachment.id, "server_id": attachment.server_id, "attached": true });
         self.volume_audit(&tx, &volume, policy::VOLUME_OBSERVE, &detail).await?;
         self.commit(tx).await
@@ -401,12 +404,14 @@ enum Verdict {
 
 fn judge(attachment: &VolumeAttachment, report: Option<&ServerReport>, acted: bool, version: u64) -> Verdict {
     let inside = report.is_some_and(|r| r.volumes.contains(&attachment.volume_id));
+    // A server that is being prepared names what it will have: that may not even be made yet.
+    let plugged = inside && report.is_some_and(|r| r.observed != Observed::Preparing);
     let faulty = report.is_some_and(|r| {
         let mine = r.volume_faults.iter().find(|f| f.volume_id == attachment.volume_id);
         r.version >= version && mine.is_some_and(|f| !f.fault.transient)
     });
     match attachment.status {
-        AttachmentStatus::Attaching if inside => Verdict::Attached,
+        AttachmentStatus::Attaching if plugged => Verdict::Attached,
         AttachmentStatus::Attaching | AttachmentStatus::Detaching if acted && faulty => Verdict::Faulty,
         // The node has acted on the wish, and the machine does not have the volume.
         AttachmentStatus::Detaching if acted && !inside => {

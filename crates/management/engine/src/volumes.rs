@@ -13,7 +13,7 @@ mod sweep;
 mod upload;
 mod view;
 
-pub(crate) use create::Place;
+pub(crate) use create::{Place, image_metadata, size_for_image};
 
 pub use change::VolumeChange;
 pub use create::{VolumeFrom, VolumeNew};

@@ -30,6 +30,20 @@ resources! {
     RamMib = "ram", 51_200;
     /// Server groups.
     ServerGroups = "server_groups", 10;
+    /// Servers of one group: a measure.
+    ServerGroupMembers = "server_group_members", 10;
+    /// Key and value pairs of one server: a measure.
+    MetadataItems = "metadata_items", 128;
+    /// Key pairs of one user: a measure.
+    KeyPairs = "key_pairs", 100;
+    /// Files that one server is given when it is made: a measure.
+    InjectedFiles = "injected_files", 5;
+    /// The size of one such file, in bytes: a measure.
+    InjectedFileBytes = "injected_file_content_bytes", 10_240;
+    /// The length of such a file's path, in bytes: a measure.
+    InjectedFilePathBytes = "injected_file_path_bytes", 255;
+    /// Addresses of servers, which ports have had for long: kept for clients that set it, and limits nothing.
+    FixedIps = "fixed_ips", -1;
     /// Networks.
     Networks = "network", 100;
     /// Subnets.
@@ -64,6 +78,21 @@ resources! {
     VolumeBackupGigabytes = "backup_gigabytes", 1_000;
     /// Groups of volumes.
     VolumeGroups = "groups", 10;
+}
+
+impl QuotaResource {
+    /// Whether this limits each thing of its kind rather than all of them together: nothing is claimed of it.
+    pub const fn is_measure(self) -> bool {
+        matches!(
+            self,
+            Self::ServerGroupMembers
+                | Self::MetadataItems
+                | Self::KeyPairs
+                | Self::InjectedFiles
+                | Self::InjectedFileBytes
+                | Self::InjectedFilePathBytes
+        )
+    }
 }
 
 /// A project's quota of one resource.

@@ -14,7 +14,9 @@ use crate::{Db, StoreError, Tx};
 use arcus_types::agent::{DeviceModel, ImageSource, Power};
 use arcus_types::flavors::FlavorId;
 use arcus_types::servers::{PowerState, ServerState, ServerTask};
-use arcus_types::{ImageId, Name, NodeId, PortId, ProjectId, RequestId, ServerGroupId, ServerId, Timestamp, UserId};
+use arcus_types::{
+    ImageId, Name, NodeId, PortId, ProjectId, RequestId, ServerGroupId, ServerId, Timestamp, UserId, VolumeId,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -176,6 +178,8 @@ pub struct ServerDetails {
     pub shelve: Option<ServerShelve>,
     /// Set while it is rescued.
     pub rescue: Option<ServerRescue>,
+    /// Set while the volume that it boots from is being refilled.
+    pub rebuild: Option<ServerRebuild>,
     /// How often a new password was asked for.
     pub passwords: u64,
     /// Properties of the image at the time, as the image API had them.
@@ -189,6 +193,17 @@ pub struct ServerDetails {
 pub struct ServerShelve {
     /// The image of its root disk; a server without one of its own has none.
     pub image_id: Option<ImageId>,
+}
+
+/// A rebuild of a server that boots from a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerRebuild {
+    /// The volume.
+    pub volume_id: VolumeId,
+    /// Whether it runs afterwards.
+    pub runs: bool,
+    /// Whether its node has seen it stopped.
+    pub stopped: bool,
 }
 
 /// What a server is rescued with.

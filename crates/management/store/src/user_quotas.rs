@@ -1,7 +1,7 @@
 //! What one user may have of a project's compute quota. Few users have such rows; what they use is counted when it matters.
 
 use crate::sql::{Where, params};
-use crate::{Db, QuotaResource, ServerFlavor, StoreError, Tx};
+use crate::{Db, QuotaResource, ServerDetails, ServerFlavor, StoreError, Tx};
 use arcus_types::{ProjectId, UserId};
 
 /// What a user has in a project.
@@ -25,6 +25,7 @@ impl UserUse {
             QuotaResource::Cores => Some(self.vcpus),
             QuotaResource::RamMib => Some(self.memory_mib),
             QuotaResource::ServerGroups => Some(self.server_groups),
+            measure if measure.is_measure() => Some(0),
             _ => None,
         }
     }
@@ -62,16 +63,20 @@ impl Db {
         let groups = format!("SELECT COUNT(*) AS n FROM server_groups{}", filter.sql());
         let groups = self.one(groups, filter.params.clone()).await?;
         filter.and("deleted_at IS NULL", vec![]);
-        let sql = format!("SELECT flavor FROM servers{}", filter.sql());
+        let sql = format!("SELECT flavor, details FROM servers{}", filter.sql());
         let mut uses = UserUse::default();
         if let Some(row) = groups {
             uses.server_groups = row.get("n")?;
         }
         for row in self.all(sql, filter.params).await? {
             let flavor: ServerFlavor = row.json("flavor")?;
+            let details: ServerDetails = row.json("details")?;
+            // As with the project's quota: the larger of both flavors, until the owner has said which it is to be.
+            let other = details.resize.map(|resize| resize.other);
+            let (other_vcpus, other_memory) = other.map_or((0, 0), |other| (other.vcpus, other.memory_mib));
             uses.servers += 1;
-            uses.vcpus += u64::from(flavor.vcpus);
-            uses.memory_mib += flavor.memory_mib;
+            uses.vcpus += u64::from(flavor.vcpus.max(other_vcpus));
+            uses.memory_mib += flavor.memory_mib.max(other_memory);
         }
         Ok(uses)
     }

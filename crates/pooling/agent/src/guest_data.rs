@@ -24,6 +24,8 @@ struct Documents {
     meta_data: Vec<u8>,
     network_data: Vec<u8>,
     user_data: Option<Vec<u8>>,
+    /// What is in the files for the guest, in the order in which the metadata names them.
+    contents: Vec<Vec<u8>>,
     ec2: BTreeMap<String, String>,
     key_names: Vec<String>,
     /// The password that the server knows of.
@@ -134,6 +136,9 @@ pub(crate) fn config_drive(spec: &NodeSpec, server: &ServerSpec) -> BTreeMap<Str
             files.insert(format!("openstack/{version}/user_data"), user_data.clone());
         }
     }
+    for (at, content) in documents.contents.iter().enumerate() {
+        files.insert(format!("openstack{}", content_path(at)), content.clone());
+    }
     let ec2: BTreeMap<&String, &String> = documents.ec2.iter().filter(|(k, _)| !k.contains('/')).collect();
     files.insert("ec2/latest/meta-data.json".into(), serde_json::to_vec(&ec2).unwrap_or_default());
     if let Some(user_data) = &documents.user_data {
@@ -157,6 +162,7 @@ fn documents(server: &ServerSpec, interfaces: &[(&NetworkSpec, &PortSpec)]) -> D
         meta_data: serde_json::to_vec(&meta_data(server)).unwrap_or_default(),
         network_data: serde_json::to_vec(&network_data(interfaces)).unwrap_or_default(),
         user_data: server.guest.user_data_base64.as_ref().and_then(|text| STANDARD.decode(text).ok()),
+        contents: server.guest.files.iter().map(|(_, text)| STANDARD.decode(text).unwrap_or_default()).collect(),
         ec2: ec2(server, interfaces),
         key_names: server.guest.public_keys.iter().map(|(name, _)| name.clone()).collect(),
         password: server.guest.password_left.clone(),
@@ -190,8 +196,18 @@ fn meta_data(server: &ServerSpec) -> Value {
         if let Some(seed) = &server.guest.random_seed_base64 {
             object.insert("random_seed".into(), json!(seed));
         }
+        if !server.guest.files.is_empty() {
+            let files = server.guest.files.iter().enumerate();
+            let files = files.map(|(at, (path, _))| json!({ "path": path, "content_path": content_path(at) }));
+            object.insert("files".into(), files.collect());
+        }
     }
     document
+}
+
+/// Where the content of a guest's file is, below the tree.
+fn content_path(at: usize) -> String {
+    format!("/content/{at:04}")
 }
 
 fn network_data(interfaces: &[(&NetworkSpec, &PortSpec)]) -> Value {
@@ -280,6 +296,11 @@ impl Documents {
         match (first, rest) {
             ("", _) => Some(EC2_VERSIONS.join("\n").into_bytes()),
             ("openstack", "") => Some(OPENSTACK_VERSIONS.join("\n").into_bytes()),
+            ("openstack", rest) if rest.starts_with("content/") => {
+                let named = |at: &usize| content_path(*at).trim_start_matches('/') == rest;
+                let at = (0..self.contents.len()).find(named)?;
+                self.contents.get(at).cloned()
+            }
             ("openstack", rest) => {
                 let (version, file) = rest.split_once('/').unwrap_or((rest, ""));
                 OPENSTACK_VERSIONS.contains(&version).then(|| self.openstack(file)).flatten()

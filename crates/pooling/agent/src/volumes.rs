@@ -22,6 +22,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// The first and the longest pause after a failure that may pass.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_LONGEST: Duration = Duration::from_secs(30);
+/// How often a volume that shall be refilled is looked at while its server stops.
+const CLOSED_LOOK: Duration = Duration::from_millis(250);
 /// How often a snapshot is tried: later it would no longer be of the moment that was asked for.
 const SNAPSHOT_TRIES_MAX: u32 = 3;
 
@@ -301,13 +303,27 @@ impl Worker {
             }
             VolumeSource::Volume { volume_id } => return Err(StorageError::VolumeAbsent { volume: *volume_id }),
         };
-        // Whoever has the volume must not find other bytes in it than it left there.
-        let holder = self.shared.volumes.lock(id).await;
-        if machine(&self.shared, *holder, id).await.is_some() {
-            return Err(StorageError::VolumeBusy { volume: id });
-        }
+        let Some(_holder) = self.closed(wish).await else { return Ok(None) };
         let told = |percent: u8| self.prepare(wish, "refilling", 50 + percent.min(100) / 2);
         storage.volume_refill(id, wish.size_bytes, &content, refill.number, &told).await.map(Some)
+    }
+
+    /// Waits until no machine has the volume open, and keeps it so: whoever has it must not find other bytes in it than it
+    /// left there. `None` if something else is wished meanwhile.
+    async fn closed(&self, wish: &VolumeSpec) -> Option<OwnedMutexGuard<Option<ServerId>>> {
+        let mut newer = self.wish.clone();
+        loop {
+            let holder = self.shared.volumes.lock(self.id).await;
+            if machine(&self.shared, *holder, self.id).await.is_none() {
+                return Some(holder);
+            }
+            drop(holder);
+            self.prepare(wish, "waiting for its server to stop", 50);
+            tokio::select! {
+                _ = newer.changed() => return None,
+                () = tokio::time::sleep(CLOSED_LOOK) => {}
+            }
+        }
     }
 
     /// Gets an image into the cache; `false` if the volume is wished away meanwhile.

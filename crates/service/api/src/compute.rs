@@ -46,6 +46,30 @@ fn before(version: Microversion, minor: u16) -> Result<(), ApiError> {
     if version.at_least(minor) { Err(gone()) } else { Ok(()) }
 }
 
+/// Whether a path is of those that every version of the compute API answers as gone.
+///
+/// Source: the compute API guide, "Obsolete APIs": those that its reference implementation answers with 410.
+pub fn removed(path: &str) -> bool {
+    const WORDS: [&str; 9] = [
+        "os-agents",
+        "os-cells",
+        "os-certificates",
+        "os-cloudpipe",
+        "os-fixed-ips",
+        "os-floating-ip-dns",
+        "os-floating-ips-bulk",
+        "os-fping",
+        "os-security-group-default-rules",
+    ];
+    let Some(rest) = path.strip_prefix("/compute/v2.1/") else { return false };
+    let mut words = rest.split('/');
+    match (words.next(), words.next(), words.next()) {
+        (Some("servers"), Some(_), Some(part)) => matches!(part, "os-virtual-interfaces" | "consoles"),
+        (Some(word), _, _) => WORDS.contains(&word),
+        (None, _, _) => false,
+    }
+}
+
 /// A server's id from a path of several parts.
 fn server_id(text: &str) -> Result<ServerId, ApiError> {
     text.parse().map_err(|_| ApiError::not_found("Instance", text.chars().take(64).collect::<String>()))

@@ -12,7 +12,7 @@ use arcus_types::{OpCtx, RequestId};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::handler::Handler;
-use axum::http::{HeaderValue, Method, StatusCode};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
@@ -58,7 +58,7 @@ pub fn router(app: App, routes: Vec<Route>) -> Router {
         router = router.route(route.path, guarded);
     }
     let routed: Router = router
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "The resource could not be found.") })
+        .fallback(unrouted)
         .method_not_allowed_fallback(|| async {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed for this resource.")
         })
@@ -68,6 +68,14 @@ pub fn router(app: App, routes: Vec<Route>) -> Router {
     // Paths are rewritten before any route is looked for, hence the router around the router.
     let rewritten = middleware::map_request(volume::project_word).layer(routed);
     Router::new().fallback_service(middleware::map_request(compute::paths::modern).layer(rewritten))
+}
+
+/// The answer where no route leads: what an API had once and has no more is told apart from what it never had.
+async fn unrouted(uri: Uri) -> ApiError {
+    if compute::removed(uri.path()) {
+        return ApiError::new(StatusCode::GONE, "This API is no longer available.");
+    }
+    ApiError::new(StatusCode::NOT_FOUND, "The resource could not be found.")
 }
 
 /// Turns a caller away whom the rule refuses whatever the target is, before a byte of the body is read: nobody from what

@@ -62,7 +62,8 @@ pub enum VolumeSource {
     },
 }
 
-/// Other content for a volume that is there. Only wished for while no server has the volume.
+/// Other content for a volume that is there. The node waits until no machine has the volume open; the server that has it,
+/// if one has, is wished to be stopped until this is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeRefill {
     /// Rises with every refill. The node keeps the number of the last one with the volume and does none twice.

@@ -77,35 +77,73 @@ impl Engine {
             Visibility::Community => authorize(ctx, policy::IMAGE_COMMUNITIZE, &target)?,
             Visibility::Shared | Visibility::Private => {}
         }
+        let base = awaited.properties.get("base_image_ref").and_then(|id| id.parse().ok());
+        let (project_id, format) = (awaited.project_id, awaited.disk_format);
+        let mut image = self.image_of_server(tx, project_id, awaited.name, base, format, awaited.properties).await?;
+        image.visibility = awaited.visibility;
+        image.protected = awaited.protected;
+        image.snapshot_node_id = Some(awaited.node_id);
+        change::check(&image)?;
+        self.image_insert_in(tx, &image, policy::IMAGE_SNAPSHOT).await?;
+        Ok(image.id)
+    }
+
+    /// Records an image that has no bytes and never will: all that it is, its properties say. It is active at once.
+    ///
+    /// # Errors
+    /// [`EngineError::OverQuota`], or a refusal.
+    pub(crate) async fn image_byteless_in(
+        &self,
+        tx: &Tx,
+        ctx: &OpCtx,
+        project_id: ProjectId,
+        name: Name,
+        base: Option<ImageId>,
+        properties: BTreeMap<String, String>,
+    ) -> Result<ImageId, EngineError> {
+        authorize(ctx, policy::IMAGE_SNAPSHOT, &Target::project(project_id))?;
+        let mut image = self.image_of_server(tx, project_id, name, base, DiskFormat::Raw, properties).await?;
+        image.status = ImageStatus::Active;
+        change::check(&image)?;
+        self.image_insert_in(tx, &image, policy::IMAGE_SNAPSHOT).await?;
+        Ok(image.id)
+    }
+
+    async fn image_of_server(
+        &self,
+        tx: &Tx,
+        project_id: ProjectId,
+        name: Name,
+        base: Option<ImageId>,
+        disk_format: DiskFormat,
+        properties: BTreeMap<String, String>,
+    ) -> Result<Image, EngineError> {
         let now = Timestamp::now();
         // What the server's image needs to boot, an image of its disk needs too.
-        let base = match awaited.properties.get("base_image_ref").and_then(|id| id.parse().ok()) {
+        let base = match base {
             Some(id) => tx.image_get(id).await?,
             None => None,
         };
-        let image = Image {
+        Ok(Image {
             id: ImageId::new(),
-            project_id: awaited.project_id,
-            name: Some(awaited.name),
+            project_id,
+            name: Some(name),
             status: ImageStatus::Queued,
-            visibility: awaited.visibility,
-            protected: awaited.protected,
+            visibility: Visibility::Private,
+            protected: false,
             hidden: false,
-            disk_format: Some(awaited.disk_format),
+            disk_format: Some(disk_format),
             container_format: Some(ContainerFormat::Bare),
             min_disk_gib: base.as_ref().map_or(0, |b| b.min_disk_gib),
             min_ram_mib: base.as_ref().map_or(0, |b| b.min_ram_mib),
             content: None,
-            snapshot_node_id: Some(awaited.node_id),
+            snapshot_node_id: None,
             tags: BTreeSet::new(),
-            properties: awaited.properties,
+            properties,
             generation: 1,
             created_at: now,
             updated_at: now,
-        };
-        change::check(&image)?;
-        self.image_insert_in(tx, &image, policy::IMAGE_SNAPSHOT).await?;
-        Ok(image.id)
+        })
     }
 
     /// Takes a snapshot's bytes from the node that was told to make it. A node that sends them again is told that all is

@@ -1,43 +1,14 @@
-//! Power, restarts, rebuilds, locks and passwords.
+//! Power, restarts, locks and states that operators declare.
 
-use super::{Act, admit, retried};
+use super::{Act, retried};
 use crate::{Engine, EngineError};
 use arcus_store::{Server, ServerFault};
 use arcus_types::agent::Power;
 use arcus_types::policy::compute;
-use arcus_types::servers::{ServerEvent, ServerRequest, ServerState, ServerTask};
-use arcus_types::{ImageId, Name, OpCtx, ServerId, Timestamp};
+use arcus_types::servers::{ServerEvent, ServerRequest, ServerTask};
+use arcus_types::{OpCtx, ServerId, Timestamp};
 use base64::Engine as _;
 use serde_json::json;
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-
-/// What a rebuild shall change; `None` leaves it.
-#[derive(Debug, Clone)]
-pub struct RebuildWish {
-    /// The image that the disk begins as again.
-    pub image_id: ImageId,
-    /// The name.
-    pub name: Option<Name>,
-    /// The host name.
-    pub hostname: Option<String>,
-    /// All of the metadata.
-    pub metadata: Option<BTreeMap<String, String>>,
-    /// Free text.
-    pub description: Option<Option<String>>,
-    /// The password; `None` draws one.
-    pub admin_password: Option<String>,
-    /// The name of a key pair; `Some(None)` takes the key away.
-    pub key_name: Option<Option<String>>,
-    /// User data in base64; `Some(None)` takes it away.
-    pub user_data: Option<Option<String>>,
-    /// An address that the owner notes down.
-    pub access_ip_v4: Option<Option<IpAddr>>,
-    /// An address that the owner notes down.
-    pub access_ip_v6: Option<Option<IpAddr>>,
-    /// Whether the owner partitions the disk.
-    pub disk_config_manual: Option<bool>,
-}
 
 impl Engine {
     /// Restarts a server: politely, or as by the reset button. A hard restart also wakes one that is stopped, paused,
@@ -167,61 +138,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes a server's disk anew from an image. Its id, node, addresses and ports stay. The password to tell.
-    ///
-    /// # Errors
-    /// As [`Engine::server_reboot`], and [`EngineError::Invalid`] for an image that does not fit.
-    pub async fn server_rebuild(
-        &self,
-        ctx: &OpCtx,
-        id: ServerId,
-        wish: RebuildWish,
-    ) -> Result<(Server, String), EngineError> {
-        self.server_seen(self.store(), ctx, compute::SERVER_REBUILD, id, false).await?;
-        let image = self.image_for_boot(ctx, wish.image_id).await?;
-        let password = wish.admin_password.clone().unwrap_or_else(super::create::password);
-        let key = match &wish.key_name {
-            Some(Some(name)) => Some(Some(self.keypair_of_caller(ctx, name).await?)),
-            Some(None) => Some(None),
-            None => None,
-        };
-        retried!({
-            let tx = self.store().begin(ctx).await?;
-            let mut server = self.server_held(&tx, ctx, compute::SERVER_REBUILD, id).await?;
-            admit(ctx, &server, ServerRequest::Rebuild)?;
-            on_a_node(&server, ServerRequest::Rebuild)?;
-            super::own_root(&server, "Rebuild", "make a new volume of the image and a server that boots from it.")?;
-            super::create::image_fits(&image, &server.flavor, Some(server.disk_gib))?;
-            let source = image.source().ok_or_else(|| EngineError::invalid("The image has no bytes."))?;
-            let mut secrets = tx.server_secrets(&[id]).await?.remove(&id).unwrap_or_default();
-            secrets.admin_password = Some(password.clone());
-            if let Some(user_data) = &wish.user_data {
-                secrets.user_data_base64.clone_from(user_data);
-            }
-            if let Some(key) = &key {
-                secrets.public_keys = key.iter().map(|k| (k.name.clone(), k.public_key.clone())).collect();
-                server.details.key_name = key.as_ref().map(|k| k.name.clone());
-            }
-            tx.server_secrets_set(id, &secrets).await?;
-            rebuild_apply(&mut server, &wish);
-            server.details.devices = super::create::devices(&image);
-            server.details.image_properties = image.properties.clone();
-            server.image = source;
-            server.details.disk_source = None;
-            server.incarnation += 1;
-            let ran = server.power != Power::Stopped || server.state == ServerState::Error;
-            server.power = if ran { Power::Running } else { Power::Stopped };
-            server.fault = None;
-            let detail = json!({ "image_id": server.image.id });
-            let event = Some("compute_rebuild_instance");
-            self.server_record(&tx, &server, compute::SERVER_REBUILD, "rebuild", event, &detail).await?;
-            self.server_wish(&tx, &mut server, Some(ServerTask::Rebuilding)).await?;
-            tx.commit().await?;
-            self.server_wake(&server);
-            Ok((server, password.clone()))
-        })
-    }
-
     /// Lets only administrators, or only its owner and administrators, change a server.
     ///
     /// # Errors
@@ -290,6 +206,10 @@ impl Engine {
             }
             server.state = server.state.after(event).map_err(|e| EngineError::conflict(e.to_string()))?;
             server.details.rescue = None;
+            if self.rebuild_give_up(&tx, &mut server).await? && active {
+                server.power = Power::Running;
+                server.version += 1;
+            }
             self.server_touch(&tx, &mut server).await?;
             server.task = None;
             server.task_deadline = None;
@@ -323,31 +243,6 @@ pub(super) fn on_a_node(server: &Server, request: ServerRequest) -> Result<(), E
             server.id
         ),
     })
-}
-
-fn rebuild_apply(server: &mut Server, wish: &RebuildWish) {
-    if let Some(name) = &wish.name {
-        server.name = name.clone();
-        server.details.hostname = name.host_name();
-    }
-    if let Some(hostname) = &wish.hostname {
-        server.details.hostname.clone_from(hostname);
-    }
-    if let Some(metadata) = &wish.metadata {
-        server.metadata.clone_from(metadata);
-    }
-    if let Some(description) = &wish.description {
-        server.details.description.clone_from(description);
-    }
-    if let Some(address) = wish.access_ip_v4 {
-        server.details.access_ip_v4 = address;
-    }
-    if let Some(address) = wish.access_ip_v6 {
-        server.details.access_ip_v6 = address;
-    }
-    if let Some(manual) = wish.disk_config_manual {
-        server.details.disk_config_manual = manual;
-    }
 }
 
 /// The largest user data that is kept, in characters of base64.

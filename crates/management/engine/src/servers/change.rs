@@ -2,16 +2,14 @@
 
 use super::{admit, no_server, retried};
 use crate::{Engine, EngineError};
-use arcus_store::Server;
+use arcus_store::{Db, QuotaResource, Server};
 use arcus_types::policy::compute;
 use arcus_types::servers::ServerRequest;
-use arcus_types::{Name, OpCtx, ServerId, Timestamp};
+use arcus_types::{Name, OpCtx, ProjectId, ServerId, Timestamp};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-/// The most key and value pairs of a server.
-pub(crate) const METADATA_MAX: usize = 128;
 /// The most tags of a server.
 pub const TAGS_MAX: usize = 50;
 /// The longest tag, in characters.
@@ -34,10 +32,7 @@ pub struct ServerChange {
     pub disk_config_manual: Option<bool>,
 }
 
-pub(super) fn metadata_checked(metadata: &BTreeMap<String, String>) -> Result<(), EngineError> {
-    if metadata.len() > METADATA_MAX {
-        return Err(EngineError::Forbidden(format!("Maximum number of metadata items exceeds {METADATA_MAX}")));
-    }
+fn metadata_checked(metadata: &BTreeMap<String, String>) -> Result<(), EngineError> {
     for (key, value) in metadata {
         if key.is_empty() || key.chars().count() > 255 || value.chars().count() > 255 {
             return Err(EngineError::invalid("A metadata key has 1 to 255 characters and a value at most 255."));
@@ -62,6 +57,27 @@ pub(super) fn tags_checked(tags: &[String]) -> Result<(), EngineError> {
 }
 
 impl Engine {
+    /// Refuses metadata that is none, or more of it than the caller may give one server of a project.
+    pub(super) async fn metadata_admitted(
+        &self,
+        db: &Db,
+        ctx: &OpCtx,
+        project: ProjectId,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<(), EngineError> {
+        metadata_checked(metadata)?;
+        if metadata.is_empty() {
+            return Ok(());
+        }
+        let cap = self.measure_cap(db, Some(project), ctx.user_id(), QuotaResource::MetadataItems).await?;
+        match cap {
+            Some(cap) if u64::try_from(metadata.len()).unwrap_or(u64::MAX) > cap => {
+                Err(EngineError::Forbidden(format!("Maximum number of metadata items exceeds {cap}")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Changes a server's name and texts.
     ///
     /// # Errors
@@ -110,7 +126,7 @@ impl Engine {
             let mut server = self.server_held(&tx, ctx, compute::SERVER_METADATA_WRITE, id).await?;
             admit(ctx, &server, ServerRequest::UpdateMetadata)?;
             change(&mut server.metadata)?;
-            metadata_checked(&server.metadata)?;
+            self.metadata_admitted(&tx, ctx, server.project_id, &server.metadata).await?;
             server.updated_at = Timestamp::now();
             self.server_touch(&tx, &mut server).await?;
             let detail = json!({ "keys": server.metadata.len() });

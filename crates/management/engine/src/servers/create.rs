@@ -6,12 +6,14 @@ mod node;
 mod ports;
 mod quota;
 
+pub(super) use disks::invalid_mapping;
 pub use disks::{DiskSource, DiskWish};
 pub(super) use image::{devices, image_fits};
 pub(super) use node::{NodeChosen, zone_checked};
 pub(super) use ports::as_invalid;
 
-use super::change::{metadata_checked, tags_checked};
+use super::change::tags_checked;
+use super::files::GuestFile;
 use super::retried;
 use crate::{Engine, EngineError};
 use arcus_placement::{Candidate, Decision, Needs};
@@ -94,6 +96,8 @@ pub struct ServerNew {
     pub security_groups: Option<Vec<String>>,
     /// User data in base64.
     pub user_data: Option<String>,
+    /// Files for its guest.
+    pub files: Vec<GuestFile>,
     /// Free key and value pairs.
     pub metadata: BTreeMap<String, String>,
     /// Whether it gets a config drive.
@@ -148,6 +152,7 @@ struct Plan<'a> {
     /// The node that its volumes are on already.
     pinned: Option<String>,
     key: Option<Keypair>,
+    files: Vec<(String, String)>,
     group: Option<ServerGroup>,
     disk_gib: u64,
     password: String,
@@ -166,6 +171,7 @@ impl Engine {
         if new.zone.node.is_some() {
             authorize(ctx, compute::SERVER_CREATE_ON_NODE, &Target::own(ctx))?;
         }
+        let new = self.mappings_of_image(ctx, new).await?;
         let plan = self.server_plan(ctx, &new).await?;
         let (servers, security_groups) = retried!({ self.servers_claim(ctx, &plan).await })?;
         for server in &servers {
@@ -186,7 +192,8 @@ impl Engine {
                 "A server is made by a user in a project: use a project's token.".into(),
             ));
         };
-        metadata_checked(&new.metadata)?;
+        self.metadata_admitted(self.store(), ctx, project_id, &new.metadata).await?;
+        let files = self.files_admitted(self.store(), ctx, project_id, &new.files).await?;
         tags_checked(&new.tags)?;
         if let Some(user_data) = &new.user_data {
             super::actions::user_data_checked(user_data)?;
@@ -243,6 +250,7 @@ impl Engine {
             image,
             source,
             key,
+            files,
             group,
             password: new.admin_password.clone().unwrap_or_else(password),
             reservation_id: format!("r-{}", drawn(8, b"abcdefghijklmnopqrstuvwxyz0123456789")),
@@ -263,6 +271,9 @@ impl Engine {
         self.fleet_refresh().await?;
         let tx = self.store().begin(ctx).await?;
         let count = self.server_quota_claim(&tx, plan).await?;
+        if let Some(group) = &plan.group {
+            self.server_group_admits(&tx, ctx, group, count).await?;
+        }
         let mut candidates = self.candidates(&tx, plan.group.as_ref(), &plan.source.sha256).await?;
         let (names, groups) = self.security_groups_named(&tx, plan).await?;
         let networks = self.networks_resolved(&tx, ctx, plan).await?;
@@ -297,6 +308,7 @@ impl Engine {
         tx.server_insert(server).await?;
         let secrets = ServerSecrets {
             user_data_base64: plan.new.user_data.clone(),
+            files: plan.files.clone(),
             admin_password: Some(plan.password.clone()),
             public_keys: plan.key.iter().map(|k| (k.name.clone(), k.public_key.clone())).collect(),
             random_seed_base64: Some(base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 32]>())),
@@ -424,6 +436,7 @@ fn server_record(
 /// What is the same for all servers of one request.
 fn server_details(plan: &Plan<'_>) -> ServerDetails {
     let new = plan.new;
+    let properties = plan.image.as_ref().map_or(&plan.disks.root_properties, |image| &image.properties);
     ServerDetails {
         description: new.description.clone(),
         key_name: plan.key.as_ref().map(|k| k.name.clone()),
@@ -433,8 +446,8 @@ fn server_details(plan: &Plan<'_>) -> ServerDetails {
         disk_config_manual: new.disk_config_manual,
         reservation_id: plan.reservation_id.clone(),
         zone_asked: new.zone.zone.clone(),
-        devices: plan.image.as_ref().map(devices).unwrap_or_default(),
-        image_properties: plan.image.as_ref().map(|i| i.properties.clone()).unwrap_or_default(),
+        devices: devices(properties),
+        image_properties: properties.clone(),
         volume_root: new.image_id.is_none(),
         scheduler_hints: new.scheduler_hints.clone(),
         ..ServerDetails::default()

@@ -21,6 +21,8 @@ pub struct SnapshotWish {
     pub name: Name,
     /// What its owner says of it.
     pub metadata: BTreeMap<String, String>,
+    /// Whether what its owner says of it counts against the quota of metadata items.
+    pub metadata_counted: bool,
     /// Set for a backup.
     pub backup: Option<BackupWish>,
 }
@@ -35,7 +37,8 @@ pub struct BackupWish {
 }
 
 impl Engine {
-    /// Makes an image of a server's root disk.
+    /// Makes an image of a server's root disk; or, of one that boots from a volume, snapshots of all its volumes and an
+    /// image that names them.
     ///
     /// # Errors
     /// [`EngineError::Conflict`] in a state or under a lock that does not admit it, [`EngineError::OverQuota`],
@@ -56,8 +59,13 @@ impl Engine {
             };
             admit(ctx, &server, request)?;
             super::actions::on_a_node(&server, request)?;
+            if wish.metadata_counted {
+                self.metadata_admitted(&tx, ctx, server.project_id, &wish.metadata).await?;
+            }
             let Some(node_id) = server.node_id else { return Err(super::stale()) };
-            super::own_root(&server, "Making an image", "make a snapshot of its volume, or an image of the volume.")?;
+            if server.details.volume_root {
+                return self.server_volumes_image(tx, ctx, &server, wish).await;
+            }
             let properties = snapshot_properties(&server, wish);
             let name = wish.name.clone();
             let image_id = self.image_snapshot_begin_in(&tx, ctx, server.project_id, node_id, name, properties).await?;
@@ -73,6 +81,24 @@ impl Engine {
             self.server_wake(&server);
             Ok(image_id)
         })
+    }
+
+    /// The image of a server that boots from a volume is there at once: its node has only snapshots to make.
+    async fn server_volumes_image(
+        &self,
+        tx: Tx,
+        ctx: &OpCtx,
+        server: &Server,
+        wish: &SnapshotWish,
+    ) -> Result<ImageId, EngineError> {
+        if wish.backup.is_some() {
+            return Err(EngineError::invalid("Backup is not supported for volume-backed instances."));
+        }
+        let image_id = self.volumes_image_in(&tx, ctx, server, wish).await?;
+        let detail = json!({ "image_id": image_id });
+        self.server_record(&tx, server, compute::SERVER_SNAPSHOT, "createImage", None, &detail).await?;
+        self.commit(tx).await?;
+        Ok(image_id)
     }
 
     /// What a node says of the images that it makes.

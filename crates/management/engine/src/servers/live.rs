@@ -390,7 +390,7 @@ impl Engine {
     }
 
     /// Gives a live migration up, or lets its guest stand still for as long as it takes. `number` is how the compute API
-    /// calls it.
+    /// calls it; one that has not begun to move its guest is given up only if `early`.
     ///
     /// # Errors
     /// [`EngineError::Invalid`] if it is too late, [`EngineError::NotFound`], or a refusal.
@@ -400,6 +400,7 @@ impl Engine {
         id: ServerId,
         number: u64,
         force: bool,
+        early: bool,
     ) -> Result<(), EngineError> {
         authorize(ctx, compute::SERVER_MIGRATIONS, &Target::default())?;
         retried!({
@@ -412,7 +413,7 @@ impl Engine {
             let now = status(&live.progress);
             let late = match force {
                 true => now != "running",
-                false => !matches!(now, "accepted" | "preparing" | "running"),
+                false => now != "running" && !(early && matches!(now, "accepted" | "preparing")),
             };
             if late {
                 let what = if force { "force complete" } else { "abort" };

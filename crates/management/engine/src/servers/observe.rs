@@ -101,6 +101,7 @@ fn reached(server: &Server, report: &ServerReport) -> bool {
 fn awaited(server: &Server) -> bool {
     match server.task {
         Some(ServerTask::ImageSnapshot | ServerTask::ImageBackup | ServerTask::ShelvingSnapshot) => false,
+        Some(ServerTask::RebuildingVolume) => server.details.rebuild.as_ref().is_some_and(|r| !r.stopped),
         Some(_) => true,
         None => {
             server.state == ServerState::Building
@@ -171,6 +172,9 @@ impl Engine {
             let written =
                 some.iter().map(|(id, said)| self.news_written(&ctx, node, *id, *said, report.spec_generation));
             futures_util::future::try_join_all(written).await?;
+        }
+        for server in servers.iter().filter(|s| s.task == Some(ServerTask::RebuildingVolume)) {
+            self.rebuild_goes_on(&ctx, server.id).await?;
         }
         self.snapshots_observed(&ctx, node, &report.snapshots).await
     }
@@ -278,6 +282,11 @@ impl Engine {
         if server.task == Some(ServerTask::UpdatingPassword) {
             self.password_done(tx, server, failure.is_none()).await?;
         }
+        if let (Some(ServerTask::RebuildingVolume), Some(rebuild)) = (server.task, &mut server.details.rebuild) {
+            rebuild.stopped = true;
+            tx.server_update(server).await?;
+            return Ok(());
+        }
         let next = match server.task {
             Some(ServerTask::ResizeStopping) => Some(ServerTask::ResizeFinishing),
             Some(ServerTask::RevertStopping) => Some(ServerTask::RevertFinishing),
@@ -384,6 +393,7 @@ impl Engine {
         if server.task == Some(ServerTask::UpdatingPassword) {
             self.password_done(tx, server, false).await?;
         }
+        self.rebuild_give_up(tx, server).await?;
         self.migration_moved(tx, server, ServerEvent::Failed).await?;
         server.fault = Some(fault);
         server.updated_at = now;

@@ -43,7 +43,8 @@ impl Engine {
             super::own_root(&server, "Shelve", "stop it instead; its volume keeps what it holds.")?;
             let Some(node_id) = server.node_id else { return Err(super::stale()) };
             let name = shelved_name(&server.name);
-            let wish = SnapshotWish { name: name.clone(), metadata: BTreeMap::new(), backup: None };
+            let wish =
+                SnapshotWish { name: name.clone(), metadata: BTreeMap::new(), metadata_counted: false, backup: None };
             let properties = snapshot_properties(&server, &wish);
             let image_id = self.image_snapshot_begin_in(&tx, ctx, server.project_id, node_id, name, properties).await?;
             server.details.shelve = Some(ServerShelve { image_id: Some(image_id) });
@@ -128,12 +129,25 @@ impl Engine {
             })?;
             server.details.disk_source = Some(source);
         }
+        // It comes back to its volumes: they lie on their node.
+        let at = match self.volumes_node(tx, server).await? {
+            Some(node) => tx.node_get(node).await?.map(|n| n.name.to_string()),
+            None => None,
+        };
+        if let (Some(at), Some(asked)) = (&at, &zone.node)
+            && at != asked
+        {
+            return Err(EngineError::conflict(format!(
+                "Instance {} cannot be unshelved on {asked}: its volumes are in the pool of {at}.",
+                server.id
+            )));
+        }
         let needs = Needs {
             vcpus: u64::from(server.flavor.vcpus),
             memory_mib: server.flavor.memory_mib,
             disk_gib: server.disk_gib,
             zone: zone.zone,
-            node: zone.node,
+            node: at.or(zone.node),
             ..Needs::default()
         };
         let NodeChosen { node_id, zone } = self.node_for(tx, server, needs).await?;

@@ -77,6 +77,8 @@ impl Engine {
             | ServerTask::Suspending
             | ServerTask::Resuming
             | ServerTask::Rebuilding
+            | ServerTask::RebuildingVolume
+            | ServerTask::RebuildFinishing
             | ServerTask::ResizeStopping
             | ServerTask::ResizeFinishing
             | ServerTask::RevertStopping

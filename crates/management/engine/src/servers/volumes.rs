@@ -6,9 +6,9 @@ use crate::volumes::invalid_volume;
 use crate::{Engine, EngineError};
 use arcus_store::{Server, Tx, Volume, VolumeAttachment};
 use arcus_types::policy::{Action, compute, volume as policy};
-use arcus_types::servers::ServerRequest;
+use arcus_types::servers::{ServerRequest, ServerState};
 use arcus_types::volumes::{AttachmentStatus, SERVER_VOLUMES_MAX, VolumeRequest, VolumeStatus};
-use arcus_types::{OpCtx, ServerId, Timestamp, VolumeId};
+use arcus_types::{NodeId, OpCtx, ServerId, Timestamp, VolumeId};
 use serde_json::json;
 
 /// A volume that a server shall have.
@@ -22,6 +22,8 @@ pub struct AttachWish {
     pub delete_on_termination: bool,
     /// Its place in the boot order; 0 is the root disk.
     pub boot_index: Option<u32>,
+    /// Whether a server may get it while it is shelved.
+    pub while_shelved: bool,
 }
 
 fn no_attachment(server: ServerId, volume: VolumeId) -> EngineError {
@@ -72,7 +74,10 @@ impl Engine {
             let tx = self.store().begin(ctx).await?;
             let mut server = self.server_held(&tx, ctx, compute::SERVER_VOLUMES_WRITE, id).await?;
             admit(ctx, &server, ServerRequest::AttachVolume)?;
-            super::actions::on_a_node(&server, ServerRequest::AttachVolume)?;
+            let away = shelved_away(&server, ServerRequest::AttachVolume, wish.while_shelved)?;
+            if !away {
+                super::actions::on_a_node(&server, ServerRequest::AttachVolume)?;
+            }
             let mut volume = self.volume_held(&tx, ctx, policy::VOLUME_ATTACH, volume_id).await?;
             if volume.project_id != server.project_id {
                 return Err(crate::volumes::no_volume(volume_id));
@@ -91,19 +96,41 @@ impl Engine {
             self.server_touch_again(&tx, &mut server).await?;
             let mut attachment = attachment;
             attachment.node_generation = server.node_generation;
+            if away {
+                // No node has to do anything until the server is back.
+                let now = Timestamp::now();
+                attachment.status = AttachmentStatus::Attached;
+                attachment.deadline = None;
+                (attachment.attached_at, attachment.updated_at) = (Some(now), Some(now));
+            }
             tx.volume_attachment_update(&mut attachment).await?;
+            self.volume_rest(&tx, &mut volume).await?;
             self.commit(tx).await?;
             Ok(attachment)
         })
     }
 
-    /// Refuses a volume that is not in the pool of the server's node.
+    /// The node that a server must go to because its volumes are there.
+    pub(super) async fn volumes_node(&self, tx: &Tx, server: &Server) -> Result<Option<NodeId>, EngineError> {
+        let attachments = tx.volume_attachments_by_servers(&[server.id]).await?;
+        let Some(first) = attachments.first() else { return Ok(None) };
+        Ok(tx.volume_get(first.volume_id).await?.and_then(|volume| volume.node_id))
+    }
+
+    /// Refuses a volume that is not in the pool of the server's node; one without a node is where its volumes are.
     async fn same_node(&self, tx: &Tx, server: &Server, volume: &Volume) -> Result<(), EngineError> {
-        if server.node_id.is_some() && server.node_id == volume.node_id {
+        let at = match (server.node_id, server.state) {
+            (None, ServerState::ShelvedOffloaded) => match self.volumes_node(tx, server).await? {
+                Some(node) => Some(node),
+                None => return Ok(()),
+            },
+            (node, _) => node,
+        };
+        if at.is_some() && at == volume.node_id {
             return Ok(());
         }
         let mut names = Vec::new();
-        for node in [volume.node_id, server.node_id] {
+        for node in [volume.node_id, at] {
             names.push(match node {
                 Some(id) => tx.node_get(id).await?.map(|n| n.name.to_string()).unwrap_or_default(),
                 None => "no node".to_owned(),
@@ -154,7 +181,8 @@ impl Engine {
         Ok(attachment)
     }
 
-    /// Takes a volume from a server. It is available again when the guest has let it go.
+    /// Takes a volume from a server, from one that is shelved only `while_shelved`. It is available again when the guest has
+    /// let it go.
     ///
     /// # Errors
     /// [`EngineError::Conflict`] in a state that does not admit it or under a lock, [`EngineError::Invalid`] for the disk
@@ -164,6 +192,7 @@ impl Engine {
         ctx: &OpCtx,
         id: ServerId,
         volume_id: VolumeId,
+        while_shelved: bool,
     ) -> Result<(), EngineError> {
         retried!({
             let tx = self.store().begin(ctx).await?;
@@ -172,6 +201,7 @@ impl Engine {
             let found = found.into_iter().find(|a| a.volume_id == volume_id);
             let mut attachment = found.ok_or_else(|| no_attachment(id, volume_id))?;
             admit(ctx, &server, ServerRequest::DetachVolume)?;
+            let away = shelved_away(&server, ServerRequest::DetachVolume, while_shelved)?;
             if attachment.boot_index == Some(0) {
                 return Err(EngineError::invalid("Cannot detach a root device volume"));
             }
@@ -189,6 +219,10 @@ impl Engine {
             let detail = json!({ "volume_id": volume_id, "attachment_id": attachment.id });
             let action = compute::SERVER_VOLUMES_WRITE;
             self.server_record(&tx, &server, action, "detach_volume", None, &detail).await?;
+            if away {
+                self.attachment_end_in(&tx, &mut volume, &attachment).await?;
+                return self.commit(tx).await;
+            }
             self.server_touch_again(&tx, &mut server).await?;
             attachment.node_generation = server.node_generation;
             tx.volume_attachment_update(&mut attachment).await?;
@@ -233,7 +267,8 @@ impl Engine {
     }
 
     /// Lets go the volumes of a server that is gone; those that go with it are removed.
-    pub(super) async fn server_volumes_release(&self, tx: &Tx, server: &Server) -> Result<(), EngineError> {
+    pub(super) async fn server_volumes_release(&self, tx: &Tx, server: &mut Server) -> Result<(), EngineError> {
+        self.rebuild_give_up(tx, server).await?;
         for attachment in tx.volume_attachments_by_servers(&[server.id]).await? {
             let Some(mut volume) = tx.volume_lock(attachment.volume_id).await? else { continue };
             self.attachment_end_in(tx, &mut volume, &attachment).await?;
@@ -254,6 +289,22 @@ impl Engine {
             other => other,
         }
     }
+}
+
+/// Whether a server is shelved and on no node; refuses one that is shelved unless `admitted`.
+fn shelved_away(server: &Server, request: ServerRequest, admitted: bool) -> Result<bool, EngineError> {
+    let shelved = matches!(server.state, ServerState::Shelved | ServerState::ShelvedOffloaded);
+    if shelved && !admitted {
+        return Err(EngineError::Conflict {
+            code: "InstanceInvalidState",
+            message: format!(
+                "Cannot '{request}' instance {} while it is in vm_state {}",
+                server.id,
+                server.state.text()
+            ),
+        });
+    }
+    Ok(server.state == ServerState::ShelvedOffloaded)
 }
 
 /// The device that is asked for if it is free, or the next free one. `vda` is the root disk.

@@ -428,7 +428,7 @@ fn candidate(node: &Node, alive: bool, image: Option<&str>) -> Candidate {
 }
 
 /// The least size of a volume that begins as this image, in GiB.
-pub(super) fn size_for_image(image: &Image, size_gib: Option<u64>) -> Result<u64, EngineError> {
+pub(crate) fn size_for_image(image: &Image, size_gib: Option<u64>) -> Result<u64, EngineError> {
     let own = image.content.as_ref().map_or(0, |c| c.virtual_size_bytes.div_ceil(GIB));
     let Some(size) = size_gib else { return Ok(own.max(1)) };
     if own > size {
@@ -464,7 +464,7 @@ fn size_checked(size: u64, least: u64, from: VolumeFrom) -> Result<(), EngineErr
 }
 
 /// What a volume remembers of the image that it began as.
-pub(super) fn image_metadata(image: &Image) -> BTreeMap<String, String> {
+pub(crate) fn image_metadata(image: &Image) -> BTreeMap<String, String> {
     let mut all = image.properties.clone();
     all.insert("image_id".into(), image.id.to_string());
     all.insert("image_name".into(), image.name.as_ref().map(ToString::to_string).unwrap_or_default());

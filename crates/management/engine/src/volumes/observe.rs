@@ -99,6 +99,9 @@ impl Engine {
             let said = reports.get(&volume.id).copied();
             if judge(&volume, said, report.spec_generation) != Verdict::Same {
                 retried!({ self.volume_observed(&ctx, volume.id, said, report.spec_generation).await })?;
+                if volume.status == VolumeStatus::Downloading {
+                    self.rebuild_of_volume_goes_on(&ctx, volume.id).await?;
+                }
             }
         }
         self.volume_uploads_observed(&ctx, node, &report.snapshots).await?;
@@ -144,7 +147,7 @@ impl Engine {
     }
 
     /// Moves a volume on after an event. The caller holds the row and commits.
-    pub(super) async fn volume_happened(
+    pub(crate) async fn volume_happened(
         &self,
         tx: &Tx,
         volume: &mut Volume,

@@ -110,6 +110,7 @@ impl Cloud {
             key_name: None,
             security_groups: None,
             user_data: None,
+            files: Vec::new(),
             metadata: BTreeMap::new(),
             config_drive: false,
             zone: ZoneWish::default(),
@@ -400,6 +401,7 @@ async fn a_rebuild_keeps_ports_and_waits_for_the_new_disk() {
     let before = cloud.spec(id).await.unwrap();
     let wish = RebuildWish {
         image_id: cloud.image,
+        reimage: true,
         name: Some("api".parse().unwrap()),
         hostname: None,
         metadata: None,
@@ -407,6 +409,7 @@ async fn a_rebuild_keeps_ports_and_waits_for_the_new_disk() {
         admin_password: None,
         key_name: None,
         user_data: None,
+        files: Vec::new(),
         access_ip_v4: None,
         access_ip_v6: None,
         disk_config_manual: None,
@@ -427,7 +430,8 @@ async fn a_rebuild_keeps_ports_and_waits_for_the_new_disk() {
 async fn a_snapshot_ends_with_the_nodes_word() {
     let cloud = Cloud::start().await;
     let id = cloud.running().await;
-    let wish = SnapshotWish { name: "copy".parse().unwrap(), metadata: BTreeMap::new(), backup: None };
+    let wish =
+        SnapshotWish { name: "copy".parse().unwrap(), metadata: BTreeMap::new(), metadata_counted: true, backup: None };
     let image = cloud.engine.server_image_create(&again(&cloud.member), id, &wish).await.unwrap();
     cloud.play().await;
     assert_eq!(cloud.server(id).await.task, Some(ServerTask::ImageSnapshot), "running is not enough");

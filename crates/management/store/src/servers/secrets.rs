@@ -13,6 +13,8 @@ use std::collections::HashMap;
 pub struct ServerSecrets {
     /// User data in base64.
     pub user_data_base64: Option<String>,
+    /// Files that it was given when it was made: where, and what is in them in base64.
+    pub files: Vec<(String, String)>,
     /// The password of the login user.
     pub admin_password: Option<String>,
     /// SSH public keys: name and OpenSSH line.

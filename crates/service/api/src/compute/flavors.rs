@@ -329,11 +329,17 @@ pub async fn access_list(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<Flavo
 }
 
 /// `POST /flavors/{id}/action`: `addTenantAccess` or `removeTenantAccess`
-pub async fn action(Ctx(ctx): Ctx, State(app): State<App>, Id(id): Id<FlavorId>, Json(body): Json<Value>) -> Answer {
+pub async fn action(
+    Ctx(ctx): Ctx,
+    State(app): State<App>,
+    version: Microversion,
+    Id(id): Id<FlavorId>,
+    Json(body): Json<Value>,
+) -> Answer {
     let allowed = body.get("addTenantAccess").is_some();
     let mut fields = Fields::of(&body, if allowed { "addTenantAccess" } else { "removeTenantAccess" }, &[])?;
     let project: ProjectId = fields.parsed("tenant")?.ok_or_else(|| required("body", "tenant"))?;
     fields.end()?;
-    let projects = app.engine.flavor_access_change(&ctx, &id, project, allowed).await?;
+    let projects = app.engine.flavor_access_change(&ctx, &id, project, allowed, !version.at_least(7)).await?;
     Ok(axum::Json(access(&id, &projects)))
 }

@@ -44,7 +44,12 @@ fn full(app: &App, image: &Image) -> Value {
     out["minDisk"] = json!(image.min_disk_gib);
     out["minRam"] = json!(image.min_ram_mib);
     out["metadata"] = json!(image.properties);
-    out["OS-EXT-IMG-SIZE:size"] = json!(image.content.as_ref().map(|c| c.size_bytes));
+    out["OS-EXT-IMG-SIZE:size"] = json!(match (&image.content, image.status) {
+        (Some(content), _) => Some(content.size_bytes),
+        // All that it is, its properties say.
+        (None, ImageStatus::Active | ImageStatus::Deactivated) => Some(0),
+        (None, ImageStatus::Queued | ImageStatus::Saving | ImageStatus::Uploading) => None,
+    });
     if let Some(server) = image.properties.get("instance_uuid") {
         out["server"] = json!({ "id": server, "links": links::links(app, "servers", server) });
     }

@@ -1,22 +1,18 @@
 //! Limits and quotas.
 
 use super::Answer;
-use super::fields::{Fields, refused};
+use super::fields::Fields;
 use super::links::{known, parsed};
 use crate::auth::Ctx;
 use crate::body::{Id, Json, Pairs};
 use crate::microversion::Microversion;
 use crate::{ApiError, App};
-use arcus_engine::keypairs::KEYPAIRS_MAX;
-use arcus_engine::server_groups::GROUP_MEMBERS_MAX;
 use arcus_store::{Quota, QuotaResource};
 use arcus_types::{OpCtx, ProjectId, UserId};
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
-/// The most key and value pairs of a server.
-const METADATA_MAX: u64 = 128;
 const QUOTA_MAX: i64 = 0x7FFF_FFFF;
 
 fn quota(quotas: &[Quota], resource: QuotaResource) -> Quota {
@@ -37,10 +33,10 @@ pub async fn limits(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion
     put("maxTotalInstances", json!(get(QuotaResource::Instances).cap));
     put("maxTotalCores", json!(get(QuotaResource::Cores).cap));
     put("maxTotalRAMSize", json!(get(QuotaResource::RamMib).cap));
-    put("maxTotalKeypairs", json!(KEYPAIRS_MAX));
-    put("maxServerMeta", json!(METADATA_MAX));
+    put("maxTotalKeypairs", json!(get(QuotaResource::KeyPairs).cap));
+    put("maxServerMeta", json!(get(QuotaResource::MetadataItems).cap));
     put("maxServerGroups", json!(get(QuotaResource::ServerGroups).cap));
-    put("maxServerGroupMembers", json!(GROUP_MEMBERS_MAX));
+    put("maxServerGroupMembers", json!(get(QuotaResource::ServerGroupMembers).cap));
     put("totalInstancesUsed", json!(get(QuotaResource::Instances).used));
     put("totalCoresUsed", json!(get(QuotaResource::Cores).used));
     put("totalRAMUsed", json!(get(QuotaResource::RamMib).used));
@@ -53,37 +49,36 @@ pub async fn limits(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion
         put("totalSecurityGroupsUsed", json!(get(QuotaResource::SecurityGroups).used));
     }
     if !version.at_least(39) {
-        put("maxImageMeta", json!(METADATA_MAX));
+        put("maxImageMeta", json!(get(QuotaResource::MetadataItems).cap));
     }
     if !version.at_least(57) {
-        // Files are not injected: user data and the metadata service do that.
-        put("maxPersonality", json!(0));
-        put("maxPersonalitySize", json!(0));
+        put("maxPersonality", json!(get(QuotaResource::InjectedFiles).cap));
+        put("maxPersonalitySize", json!(get(QuotaResource::InjectedFileBytes).cap));
     }
     Ok(axum::Json(json!({ "limits": { "rate": [], "absolute": out } })))
 }
 
-/// What a quota set holds at a microversion: the name here and the resource, or a figure that never changes.
-fn entries(version: Microversion) -> Vec<(&'static str, Result<QuotaResource, i64>)> {
+/// What a quota set holds at a microversion: the name here and the resource.
+fn entries(version: Microversion) -> Vec<(&'static str, QuotaResource)> {
     let mut all = vec![
-        ("instances", Ok(QuotaResource::Instances)),
-        ("cores", Ok(QuotaResource::Cores)),
-        ("ram", Ok(QuotaResource::RamMib)),
-        ("server_groups", Ok(QuotaResource::ServerGroups)),
-        ("server_group_members", Err(i64::try_from(GROUP_MEMBERS_MAX).unwrap_or(0))),
-        ("metadata_items", Err(i64::try_from(METADATA_MAX).unwrap_or(0))),
-        ("key_pairs", Err(i64::try_from(KEYPAIRS_MAX).unwrap_or(0))),
+        ("instances", QuotaResource::Instances),
+        ("cores", QuotaResource::Cores),
+        ("ram", QuotaResource::RamMib),
+        ("server_groups", QuotaResource::ServerGroups),
+        ("server_group_members", QuotaResource::ServerGroupMembers),
+        ("metadata_items", QuotaResource::MetadataItems),
+        ("key_pairs", QuotaResource::KeyPairs),
     ];
     if !version.at_least(36) {
-        all.push(("floating_ips", Ok(QuotaResource::FloatingIps)));
-        all.push(("fixed_ips", Err(-1)));
-        all.push(("security_groups", Ok(QuotaResource::SecurityGroups)));
-        all.push(("security_group_rules", Ok(QuotaResource::SecurityGroupRules)));
+        all.push(("floating_ips", QuotaResource::FloatingIps));
+        all.push(("fixed_ips", QuotaResource::FixedIps));
+        all.push(("security_groups", QuotaResource::SecurityGroups));
+        all.push(("security_group_rules", QuotaResource::SecurityGroupRules));
     }
     if !version.at_least(57) {
-        all.push(("injected_files", Err(0)));
-        all.push(("injected_file_content_bytes", Err(0)));
-        all.push(("injected_file_path_bytes", Err(0)));
+        all.push(("injected_files", QuotaResource::InjectedFiles));
+        all.push(("injected_file_content_bytes", QuotaResource::InjectedFileBytes));
+        all.push(("injected_file_path_bytes", QuotaResource::InjectedFilePathBytes));
     }
     all
 }
@@ -91,14 +86,8 @@ fn entries(version: Microversion) -> Vec<(&'static str, Result<QuotaResource, i6
 fn shown(quotas: &[Quota], version: Microversion, detail: bool) -> Map<String, Value> {
     entries(version)
         .into_iter()
-        .map(|(name, what)| {
-            let (cap, used) = match what {
-                Ok(resource) => {
-                    let q = quota(quotas, resource);
-                    (q.cap, q.used)
-                }
-                Err(fixed) => (fixed, 0),
-            };
+        .map(|(name, resource)| {
+            let Quota { cap, used, .. } = quota(quotas, resource);
             let value = if detail { json!({ "limit": cap, "in_use": used, "reserved": 0 }) } else { json!(cap) };
             (name.to_owned(), value)
         })
@@ -175,17 +164,12 @@ pub async fn update(
     Ok(axum::Json(json!({ "quota_set": shown(&quotas, version, false) })))
 }
 
-/// The quotas that a body names; a figure that is the same for everybody may only be repeated.
+/// The quotas that a body names.
 fn caps(fields: &mut Fields<'_>, version: Microversion) -> Result<Vec<(QuotaResource, i64)>, ApiError> {
     let mut caps = Vec::new();
-    for (name, what) in entries(version) {
-        let Some(cap) = fields.integer(name, -1, QUOTA_MAX)? else { continue };
-        match what {
-            Ok(resource) => caps.push((resource, cap)),
-            Err(fixed) if fixed == cap => {}
-            Err(fixed) => {
-                return Err(refused(name, &json!(cap), &format!("It is {fixed} for everybody in this cloud.")));
-            }
+    for (name, resource) in entries(version) {
+        if let Some(cap) = fields.integer(name, -1, QUOTA_MAX)? {
+            caps.push((resource, cap));
         }
     }
     Ok(caps)

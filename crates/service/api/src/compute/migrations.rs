@@ -173,7 +173,7 @@ pub async fn of_server_cancel(
     Path((id, migration)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
     since(version, 24)?;
-    change(&ctx, &app, &id, &migration, false).await
+    change(&ctx, &app, &id, &migration, false, version.at_least(65)).await
 }
 
 /// `POST /servers/{id}/migrations/{migration_id}/action`, from 2.22 on
@@ -190,14 +190,21 @@ pub async fn of_server_action(
     if body.as_object().is_none_or(|map| map.len() != 1 || !map.contains_key("force_complete")) {
         return Err(ApiError::bad_request("The body has exactly one field: force_complete."));
     }
-    change(&ctx, &app, &id, &migration, true).await
+    change(&ctx, &app, &id, &migration, true, false).await
 }
 
-async fn change(ctx: &OpCtx, app: &App, id: &str, migration: &str, force: bool) -> Result<StatusCode, ApiError> {
+async fn change(
+    ctx: &OpCtx,
+    app: &App,
+    id: &str,
+    migration: &str,
+    force: bool,
+    early: bool,
+) -> Result<StatusCode, ApiError> {
     let server = server_id(id)?;
     // What no migration is called is looked for all the same: who may not see the server learns nothing.
     let number = migration.parse().unwrap_or(0);
-    match app.engine.server_migration_change(ctx, server, number, force).await {
+    match app.engine.server_migration_change(ctx, server, number, force, early).await {
         Ok(()) => Ok(StatusCode::ACCEPTED),
         Err(EngineError::NotFound { code: "MigrationNotFoundForInstance", .. }) => Err(none(id, migration)),
         Err(error) => Err(error.into()),

@@ -83,6 +83,7 @@ pub async fn attach(
             false
         },
         boot_index: None,
+        while_shelved: version.at_least(20),
     };
     fields.end()?;
     let made = app.engine.server_volume_attach(&ctx, id, volume, &wish).await?;
@@ -139,8 +140,10 @@ pub async fn update(
 pub async fn detach(
     Ctx(ctx): Ctx,
     State(app): State<App>,
+    version: Microversion,
     Path((id, volume)): Path<(String, String)>,
 ) -> Result<StatusCode, ApiError> {
-    app.engine.server_volume_detach(&ctx, server_id(&id)?, volume_id(&volume)?).await?;
+    let while_shelved = version.at_least(20);
+    app.engine.server_volume_detach(&ctx, server_id(&id)?, volume_id(&volume)?, while_shelved).await?;
     Ok(StatusCode::ACCEPTED)
 }

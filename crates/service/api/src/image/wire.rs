@@ -2,7 +2,7 @@
 
 use super::STORE;
 use crate::ApiError;
-use arcus_store::Image;
+use arcus_store::{Image, ImageContent};
 use arcus_types::agent::DiskFormat;
 use arcus_types::images::{ContainerFormat, ImageStatus, Visibility, disk_format_from_name, disk_format_name};
 use arcus_types::{Name, ProjectId};
@@ -64,7 +64,7 @@ pub fn view(image: &Image) -> Value {
         "container_format": image.container_format.map(ContainerFormat::as_str),
         "min_disk": image.min_disk_gib,
         "min_ram": image.min_ram_mib,
-        "size": content.map(|content| content.size_bytes),
+        "size": size(image, content),
         "virtual_size": content.map(|content| content.virtual_size_bytes),
         "checksum": content.map(|content| content.md5.as_str()),
         "os_hash_algo": content.map(|_| "sha256"),
@@ -83,6 +83,15 @@ pub fn view(image: &Image) -> Value {
         view.insert("stores".to_owned(), STORE.into());
     }
     Value::Object(view)
+}
+
+/// An image that is active without bytes has none: it is made of what its properties name.
+fn size(image: &Image, content: Option<&ImageContent>) -> Option<u64> {
+    match (content, image.status) {
+        (Some(content), _) => Some(content.size_bytes),
+        (None, ImageStatus::Active | ImageStatus::Deactivated) => Some(0),
+        (None, ImageStatus::Queued | ImageStatus::Saving | ImageStatus::Uploading) => None,
+    }
 }
 
 /// 403 for an attribute that a client may not write.

@@ -1,15 +1,16 @@
 //! The volumes that a new server begins with: what they are made of, what they need of a node, and how they are given.
 
 use super::{Plan, ServerNew};
+use crate::servers::volume_image::root_properties;
 use crate::servers::volumes::AttachWish;
 use crate::volumes::{Place, VolumeFrom, VolumeNew, invalid_volume};
 use crate::{Engine, EngineError};
 use arcus_placement::Candidate;
-use arcus_store::{Image, Server, Tx};
+use arcus_store::{Image, Server, Tx, Volume};
 use arcus_types::policy::volume as policy;
 use arcus_types::volumes::{SERVER_VOLUMES_MAX, VolumeRequest};
 use arcus_types::{ImageId, NodeId, OpCtx, VolumeId, VolumeSnapshotId};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// A volume that a new server shall have.
 #[derive(Debug, Clone)]
@@ -52,9 +53,17 @@ pub(super) struct DiskNeeds {
     pub node_id: Option<NodeId>,
     /// Images that new volumes begin as.
     pub images: HashMap<ImageId, Image>,
+    /// What the volume or snapshot that it boots from says of the server: the properties of the image that it began as.
+    pub root_properties: BTreeMap<String, String>,
 }
 
 impl DiskNeeds {
+    fn root_of(&mut self, disk: &DiskWish, volume: Option<&Volume>) {
+        if let (Some(0), Some(began)) = (disk.boot_index, volume.and_then(|v| v.image_metadata.as_ref())) {
+            self.root_properties = root_properties(began);
+        }
+    }
+
     /// The image that the volume which the server boots from begins as, if it begins as one.
     pub(super) fn root_image(&self, new: &ServerNew) -> Option<&Image> {
         let root = new.disks.iter().find(|d| d.boot_index == Some(0))?;
@@ -65,7 +74,7 @@ impl DiskNeeds {
     }
 }
 
-fn invalid_mapping(message: impl std::fmt::Display) -> EngineError {
+pub(in crate::servers) fn invalid_mapping(message: impl std::fmt::Display) -> EngineError {
     EngineError::Invalid { code: "InvalidBDM", message: format!("Block Device Mapping is Invalid: {message}") }
 }
 
@@ -141,7 +150,8 @@ impl Engine {
                         .await
                         .map_err(|_| invalid_mapping(format!("failed to get snapshot {id}.")))?;
                     let volume = self.store().volume_get(snapshot.volume_id).await?;
-                    place_agreed(&mut needs, volume.and_then(|v| v.node_id))?;
+                    place_agreed(&mut needs, volume.as_ref().and_then(|v| v.node_id))?;
+                    needs.root_of(disk, volume.as_ref());
                     needs.gib += disk.size_gib.unwrap_or(snapshot.size_gib);
                     continue;
                 }
@@ -154,6 +164,7 @@ impl Engine {
                         return Err(EngineError::invalid(format!("Block Device {id} is not bootable.")));
                     }
                     place_agreed(&mut needs, volume.node_id)?;
+                    needs.root_of(disk, Some(&volume));
                     continue;
                 }
             }
@@ -197,7 +208,7 @@ impl Engine {
                         volume_type: disk.volume_type.clone(),
                         ..VolumeNew::default()
                     };
-                    let made = self.volume_plan(tx, ctx, &wish, image).await?;
+                    let made = self.volume_plan(tx, ctx, &wish, image).await.map_err(super::as_invalid)?;
                     let place = Place::Claimed { node_id: node.node_id, zone: node.zone.clone() };
                     self.volume_insert_in(tx, made, place).await?
                 }
@@ -207,6 +218,7 @@ impl Engine {
                 tag: disk.tag.clone(),
                 delete_on_termination: disk.delete_on_termination,
                 boot_index: disk.boot_index,
+                while_shelved: false,
             };
             self.server_volume_give(tx, server, &mut volume, &wish).await?;
         }

@@ -3,6 +3,7 @@
 use crate::EngineError;
 use arcus_store::{Image, ServerFlavor};
 use arcus_types::agent::DeviceModel;
+use std::collections::BTreeMap;
 
 const GIB: u64 = 1 << 30;
 
@@ -42,8 +43,8 @@ pub(in crate::servers) fn image_fits(
 }
 
 /// Emulated devices if the image's properties ask for a bus or card that guests know without drivers.
-pub(in crate::servers) fn devices(image: &Image) -> DeviceModel {
-    let is = |name: &str, values: &[&str]| image.properties.get(name).is_some_and(|v| values.contains(&v.as_str()));
+pub(in crate::servers) fn devices(properties: &BTreeMap<String, String>) -> DeviceModel {
+    let is = |name: &str, values: &[&str]| properties.get(name).is_some_and(|v| values.contains(&v.as_str()));
     if is("hw_disk_bus", &["ide", "sata"]) || is("hw_vif_model", &["e1000", "e1000e", "rtl8139"]) {
         DeviceModel::Emulated
     } else {

@@ -1,5 +1,7 @@
 //! Servers with volumes: given, taken, booted from, and what is left when they go.
 
+mod roots;
+
 use super::{Cloud, again, as_wished};
 use arcus_engine::servers::{AttachWish, DiskSource, DiskWish, ServerNew};
 use arcus_engine::volume_snapshots::VolumeSnapshotNew;
@@ -75,7 +77,7 @@ async fn a_volume_is_free_again_only_when_the_guest_has_let_it_go() {
     let used = cloud.engine.volume_delete(&again(&cloud.member), volume, false, false).await;
     assert!(used.unwrap_err().to_string().starts_with("Invalid volume"));
 
-    cloud.engine.server_volume_detach(&again(&cloud.member), server, volume).await.unwrap();
+    cloud.engine.server_volume_detach(&again(&cloud.member), server, volume, false).await.unwrap();
     assert!(cloud.spec(server).await.unwrap().volumes.is_empty());
     cloud.play_volumes(&[(server, volume)]).await;
     assert_eq!(cloud.status(volume).await, VolumeStatus::Detaching, "the guest still has it");
@@ -114,7 +116,7 @@ async fn a_server_boots_from_a_volume_that_goes_with_it() {
         assert_eq!(cloud.status(attachment.volume_id).await, VolumeStatus::InUse);
     }
     let root = view.volumes.iter().find(|a| a.boot_index == Some(0)).unwrap().volume_id;
-    assert!(cloud.engine.server_volume_detach(&again(&cloud.member), id, root).await.is_err());
+    assert!(cloud.engine.server_volume_detach(&again(&cloud.member), id, root, false).await.is_err());
 
     cloud.engine.server_delete(&again(&cloud.member), id).await.unwrap();
     cloud.play_volumes(&[]).await;

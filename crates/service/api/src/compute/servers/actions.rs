@@ -69,7 +69,7 @@ pub async fn action(
         "shelveOffload" => done(engine.server_shelve_offload(&ctx, id).await),
         "unshelve" => call.unshelve().await,
         "restore" => done(engine.server_restore(&ctx, id).await),
-        "migrate" => done(engine.server_migrate(&ctx, id).await),
+        "migrate" => call.migrate().await,
         "os-migrateLive" => call.migrate_live().await,
         "evacuate" => call.evacuate().await,
         "addFixedIp" if !version.at_least(44) => call.fixed_ip_add().await,
@@ -147,17 +147,16 @@ impl Call<'_> {
         if v.at_least(63) && fields.list("trusted_image_certificates", 50)?.is_some() {
             return Err(ApiError::bad_request("trusted_image_certificates is not available in this cloud."));
         }
-        if !v.at_least(57) && fields.list("personality", 100)?.is_some_and(|files| !files.is_empty()) {
-            return Err(ApiError::bad_request("personality is not available in this cloud: use user_data."));
-        }
         let wish = RebuildWish {
             image_id,
+            reimage: v.at_least(93),
             name: fields.parsed("name")?,
             hostname: if v.at_least(90) { create::hostname(&mut fields, v)? } else { None },
             metadata: fields.texts("metadata")?,
             description: if v.at_least(19) { fields.text_or_null("description", 255)? } else { None },
             admin_password: fields.text("adminPass", 0, 255)?.map(str::to_owned),
             key_name: if v.at_least(54) { fields.text_or_null("key_name", 255)? } else { None },
+            files: create::personality(&mut fields, v)?,
             user_data: if v.at_least(57) { fields.text_or_null("user_data", 65_535)? } else { None },
             access_ip_v4: fields.address("accessIPv4", false)?,
             access_ip_v6: fields.address("accessIPv6", true)?,
@@ -265,6 +264,9 @@ pub async fn remote_console(
     let console = match (protocol, kind) {
         ("serial", "serial") => ConsoleKind::Serial,
         ("vnc", "novnc") => ConsoleKind::Screen,
+        ("mks", "webmks") if !version.at_least(8) => {
+            return Err(refused("protocol", &json!(protocol), "It is known from 2.8 on."));
+        }
         ("vnc", "xvpvnc") | ("rdp", "rdp-html5") | ("spice", "spice-html5") | ("mks", "webmks") => {
             return Err(ApiError::bad_request(format!("Unavailable console type {kind}.")));
         }

@@ -3,12 +3,16 @@
 use crate::ApiError;
 use crate::compute::fields::{Fields, refused, required};
 use crate::microversion::Microversion;
-use arcus_engine::servers::{NetworkOrPort, NetworkWish, Networks, ServerNew, ZoneWish};
+use arcus_engine::servers::{GuestFile, NetworkOrPort, NetworkWish, Networks, ServerNew, ZoneWish};
 use arcus_types::{ImageId, ServerGroupId, ServerId};
 use serde_json::{Value, json};
 
 /// The most interfaces that one request asks for.
 const NETWORKS_MAX: usize = 16;
+/// The most files for a guest that are looked at; the quota says less.
+const FILES_MAX: usize = 100;
+/// The longest path and contents of one, in characters; the quota says less.
+const FILE_CHARS_MAX: usize = 65_535;
 const HINTS: [&str; 2] = ["os:scheduler_hints", "OS-SCH-HNT:scheduler_hints"];
 
 /// What is asked for, and whether only the reservation's id is wanted.
@@ -36,9 +40,7 @@ pub fn parse(body: &Value, version: Microversion) -> Result<(ServerNew, bool), A
             "trusted_image_certificates is not available in this cloud: images are not signed.",
         ));
     }
-    if !version.at_least(57) && fields.list("personality", 100)?.is_some_and(|files| !files.is_empty()) {
-        return Err(ApiError::bad_request("personality is not available in this cloud: use user_data."));
-    }
+    let files = personality(&mut fields, version)?;
     let new = ServerNew {
         name,
         hostname: if version.at_least(90) { hostname(&mut fields, version)? } else { None },
@@ -50,6 +52,7 @@ pub fn parse(body: &Value, version: Microversion) -> Result<(ServerNew, bool), A
         key_name: fields.text("key_name", 1, 255)?.map(str::to_owned),
         security_groups: groups(&mut fields)?,
         user_data: fields.text("user_data", 0, 65_535)?.map(str::to_owned),
+        files,
         metadata: fields.texts("metadata")?.unwrap_or_default(),
         config_drive: fields.boolean("config_drive")?.unwrap_or(false),
         zone,
@@ -249,3 +252,19 @@ fn hints(body: &Value) -> Result<(Option<ServerGroupId>, Value), ApiError> {
 const KNOWN_HINTS: [&str; 3] = ["group", "same_host", "different_host"];
 /// The most servers that one hint names.
 const HINT_SERVERS_MAX: usize = 100;
+
+/// Files for the guest, until 2.56.
+pub fn personality(fields: &mut Fields<'_>, version: Microversion) -> Result<Vec<GuestFile>, ApiError> {
+    if version.at_least(57) {
+        return Ok(Vec::new());
+    }
+    let mut files = Vec::new();
+    for item in fields.list("personality", FILES_MAX)?.unwrap_or_default() {
+        let mut file = Fields::object(item, "personality")?;
+        let path = file.text_required("path", 0, FILE_CHARS_MAX)?.to_owned();
+        let contents_base64 = file.text_required("contents", 0, FILE_CHARS_MAX)?.to_owned();
+        file.end()?;
+        files.push(GuestFile { path, contents_base64 });
+    }
+    Ok(files)
+}

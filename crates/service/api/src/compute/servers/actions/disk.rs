@@ -15,7 +15,7 @@ impl Call<'_> {
         let name = fields.parsed("name")?.ok_or_else(|| required("createImage", "name"))?;
         let metadata = fields.texts("metadata")?.unwrap_or_default();
         fields.end()?;
-        let wish = SnapshotWish { name, metadata, backup: None };
+        let wish = SnapshotWish { name, metadata, metadata_counted: !self.version.at_least(39), backup: None };
         self.image(&wish).await
     }
 
@@ -28,7 +28,8 @@ impl Call<'_> {
         let metadata = fields.texts("metadata")?.unwrap_or_default();
         fields.end()?;
         let rotation = u32::try_from(rotation).unwrap_or(u32::MAX);
-        self.image(&SnapshotWish { name, metadata, backup: Some(BackupWish { kind, rotation }) }).await
+        let (metadata_counted, backup) = (!self.version.at_least(39), Some(BackupWish { kind, rotation }));
+        self.image(&SnapshotWish { name, metadata, metadata_counted, backup }).await
     }
 
     async fn image(&self, wish: &SnapshotWish) -> Result<Response, ApiError> {
@@ -49,6 +50,7 @@ impl Call<'_> {
         done(self.app.engine.server_password_change(&self.ctx, self.id, password).await)
     }
 
+    /// From 2.87 on also one that boots from a volume.
     pub(super) async fn rescue(&self) -> Result<Response, ApiError> {
         let (mut image, mut password) = (None, None);
         if self.body.get("rescue").is_some_and(|v| !v.is_null()) {
@@ -57,7 +59,8 @@ impl Call<'_> {
             password = fields.text("adminPass", 0, 255)?.map(str::to_owned);
             fields.end()?;
         }
-        let password = self.app.engine.server_rescue(&self.ctx, self.id, image, password).await?;
+        let with_volumes = self.version.at_least(87);
+        let password = self.app.engine.server_rescue(&self.ctx, self.id, image, password, with_volumes).await?;
         Ok(axum::Json(json!({ "adminPass": password })).into_response())
     }
 

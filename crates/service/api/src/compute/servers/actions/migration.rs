@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 impl Call<'_> {
     /// `os-migrateLive`. From 2.25 on `block_migration` may be `auto` and nobody says whether disks may be over-committed;
-    /// between 2.30 and 2.67 the checks could be skipped, which they are not here.
+    /// between 2.30 and 2.67 the checks could be skipped, which they are not here. From 2.34 on what is in the way of the move is
+    /// told in the server's history.
     pub(super) async fn migrate_live(&self) -> Result<Response, ApiError> {
         let v = self.version;
         let body = self.body.get("os-migrateLive").and_then(Value::as_object);
@@ -36,6 +37,9 @@ impl Call<'_> {
         }
         fields.end()?;
         let wish = LiveMigrationWish { node, block };
+        if v.at_least(34) {
+            return done(self.app.engine.server_migrate_live_later(&self.ctx, self.id, &wish).await);
+        }
         done(self.app.engine.server_migrate_live(&self.ctx, self.id, &wish).await)
     }
 
@@ -65,5 +69,15 @@ impl Call<'_> {
             return Ok(StatusCode::OK.into_response());
         }
         Ok(axum::Json(json!({ "adminPass": password })).into_response())
+    }
+
+    /// `migrate`. From 2.56 on a node can be named; before, nobody looked at what came with it.
+    pub(super) async fn migrate(&self) -> Result<Response, ApiError> {
+        if self.version.at_least(56) && self.body.get("migrate").is_some_and(|v| !v.is_null()) {
+            let mut fields = Fields::of(self.body, "migrate", &[])?;
+            fields.text("host", 1, 255)?;
+            fields.end()?;
+        }
+        done(self.app.engine.server_migrate(&self.ctx, self.id).await)
     }
 }
