@@ -29,14 +29,14 @@ pub fn boots(fields: &mut Fields<'_>, version: Microversion) -> Result<(Option<I
     if !old.is_empty() && !new.is_empty() {
         return Err(invalid("Using different block_device_mapping syntaxes is not allowed in the same request."));
     }
-    let mut disks = Vec::new();
+    let (mut disks, mut local) = (Vec::new(), false);
     for item in old {
         disks.push(mapped_v1(item, disks.is_empty() && named.is_none())?);
     }
     for item in new {
         match mapped_v2(item, version)? {
             Mapped::Volume(disk) => disks.push(disk),
-            Mapped::Local(id) if named.is_none_or(|n| n == id) => named = Some(id),
+            Mapped::Local(id) if named.is_none_or(|n| n == id) => (named, local) = (Some(id), true),
             Mapped::Local(_) => {
                 return Err(invalid(
                     "Boot sequence for the instance and image/block device mapping combination is not valid.",
@@ -48,6 +48,10 @@ pub fn boots(fields: &mut Fields<'_>, version: Microversion) -> Result<(Option<I
         return Err(ApiError::bad_request(
             "Invalid imageRef provided. A server boots from an image, or from a volume with boot_index 0.",
         ));
+    }
+    if !local && disks.iter().any(|disk| disk.boot_index == Some(0)) {
+        // Whoever names an image and a volume to boot from gets the volume.
+        named = None;
     }
     Ok((named, disks))
 }
@@ -139,4 +143,26 @@ fn mapped_v1(item: &Value, root: bool) -> Result<DiskWish, ApiError> {
         device: if root { None } else { device },
         tag: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_volume_to_boot_from_goes_before_an_image() {
+        let image = "11111111-2222-4333-8444-555555555555";
+        let disks = |boot_index: i64| {
+            let disk = json!({ "source_type": "blank", "destination_type": "volume", "volume_size": 1,
+                "boot_index": boot_index });
+            let body = json!({ "imageRef": image, "block_device_mapping_v2": [disk] });
+            let (named, disks) =
+                boots(&mut Fields::object(&body, "server").ok().unwrap(), Microversion(2, 1)).ok().unwrap();
+            assert_eq!(disks.len(), 1);
+            named.map(|id| id.to_string())
+        };
+        assert_eq!(disks(0), None);
+        assert_eq!(disks(-1).as_deref(), Some(image));
+    }
 }
