@@ -157,6 +157,9 @@ async fn sweep(engine: Engine, stop: CancellationToken) {
         if let Err(error) = engine.live_migrations_sweep(Timestamp::now()).await {
             tracing::warn!(error = arcus_api::error::chain(&error), "servers on their way could not be looked at");
         }
+        if let Err(error) = engine.tasks_sweep(Timestamp::now()).await {
+            tracing::warn!(error = arcus_api::error::chain(&error), "old tasks could not be looked at");
+        }
         if let Err(error) = engine.volumes_sweep(Timestamp::now()).await {
             tracing::warn!(error = arcus_api::error::chain(&error), "volumes' deadlines could not be looked at");
         }

@@ -81,6 +81,8 @@ ids! {
     AggregateId, "aggregate", dashed;
     /// A server's way to another node or flavor.
     MigrationId, "migration", dashed;
+    /// Something asked that is not instant.
+    TaskId, "task", dashed;
     /// A bootable disk image.
     ImageId, "image", dashed;
     /// A layer-2 segment.

@@ -11,6 +11,7 @@ pub mod images;
 pub mod nodes;
 pub mod policy;
 pub mod servers;
+pub mod tasks;
 pub mod text;
 pub mod time;
 pub mod volume_qos;

@@ -37,6 +37,7 @@ pub mod server_specs;
 pub mod servers;
 pub mod subnet_pools;
 pub mod subnets;
+pub mod tasks;
 pub mod user_quotas;
 pub mod volume_attachments;
 pub mod volume_group_types;

@@ -37,6 +37,7 @@ mod qos;
 mod quotas;
 mod quotas_by_type;
 mod rbac;
+mod relocations;
 mod revocations;
 mod roles;
 mod routers;
@@ -52,6 +53,7 @@ mod sqlite;
 mod subnet_pools;
 mod subnets;
 mod tags;
+mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod text_tests;
@@ -106,6 +108,7 @@ pub use qos::{QOS_POLICY_FIELDS, QosPolicy, QosRule, QosRuleKind};
 pub use quotas::{Quota, QuotaResource};
 pub use quotas_by_type::{TypeQuota, TypeQuotaKind};
 pub use rbac::{RBAC_FIELDS, RbacAction, RbacPolicy, RbacType};
+pub use relocations::{MoveFigures, Relocation};
 pub use revocations::{Revocation, RevocationKind, Revoked};
 pub use roles::{Implication, RoleChange, RoleEntry, RoleFilter};
 pub use routers::{ROUTER_FIELDS, Router};
@@ -124,6 +127,7 @@ pub use servers::{
 pub use subnet_pools::{SUBNET_POOL_FIELDS, SubnetPool};
 pub use subnets::{AllocationPool, HostRoute, Ipv6Mode, SUBNET_FIELDS, Subnet};
 pub use tags::Tagged;
+pub use tasks::{Task, TaskFilter, TaskStep};
 pub use text_tests::{Extra, TextPlace, TextTest};
 pub use trusts::{Trust, TrustFilter};
 pub use user_quotas::UserUse;
@@ -147,6 +151,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// Connections to PostgreSQL that one process holds at most.
 const CONNECTIONS_MAX: u32 = 16;
@@ -259,6 +264,7 @@ pub struct Db {
     link: Link,
     queries: Arc<AtomicU64>,
     changes: Arc<ProviderChanges>,
+    tasks: Arc<watch::Sender<u64>>,
     seal: Arc<OnceLock<SealKey>>,
 }
 
@@ -276,6 +282,11 @@ impl Db {
     /// Which providers' figures committed transactions of this process have changed.
     pub fn provider_changes(&self) -> &ProviderChanges {
         &self.changes
+    }
+
+    /// Told of each committed transaction of this process that changed tasks. Subscribe before reading the database.
+    pub fn task_changes(&self) -> watch::Receiver<u64> {
+        self.tasks.subscribe()
     }
 
     /// Which engine this is.
@@ -306,7 +317,13 @@ impl Store {
             Some(path) => Link::Sqlite(open_sqlite(path, &shown).await?),
             None => Link::Postgres(open_postgres(url, shown).await?),
         };
-        Ok(Self(Arc::new(Db { link, queries: Arc::default(), changes: Arc::default(), seal: Arc::default() })))
+        Ok(Self(Arc::new(Db {
+            link,
+            queries: Arc::default(),
+            changes: Arc::default(),
+            tasks: Arc::default(),
+            seal: Arc::default(),
+        })))
     }
 
     /// Gives the key that seals secrets; the first one stays. Without one, secrets can be neither read nor written.
@@ -328,6 +345,7 @@ impl Store {
             link,
             queries: Arc::clone(&self.0.queries),
             changes: Arc::clone(&self.0.changes),
+            tasks: Arc::clone(&self.0.tasks),
             seal: Arc::clone(&self.0.seal),
         };
         Ok(Tx {
@@ -337,6 +355,7 @@ impl Store {
             audited: AtomicBool::new(false),
             touched: Mutex::default(),
             providers: Mutex::default(),
+            tasks_changed: AtomicBool::new(false),
         })
     }
 
@@ -400,6 +419,8 @@ pub struct Tx {
     touched: Mutex<BTreeSet<NodeId>>,
     /// Providers whose figures this transaction has changed.
     providers: Mutex<BTreeSet<ProviderId>>,
+    /// Whether this transaction has changed tasks.
+    tasks_changed: AtomicBool,
 }
 
 impl Deref for Tx {
@@ -424,6 +445,10 @@ impl Tx {
         self.providers.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
     }
 
+    pub(crate) fn task_changed(&self) {
+        self.tasks_changed.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn touched_add(&self, nodes: &[NodeId]) {
         self.touched.lock().unwrap_or_else(PoisonError::into_inner).extend(nodes);
     }
@@ -443,6 +468,9 @@ impl Tx {
             Link::Sqlite(_) | Link::Postgres(_) => {}
         }
         self.db.changes.add(self.providers.into_inner().unwrap_or_else(PoisonError::into_inner));
+        if self.tasks_changed.load(Ordering::Relaxed) {
+            self.db.tasks.send_modify(|n| *n += 1);
+        }
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::sql::{Json, Row, Where, params};
 use crate::{Db, StoreError, Tx};
+use arcus_types::tasks::TaskState;
 use arcus_types::{ProjectId, RequestId, ServerId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 
@@ -179,10 +180,10 @@ impl Tx {
             params![server, request, Json(&steps), next, at],
         )
         .await?;
-        Ok(())
+        self.task_step(server.0, request, next, at).await
     }
 
-    /// Records how an action ended: `failure` says why it failed, unless it succeeded.
+    /// Records how an action and its task ended: `failure` says why it failed, unless it succeeded.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -200,6 +201,7 @@ impl Tx {
             params![server, request, at, result, failure],
         )
         .await?;
-        Ok(())
+        let state = if failure.is_some() { TaskState::Failed } else { TaskState::Done };
+        self.task_finish(server.0, request, state, failure, at).await
     }
 }

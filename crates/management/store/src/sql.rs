@@ -72,6 +72,7 @@ id_columns!(
     NodeId,
     AggregateId,
     MigrationId,
+    TaskId,
     ImageId,
     NetworkId,
     SubnetId,

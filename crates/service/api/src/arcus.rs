@@ -2,6 +2,8 @@
 
 mod join_tokens;
 mod nodes;
+mod task_watch;
+mod tasks;
 
 use crate::Route;
 use arcus_types::policy::arcus;
@@ -11,5 +13,11 @@ pub fn routes() -> Vec<Route> {
     vec![
         Route::post("/arcus/v1/join-tokens", arcus::JOIN_TOKEN_CREATE, join_tokens::create),
         Route::get("/arcus/v1/nodes", arcus::NODE_LIST, nodes::list),
+        Route::get("/arcus/v1/tasks", arcus::TASK_LIST, tasks::list),
+        Route::get("/arcus/v1/tasks/watch", arcus::TASK_LIST, task_watch::all),
+        Route::get("/arcus/v1/tasks/{id}", arcus::TASK_READ, tasks::show),
+        Route::get("/arcus/v1/tasks/{id}/events", arcus::TASK_READ, task_watch::one),
+        Route::post("/arcus/v1/tasks/{id}/cancel", arcus::TASK_CANCEL, tasks::cancel),
+        Route::post("/arcus/v1/tasks/{id}/retry", arcus::TASK_RETRY, tasks::retry),
     ]
 }

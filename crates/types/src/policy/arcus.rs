@@ -9,6 +9,12 @@ crate::actions! {
     NODE_LEASE = "arcus:nodes:lease", Node;
     NODE_LIST = "arcus:nodes:list", Admin;
     NODE_WATCH = "arcus:nodes:watch", Admin;
+    NODE_DRAIN = "arcus:nodes:drain", Admin;
+    NODE_RESTORE = "arcus:nodes:restore", Admin;
+    TASK_LIST = "arcus:tasks:list", ProjectReader;
+    TASK_READ = "arcus:tasks:read", ProjectReader;
+    TASK_CANCEL = "arcus:tasks:cancel", ProjectMember;
+    TASK_RETRY = "arcus:tasks:retry", ProjectMember;
     NODE_REPORT = "arcus:nodes:report", Node;
     NODE_IMAGE_READ = "arcus:nodes:image_read", Node;
     NODE_IMAGE_WRITE = "arcus:nodes:image_write", Node;

@@ -19,6 +19,7 @@ use arcus_types::agent::{
 };
 use arcus_types::policy::{Target, authorize, compute};
 use arcus_types::servers::{ServerRequest, ServerTask};
+use arcus_types::tasks::TaskState;
 use arcus_types::{Actor, MigrationId, NodeId, OpCtx, RequestId, Scope, ServerId, Timestamp};
 use serde_json::json;
 use std::collections::HashMap;
@@ -190,6 +191,19 @@ fn unlike(source: &Node, dest: &Node) -> Option<String> {
         return Some(format!("it has QEMU {}, the source {}", release(dest), release(source)));
     }
     None
+}
+
+/// Notes in the task how far a move is.
+async fn live_progress(tx: &Tx, live: &LiveMigration) -> Result<(), EngineError> {
+    let figures = &live.progress.figures;
+    let all = figures.memory_total.saturating_add(figures.disk_total);
+    let done = figures.memory_total.saturating_sub(figures.memory_remaining).saturating_add(figures.disk_sent);
+    // Before anything was sent nothing is known to remain.
+    let begun = figures.memory_sent > 0 || figures.disk_sent > 0;
+    let percent = if begun && all > 0 { (u128::from(done) * 100 / u128::from(all)).min(99) } else { 0 };
+    let percent = u8::try_from(percent).unwrap_or(99);
+    let step = status(&live.progress);
+    Ok(tx.task_progress(live.server_id.0, None, Some("live-migration"), percent, Some(step)).await?)
 }
 
 fn refused(message: impl Into<String>) -> EngineError {
@@ -506,10 +520,12 @@ impl Engine {
                 drop(tx);
                 let tx = self.store().begin_unaudited().await?;
                 tx.live_migration_update(&live, status(&live.progress)).await?;
+                live_progress(&tx, &live).await?;
                 return Ok(tx.commit().await?);
             }
             Verdict::Further => {
                 tx.live_migration_update(&live, status(&live.progress)).await?;
+                live_progress(&tx, &live).await?;
                 for node in [live.source_id, live.dest_id] {
                     tx.node_touch(node).await?;
                 }
@@ -545,6 +561,19 @@ impl Engine {
         server.updated_at = now;
         self.server_touch(tx, server).await?;
         let figures = &live.progress.figures;
+        if let Some(request) = server.request_id {
+            let (source, dest) = (tx.node_get(live.source_id).await?, tx.node_get(live.dest_id).await?);
+            let told = json!({
+                "migration": live.id,
+                "source": source.map(|node| node.name),
+                "target": dest.map(|node| node.name),
+                "blackout_ms": figures.downtime_ms,
+                "total_ms": figures.total_ms,
+                "memory_bytes": figures.memory_sent,
+                "disk_bytes": figures.disk_sent,
+            });
+            tx.task_describe(server.id.0, request, None, &told).await?;
+        }
         let detail = json!({ "migration": live.id, "status": "completed", "downtime_ms": figures.downtime_ms });
         self.server_audit(tx, server, compute::SERVER_OBSERVE, &detail).await?;
         tracing::info!(
@@ -570,6 +599,9 @@ impl Engine {
         let detail = json!({ "migration": live.id, "status": status, "why": why });
         self.server_audit(tx, server, compute::SERVER_OBSERVE, &detail).await?;
         tracing::warn!(server.id = %server.id, migration.id = %live.id, status, why, "a server did not move");
+        if let (Some(request), "cancelled") = (server.request_id, status) {
+            tx.task_finish(server.id.0, request, TaskState::Cancelled, Some(why), now).await?;
+        }
         if server.task == Some(ServerTask::Migrating) {
             self.server_settled(tx, server, Some(why), now).await
         } else {

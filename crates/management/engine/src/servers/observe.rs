@@ -257,6 +257,9 @@ impl Engine {
         let Some(mut server) = tx.server_lock(id).await?.filter(|s| s.generation == generation) else {
             return Ok(());
         };
+        if let Some(request) = server.request_id.filter(|_| progress > 0 || step.is_some()) {
+            tx.task_progress(id.0, Some(request), None, progress, step.as_deref()).await?;
+        }
         server.power_state = power_state;
         server.progress = progress;
         server.details.step = step;

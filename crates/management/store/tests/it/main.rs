@@ -6,4 +6,5 @@ mod images;
 mod networks;
 mod providers;
 mod servers;
+mod tasks;
 mod volumes;

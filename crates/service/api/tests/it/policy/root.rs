@@ -1,11 +1,13 @@
 //! The root, the link to the nodes and consoles.
 
 use super::Who::Nobody;
-use super::things::Thing::{Image, JoinToken, Nothing, Server, Snapshot};
+use super::things::Thing::{Image, JoinToken, Nothing, Server, Snapshot, Task};
 use super::{Case, case, walk};
 
 const NO_SOCKET: &str = "a WebSocket needs a connection, and these requests come without one";
 const NO_DISK: &str = "these bytes are no qcow2 image, which only the node that may send them is told";
+const NO_CANCEL: &str = "what is asked of a server by its owner is not given up half-way";
+const NO_RETRY: &str = "it has not failed";
 const RENEW: &str = r#"{"csr_pem":"{csr}"}"#;
 const JOIN: &str = r#"{"token":"{join_token}","name":"node-2","csr_pem":"{csr}"}"#;
 const REPORT: &str = r#"{"spec_generation":0,"servers":[],"snapshots":[],"ports_up":[],"network_faults":[],
@@ -19,6 +21,12 @@ pub fn cases() -> Vec<Case> {
         case("GET /agent/v1/ca", Nothing, 200).by(Nobody),
         case("POST /arcus/v1/join-tokens", Nothing, 201).body(r#"{"join_token":{"uses":2,"lifetime_s":60}}"#),
         case("GET /arcus/v1/nodes", Nothing, 200).query("limit=10"),
+        case("GET /arcus/v1/tasks", Task, 200).query("limit=1000"),
+        case("GET /arcus/v1/tasks/watch", Nothing, 200).query("max_s=0&kind=drain"),
+        case("GET /arcus/v1/tasks/{id}", Task, 200),
+        case("GET /arcus/v1/tasks/{id}/events", Task, 200).query("max_s=0"),
+        case("POST /arcus/v1/tasks/{id}/cancel", Task, 409).because(NO_CANCEL),
+        case("POST /arcus/v1/tasks/{id}/retry", Task, 409).because(NO_RETRY),
         case("POST /agent/v1/lease", Nothing, 200),
         case("POST /agent/v1/join", JoinToken, 200).body(JOIN).by(Nobody),
         case("POST /agent/v1/renew", Nothing, 200).body(RENEW),

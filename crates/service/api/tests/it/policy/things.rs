@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, HashMap};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Thing {
     Nothing,
+    /// The task that makes a server.
+    Task,
     Network,
     Subnet,
     SubnetPool,
@@ -445,6 +447,13 @@ impl World {
             }
             Thing::Snapshot => self.snapshot(&mut vars).await,
             Thing::Server => self.server(&mut vars).await,
+            Thing::Task => {
+                self.server(&mut vars).await;
+                let resource_id = vars.get("id").and_then(|id| id.parse().ok());
+                let filter = arcus_store::TaskFilter { resource_id, limit: 1, ..Default::default() };
+                let tasks = self.nova.cloud.store.task_list(&filter).await.unwrap();
+                vars.secret("id", tasks[0].id.to_string());
+            }
             Thing::ServerAfter(actions) => {
                 self.server(&mut vars).await;
                 for action in actions {
