@@ -44,11 +44,10 @@ pub use view::{AddressView, NodeStanding, ServerView};
 pub use volumes::AttachWish;
 
 use crate::{Engine, EngineError};
-use arcus_store::{AuditEntry, Db, Server, ServerAction, ServerActionEvent, StoreError, Task, Tx, UsageEntry};
+use arcus_store::{AuditEntry, Db, Server, ServerAction, ServerActionEvent, StoreError, Tx, UsageEntry};
 use arcus_types::policy::{Action, Denied, Target, authorize, compute};
 use arcus_types::servers::{ServerRequest, ServerTask};
-use arcus_types::tasks::TaskState;
-use arcus_types::{OpCtx, ServerId, TaskId, Timestamp};
+use arcus_types::{OpCtx, ServerId, Timestamp};
 use serde_json::{Value, json};
 
 /// How often an operation is tried again when the database asks for it.
@@ -157,7 +156,6 @@ impl Engine {
         server.task_deadline = task.map(|t| now.plus_seconds(t.deadline_s()));
         server.request_id = Some(tx.ctx().request_id);
         server.updated_at = now;
-        tx.task_deadline(server.id.0, tx.ctx().request_id, server.task_deadline).await?;
         self.server_touch(tx, server).await?;
         tx.server_update(server).await?;
         Ok(())
@@ -216,39 +214,7 @@ impl Engine {
             updated_at: now,
         })
         .await?;
-        if let Some(step) = event {
-            let task = self.server_task(ctx, server, name, step, now);
-            tx.task_insert(&task).await?;
-        }
         self.server_audit(tx, server, action, detail).await
-    }
-
-    /// What was asked of a server, as a task of its owner's.
-    fn server_task(&self, ctx: &OpCtx, server: &Server, name: &str, step: &str, now: Timestamp) -> Task {
-        Task {
-            id: TaskId::new(),
-            kind: task_kind(name).to_owned(),
-            parent_id: None,
-            resource_kind: "server".to_owned(),
-            resource_id: server.id.0,
-            resource_name: server.name.to_string(),
-            project_id: Some(server.project_id),
-            user_id: ctx.user_id(),
-            request_id: ctx.request_id,
-            state: TaskState::Running,
-            step: Some(step.to_owned()),
-            steps: Vec::new(),
-            progress: 0,
-            error: None,
-            priority: 0,
-            deadline: server.task_deadline,
-            cancel: false,
-            detail: json!({}),
-            created_at: now,
-            started_at: Some(now),
-            finished_at: None,
-            updated_at: now,
-        }
     }
 
     async fn server_audit(&self, tx: &Tx, server: &Server, action: Action, detail: &Value) -> Result<(), EngineError> {
@@ -295,36 +261,6 @@ impl Engine {
             Ok(server)
         })
     }
-}
-
-/// What a task is called that the history calls so: an action alone does not say what it is done to.
-fn task_kind(action: &str) -> &str {
-    const KINDS: &[(&str, &str)] = &[
-        ("live-migration", "live-migration"),
-        ("evacuate", "evacuation"),
-        ("create", "server-create"),
-        ("delete", "server-delete"),
-        ("rebuild", "server-rebuild"),
-        ("resize", "server-resize"),
-        ("revertResize", "server-revert-resize"),
-        ("migrate", "migration"),
-        ("shelve", "server-shelve"),
-        ("shelveOffload", "server-shelve-offload"),
-        ("unshelve", "server-unshelve"),
-        ("createImage", "server-snapshot"),
-        ("createBackup", "server-backup"),
-        ("rescue", "server-rescue"),
-        ("unrescue", "server-unrescue"),
-        ("changePassword", "server-password"),
-        ("start", "server-start"),
-        ("stop", "server-stop"),
-        ("reboot", "server-reboot"),
-        ("pause", "server-pause"),
-        ("unpause", "server-unpause"),
-        ("suspend", "server-suspend"),
-        ("resume", "server-resume"),
-    ];
-    KINDS.iter().find(|(known, _)| *known == action).map_or("server-change", |(_, kind)| kind)
 }
 
 /// One thing that can be asked of a server: how policy, state, history and node see it.

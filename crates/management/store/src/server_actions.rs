@@ -3,7 +3,7 @@
 use crate::sql::{Json, Row, Where, params};
 use crate::{Db, StoreError, Tx};
 use arcus_types::tasks::TaskState;
-use arcus_types::{ProjectId, RequestId, ServerId, Timestamp, UserId};
+use arcus_types::{ProjectId, RequestId, ServerId, TaskId, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 
 /// Something that was done to a server.
@@ -77,6 +77,36 @@ fn action(row: &Row) -> Result<ServerAction, StoreError> {
     })
 }
 
+/// What a task is called that the history calls so: an action alone does not say what it is done to.
+fn task_kind(action: &str) -> &str {
+    const KINDS: &[(&str, &str)] = &[
+        ("live-migration", "live-migration"),
+        ("evacuate", "evacuation"),
+        ("create", "server-create"),
+        ("delete", "server-delete"),
+        ("rebuild", "server-rebuild"),
+        ("resize", "server-resize"),
+        ("revertResize", "server-revert-resize"),
+        ("migrate", "migration"),
+        ("shelve", "server-shelve"),
+        ("shelveOffload", "server-shelve-offload"),
+        ("unshelve", "server-unshelve"),
+        ("createImage", "server-snapshot"),
+        ("createBackup", "server-backup"),
+        ("rescue", "server-rescue"),
+        ("unrescue", "server-unrescue"),
+        ("changePassword", "server-password"),
+        ("start", "server-start"),
+        ("stop", "server-stop"),
+        ("reboot", "server-reboot"),
+        ("pause", "server-pause"),
+        ("unpause", "server-unpause"),
+        ("suspend", "server-suspend"),
+        ("resume", "server-resume"),
+    ];
+    KINDS.iter().find(|(known, _)| *known == action).map_or("server-change", |(_, kind)| kind)
+}
+
 /// Which actions of a server a list holds; the newest comes first.
 #[derive(Debug, Clone, Default)]
 pub struct ServerActionFilter {
@@ -138,7 +168,7 @@ impl Db {
 }
 
 impl Tx {
-    /// Records what is asked; the same request asking the same server again keeps one record.
+    /// Records what is asked, and as a task what is not instant; the same request asking the same server again keeps one record.
     ///
     /// # Errors
     /// [`StoreError::Database`].
@@ -156,6 +186,31 @@ impl Tx {
             ],
         )
         .await?;
+        match event.filter(|event| event.finished_at.is_none()) {
+            Some(event) => self.server_task_insert(new, &event.event).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What a node must do for a server is a task of the server's owner, until it is over.
+    async fn server_task_insert(&self, new: &ServerAction, step: &str) -> Result<(), StoreError> {
+        self.exec(
+            "INSERT INTO tasks (id, kind, resource_kind, resource_id, resource_name, project_id, user_id, request_id, state, step,
+             steps, progress, priority, deadline, cancel, detail, created_at, started_at, updated_at)
+             SELECT $1, $2, 'server', id, name, project_id, $3, $4, 'running', $5, '[]', 0, 0, task_deadline, FALSE, '{}', $6,
+             $6, $6 FROM servers WHERE id = $7 ON CONFLICT DO NOTHING",
+            params![
+                TaskId::new(),
+                task_kind(&new.action),
+                new.user_id,
+                new.request_id,
+                step,
+                new.started_at,
+                new.server_id
+            ],
+        )
+        .await?;
+        self.task_changed();
         Ok(())
     }
 

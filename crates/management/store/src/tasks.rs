@@ -270,21 +270,6 @@ impl Tx {
         Ok(())
     }
 
-    /// Notes when a task of a resource is given up.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn task_deadline(
-        &self,
-        resource: Uuid,
-        request: RequestId,
-        deadline: Option<Timestamp>,
-    ) -> Result<(), StoreError> {
-        let sql = format!("UPDATE tasks SET deadline = $3 WHERE resource_id = $1 AND request_id = $2 AND {ACTIVE}");
-        self.exec(sql, params![resource, request, deadline]).await?;
-        Ok(())
-    }
-
     /// Notes that a step of a task is over and the next one begins.
     ///
     /// # Errors
