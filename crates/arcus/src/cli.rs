@@ -29,6 +29,19 @@ pub enum Command {
     JoinToken(JoinToken),
     /// Run a cloud of several nodes on this machine, to try things that need more than one, and to break them.
     Lab(Lab),
+    /// Start a guest that is killed when its node's lease is over: for agents only.
+    #[command(hide = true)]
+    Guard(Guard),
+}
+
+/// `arcus guard`.
+#[derive(Debug, Clone, Args)]
+pub struct Guard {
+    /// What the agent wants.
+    pub orders: String,
+    /// The guest's arguments.
+    #[arg(last = true)]
+    pub arguments: Vec<std::ffi::OsString>,
 }
 
 /// Where a cloud keeps everything.
@@ -74,6 +87,9 @@ pub struct EndpointOptions {
     /// The database: `postgres://…`; without it, an embedded one under the home folder.
     #[arg(long, env = "ARCUS_DATABASE")]
     pub database: Option<String>,
+    /// Start no servers of a lost node elsewhere, even if their disks can be reached there.
+    #[arg(long, env = "ARCUS_NO_RECOVERY")]
+    pub no_recovery: bool,
     /// Rules for passwords and tokens.
     #[command(flatten)]
     pub passwords: PasswordOptions,
@@ -92,6 +108,10 @@ pub struct NodeOptions {
     /// What the node is called, once and for all when it joins: by default the machine's host name.
     #[arg(long, env = "ARCUS_NODE")]
     pub node: Option<String>,
+    /// A folder that several nodes see (NFS, CephFS): disks of new servers are made there, and servers whose node is lost
+    /// start on another node of the same folder by themselves.
+    #[arg(long, env = "ARCUS_SHARED_DISKS", value_name = "DIR")]
+    pub shared_disks: Option<PathBuf>,
     /// How guests run: `auto` takes KVM where it works, else emulation (TCG).
     #[arg(long, env = "ARCUS_ACCEL", default_value = "auto", value_parser = ["auto", "kvm", "tcg"])]
     pub accel: String,
@@ -110,6 +130,7 @@ impl NodeOptions {
         Self {
             uplink: None,
             underlay: None,
+            shared_disks: None,
             node: Some(name.to_owned()),
             accel: "auto".to_owned(),
             simulate: true,
@@ -211,6 +232,9 @@ pub struct LabStart {
     /// The port of the endpoint.
     #[arg(long, default_value_t = 8774)]
     pub port: u16,
+    /// Keep all servers' disks in one folder that every node sees, as on NFS.
+    #[arg(long)]
+    pub shared: bool,
     /// A disk image to offer to all projects under the name `arcus-tiny`.
     #[arg(long)]
     pub image: Option<PathBuf>,

@@ -43,7 +43,8 @@ pub async fn start(options: &EndpointOptions, home: &Home, stop: CancellationTok
     let database = database(options, home)?;
     let store = Store::open(&database).await?;
     store.seal_with(seal_key(home)?);
-    let engine = Engine::new(store.clone(), EngineConfig::under(home.path()));
+    let config = EngineConfig { recovery: !options.no_recovery, ..EngineConfig::under(home.path()) };
+    let engine = Engine::new(store.clone(), config);
     let endpoint = Arc::new(Endpoint { url: url.clone(), region: clouds::REGION.to_owned() });
     first_run(home, &url, &store, &engine).await?;
     let identity = Identity::open(store, &home.join("keys"), options.passwords.config((*endpoint).clone())).await?;
@@ -133,7 +134,8 @@ async fn watch(engine: Engine, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(WATCH_EVERY) => {}
         }
-        let looked = match engine.nodes_watch(std::time::Instant::now()).await {
+        let now = std::time::Instant::now();
+        let looked = match engine.nodes_watch(now).await {
             Ok(0) => Ok(()),
             // Servers on their way to or from it need not wait for the next sweep.
             Ok(_) => engine.live_migrations_sweep(Timestamp::now()).await,
@@ -141,6 +143,12 @@ async fn watch(engine: Engine, stop: CancellationToken) {
         };
         if let Err(error) = looked {
             tracing::warn!(error = arcus_api::error::chain(&error), "nodes could not be looked at");
+        }
+        if let Err(error) = engine.servers_recover(now).await {
+            tracing::warn!(
+                error = arcus_api::error::chain(&error),
+                "servers of lost nodes could not be started elsewhere"
+            );
         }
     }
 }

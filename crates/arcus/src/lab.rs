@@ -19,6 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use state::{Lab, Machine, pair};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ use wire::Slow;
 /// How long nodes may take to join and tell what they have; a simulated one adds a little.
 const JOIN_DEADLINE: Duration = Duration::from_secs(60);
 const JOIN_EACH: Duration = Duration::from_millis(500);
+/// The folder of a lab that all its nodes see.
+const SHARED: &str = "disks";
 /// How long a killed process may take to be gone.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -101,6 +104,7 @@ fn plan(home: &Home, options: &LabStart, nodes: u8) -> Result<Lab> {
         simulated: options.sim,
         accel: options.accel.clone(),
         cuts: Vec::new(),
+        shared: options.shared,
     };
     let listen = if range.is_some() { lab.server_address()? } else { std::net::Ipv4Addr::LOCALHOST };
     lab.url = format!("https://{listen}:{}", options.port);
@@ -134,6 +138,11 @@ async fn make(home: &Home, lab: &mut Lab, options: &LabStart) -> Result<()> {
     let wish = json!({ "join_token": { "uses": count, "lifetime_s": 3600 } });
     let made = admin.post("/arcus/v1/join-tokens", wish).await?;
     let token = made["join_token"]["token"].as_str().context("the answer has no token")?.to_owned();
+    if lab.shared {
+        let folder = home.join(SHARED);
+        std::fs::create_dir_all(&folder)?;
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o711))?;
+    }
     progress.step("starting the nodes");
     for index in 0..lab.nodes.len() {
         let Some(node) = lab.nodes.get_mut(index) else { continue };
@@ -185,6 +194,9 @@ fn agent_spawn(home: &Home, lab: &Lab, node: &Machine, token: Option<&str>) -> R
     command.arg(format!("--net=/run/netns/{}", lab.namespace(&node.name))).arg(std::env::current_exe()?);
     command.args(["agent", "--node", &node.name, "--underlay", &node.underlay.to_string(), "--accel", &lab.accel]);
     command.args(["--boot-id", &format!("{}-{}-{}", lab.tag, node.name, node.boots), "--home"]).arg(own.path());
+    if lab.shared {
+        command.arg("--shared-disks").arg(home.join(SHARED));
+    }
     if let Some(token) = token {
         command.args(["--join", &lab.url, "--token", token]);
     }

@@ -38,6 +38,9 @@ fn main() -> ExitCode {
         cli::Command::Agent(options) => agent::agent(options),
         cli::Command::JoinToken(options) => join_token::join_token(options),
         cli::Command::Lab(options) => lab::lab(options),
+        cli::Command::Guard(options) => {
+            arcus_hypervisor::guard::run(&options.orders, &options.arguments).map_err(anyhow::Error::from)
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

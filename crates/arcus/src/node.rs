@@ -3,15 +3,16 @@
 use crate::cli::NodeOptions;
 use crate::cloud::Cloud;
 use crate::home::Home;
-use anyhow::{Context as _, Result};
-use arcus_agent::{Agent, AgentConfig, Directory, Drivers, Ledger, Link, tag};
+use anyhow::{Context as _, Result, bail};
+use arcus_agent::{Agent, AgentConfig, Directory, Drivers, Ledger, Link, SharedDisks, tag};
 use arcus_hypervisor::{AccelChoice, GuestState, Hypervisor, QemuConfig, QemuHypervisor, SimHypervisor};
 use arcus_network::{Linux, LinuxConfig, Network};
 use arcus_storage::Storage;
 use arcus_storage::dir::{DirOptions, DirStorage};
 use arcus_storage::sim::{SimOptions, SimStorage};
-use arcus_types::ServerId;
 use arcus_types::agent::NodeFacts;
+use arcus_types::{DiskPoolId, ServerId};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,7 @@ pub fn run(options: &NodeOptions, home: &Home, link: Link, stop: CancellationTok
             hypervisor: hypervisor(home, &options.accel)?,
             storage: storage(home)?,
             network: network(home, options, Arc::clone(&directory))?,
+            shared: options.shared_disks.as_deref().map(|folder| shared_disks(home, folder)).transpose()?,
         };
         (
             AgentConfig { underlay: options.underlay, boot_id: options.boot_id.clone(), ..AgentConfig::default() },
@@ -52,6 +54,7 @@ pub fn run(options: &NodeOptions, home: &Home, link: Link, stop: CancellationTok
         )
     };
     let agent = Agent::new(config, drivers, ledger, Arc::new(link), directory);
+    let agent = agent.context("could not open the file of the node's lease")?;
     Ok(tokio::spawn(agent.run(stop)))
 }
 
@@ -65,6 +68,7 @@ fn simulated(home: &Home) -> Result<(AgentConfig, Drivers)> {
             home.agent().join("simulated"),
         )?),
         network: Arc::new(arcus_network::Sim::new(arcus_network::SimConfig::default())),
+        shared: None,
     };
     let pretend = NodeFacts {
         cpu_model: "simulated".to_owned(),
@@ -94,6 +98,27 @@ pub fn hypervisor(home: &Home, accel: &str) -> Result<Arc<dyn Hypervisor>> {
 fn storage(home: &Home) -> Result<Arc<dyn Storage>> {
     let storage = DirStorage::open(&home.agent(), DirOptions::default()).context("could not open the storage")?;
     Ok(Arc::new(storage))
+}
+
+/// The shared folder for servers' disks. A node that had one before must find the same again: a mount that is missing would
+/// otherwise look like an empty folder.
+fn shared_disks(home: &Home, folder: &Path) -> Result<SharedDisks> {
+    const FILE: &str = "disk-pool";
+    let known = std::fs::read_to_string(home.join(FILE)).ok().and_then(|text| text.trim().parse::<DiskPoolId>().ok());
+    if known.is_some() && !folder.join(FILE).exists() {
+        bail!("{} is not the shared folder that this node had: is it mounted?", folder.display());
+    }
+    let opened = DirStorage::open_shared(folder, DirOptions::default());
+    let (id, storage) = opened.with_context(|| format!("could not open the shared folder {}", folder.display()))?;
+    if known.is_some_and(|known| known != id) {
+        bail!(
+            "{} is another shared folder than this node had: to leave the old one for good, remove {}",
+            folder.display(),
+            home.join(FILE).display()
+        );
+    }
+    home.write_private(FILE, &format!("{id}\n"))?;
+    Ok(SharedDisks { id, storage: Arc::new(storage), lease: home.agent().join("lease") })
 }
 
 fn network(home: &Home, options: &NodeOptions, directory: Arc<Directory>) -> Result<Arc<dyn Network>> {

@@ -102,6 +102,10 @@ pub struct NodeSpec {
     /// Images worth having in the cache before they are asked for.
     #[serde(default)]
     pub prefetch: Vec<ImageSource>,
+    /// Servers whose disks in the node's shared folder are to be removed. What is there of a server that is named nowhere
+    /// stays: it may be another node's by now.
+    #[serde(default)]
+    pub disk_removals: Vec<ServerId>,
     /// Byte streams that clients are waiting for. Not covered by `generation`: act on each id once.
     #[serde(default)]
     pub relays: Vec<RelaySpec>,
@@ -158,6 +162,9 @@ pub struct ServerSpec {
     /// Set while the guest goes to another node or comes from one.
     #[serde(default)]
     pub migration: Option<MigrationSpec>,
+    /// The shared folder that its disks are in; `None`: they are on the node's own storage.
+    #[serde(default)]
+    pub disk_pool: Option<DiskPoolId>,
 }
 
 /// What a guest is rescued with.
@@ -387,6 +394,9 @@ pub struct NodeReport {
     /// Passwords that guests left and that the spec does not show yet.
     #[serde(default)]
     pub passwords_left: Vec<PasswordLeft>,
+    /// Those of the spec's `disk_removals` that are done.
+    #[serde(default)]
+    pub disks_removed: Vec<ServerId>,
 }
 
 /// The longest password that a guest may leave, in bytes; source: the compute API's metadata service.
@@ -441,6 +451,9 @@ pub struct NodeFacts {
     pub underlay: Option<IpAddr>,
     /// Images in the cache, by SHA-256.
     pub cached_images: Vec<String>,
+    /// The shared folder that it makes servers' disks in, by what the folder says of itself.
+    #[serde(default)]
+    pub disk_pool: Option<DiskPoolId>,
 }
 
 /// What a guest is seen to do.

@@ -19,6 +19,8 @@ pub const LEASE_MS: u64 = 15_000;
 pub const LEASE_RENEW_MS: u64 = LEASE_MS / 3;
 /// So long after the end of its lease a node is lost, in milliseconds: within that it has ended what it must not run.
 pub const LEASE_MARGIN_MS: u64 = 10_000;
+/// So long after a node got its last lease it runs nothing that may run elsewhere, in seconds.
+pub const FENCE_S: i64 = ((LEASE_MS + LEASE_MARGIN_MS) / 1_000).cast_signed();
 /// Nodes that are lost within so long of each other are lost together, in seconds.
 pub const MASS_LOSS_S: i64 = 60;
 

@@ -27,6 +27,9 @@ pub struct Lab {
     pub simulated: u32,
     /// How guests run.
     pub accel: String,
+    /// Whether servers' disks are in a folder that all nodes see.
+    #[serde(default)]
+    pub shared: bool,
     /// Pairs that do not reach each other.
     pub cuts: Vec<(String, String)>,
 }

@@ -78,6 +78,8 @@ pub struct EngineConfig {
     pub default_zone: String,
     /// A node that has not reported for so long is taken for down, in seconds.
     pub node_down_after_s: u64,
+    /// Whether servers of lost nodes start elsewhere by themselves, where their disks can be reached.
+    pub recovery: bool,
 }
 
 impl EngineConfig {
@@ -92,6 +94,7 @@ impl EngineConfig {
             disk_overcommit_percent: 1000,
             default_zone: "nova".to_owned(),
             node_down_after_s: 60,
+            recovery: true,
         }
     }
 }

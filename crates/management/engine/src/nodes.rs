@@ -4,9 +4,9 @@ use crate::authority::NODE_CERTIFICATE_S;
 use crate::{Engine, EngineError};
 use arcus_store::{AuditEntry, NodeNew};
 use arcus_types::agent::{NodeFacts, NodeIdentity, NodeReport, NodeSpec, SPEC_POLL_S};
-use arcus_types::nodes::{LEASE_MS, NodeState};
+use arcus_types::nodes::{LEASE_MARGIN_MS, LEASE_MS, NodeState};
 use arcus_types::policy::{Target, arcus, authorize};
-use arcus_types::{Actor, Name, NodeId, OpCtx, Timestamp};
+use arcus_types::{Actor, Name, NodeId, OpCtx, ServerId, Timestamp};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
@@ -21,6 +21,8 @@ pub const JOIN_TOKEN_USES_MAX: u64 = 10_000;
 const NODE_SILENT_S: i64 = 60;
 /// A process that did not look at its nodes for so long slept, or hung: who was silent meanwhile may have spoken.
 const ASLEEP: Duration = Duration::from_secs(5);
+/// So many servers that are gone have their shared disks removed at once.
+const DISK_REMOVALS_MAX: u32 = 200;
 /// Other replicas' changes are looked for this often where the database is shared.
 const REPLICA_POLL: Duration = Duration::from_secs(1);
 
@@ -28,6 +30,8 @@ const REPLICA_POLL: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub struct NodeMemory {
     seen: Mutex<HashMap<NodeId, Seen>>,
+    /// Of lost nodes: what room there was when nothing more could be done for their servers, and when that was.
+    recoveries: Mutex<HashMap<NodeId, (u64, Instant)>>,
     /// Since when this process listens without having slept, and when it looked last.
     awake: Mutex<Option<(Instant, Instant)>>,
 }
@@ -40,6 +44,8 @@ struct Seen {
     heard: Option<Instant>,
     /// The generation of the spec that it has acted on.
     generation: u64,
+    /// When it was last given a lease by this process.
+    leased: Option<Instant>,
     /// It is being declared lost, and gets no lease until it counts as back.
     barred: bool,
 }
@@ -47,6 +53,10 @@ struct Seen {
 impl NodeMemory {
     fn seen(&self) -> MutexGuard<'_, HashMap<NodeId, Seen>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn recoveries(&self) -> MutexGuard<'_, HashMap<NodeId, (u64, Instant)>> {
+        self.recoveries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When a node was last heard of by this process, and the generation that it has acted on.
@@ -73,7 +83,20 @@ impl NodeMemory {
         let mut seen = self.seen();
         let entry = seen.entry(node).or_default();
         entry.heard = entry.heard.max(Some(now));
-        if state.is_down() || entry.barred { 0 } else { LEASE_MS }
+        if state.is_down() || entry.barred {
+            return 0;
+        }
+        entry.leased = entry.leased.max(Some(now));
+        LEASE_MS
+    }
+
+    /// Whether no lease of a node that this process, or the one before it, has given can be good any more, with the margin
+    /// within which the node obeys that.
+    pub(crate) fn fenced(&self, node: NodeId, now: Instant) -> bool {
+        let awake = *self.awake.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((since, _)) = awake else { return false };
+        let leased = self.seen().get(&node).and_then(|seen| seen.leased).unwrap_or(since).max(since);
+        now.saturating_duration_since(leased) >= Duration::from_millis(LEASE_MS + LEASE_MARGIN_MS)
     }
 
     /// Since when silence counts: not before this process began, nor while it slept.
@@ -214,6 +237,7 @@ impl Engine {
             let relays = self.relays().of_node(node_id);
             if generation > after || relays.iter().any(|r| !known_relays.contains(&r.id)) {
                 let (networks, routers, security_groups) = self.network_specs(node_id).await?;
+                let disk_removals = self.store().server_disk_removals(node_id, DISK_REMOVALS_MAX).await?;
                 let (servers, mut snapshots) = self.server_specs(node_id).await?;
                 let (volumes, uploads) = self.volume_specs(node_id).await?;
                 snapshots.extend(uploads);
@@ -227,6 +251,7 @@ impl Engine {
                     volumes,
                     snapshots,
                     prefetch,
+                    disk_removals,
                     relays,
                 }));
             }
@@ -242,6 +267,24 @@ impl Engine {
         }
     }
 
+    /// Shared disks are gone of servers that were: the node need not be told any more.
+    async fn disks_removed(&self, node: NodeId, servers: &[ServerId]) -> Result<(), EngineError> {
+        if servers.is_empty() {
+            return Ok(());
+        }
+        let tx = self.store().begin_unaudited().await?;
+        let mut changed = false;
+        for server in servers {
+            changed |= tx.server_disks_removed(node, *server).await?;
+        }
+        if changed {
+            tx.node_touch(node).await?;
+            tx.commit().await?;
+            self.wake().node(node);
+        }
+        Ok(())
+    }
+
     /// Takes in what a node has observed. A report that says nothing new writes nothing but, now and then, that the node
     /// was heard of.
     ///
@@ -254,6 +297,7 @@ impl Engine {
         self.ports_observed(node_id, &report.ports_up).await?;
         self.live_migrations_observed(node_id, report).await?;
         self.servers_observed(node_id, report).await?;
+        self.disks_removed(node_id, &report.disks_removed).await?;
         self.volumes_observed(node_id, report).await?;
         self.passwords_left(ctx, node_id, &report.passwords_left).await?;
         for fault in &report.network_faults {

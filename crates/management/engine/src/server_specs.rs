@@ -127,6 +127,7 @@ fn server_spec(
         rescue,
         password,
         migration: None,
+        disk_pool: server.details.disk_pool,
     }
 }
 

@@ -15,7 +15,8 @@ use arcus_types::agent::{DeviceModel, ImageSource, Power};
 use arcus_types::flavors::FlavorId;
 use arcus_types::servers::{PowerState, ServerState, ServerTask};
 use arcus_types::{
-    ImageId, Name, NodeId, PortId, ProjectId, RequestId, ServerGroupId, ServerId, Timestamp, UserId, VolumeId,
+    DiskPoolId, ImageId, Name, NodeId, PortId, ProjectId, RequestId, ServerGroupId, ServerId, Timestamp, UserId,
+    VolumeId,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -180,6 +181,10 @@ pub struct ServerDetails {
     pub rescue: Option<ServerRescue>,
     /// Set while the volume that it boots from is being refilled.
     pub rebuild: Option<ServerRebuild>,
+    /// The shared folder that its disks are in; `None`: they are on its node's own storage. Queries have a column for it.
+    pub disk_pool: Option<DiskPoolId>,
+    /// Why it stays on a node that is lost though its disks could be reached, for its owner.
+    pub recovery: Option<String>,
     /// How often a new password was asked for.
     pub passwords: u64,
     /// Properties of the image at the time, as the image API had them.
@@ -249,6 +254,7 @@ pub(crate) fn server(row: &Row) -> Result<Server, StoreError> {
         incarnation: row.get("incarnation")?,
         node_id: row.opt("node_id")?,
         node_generation: row.get("node_generation")?,
+
         availability_zone: row.get("availability_zone")?,
         vcpus: row.get("vcpus")?,
         memory_mib: row.get("memory_mib")?,
@@ -293,6 +299,19 @@ impl Db {
     pub async fn server_list_by_node(&self, node: NodeId) -> Result<Vec<Server>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM servers WHERE node_id = $1 AND deleted_at IS NULL ORDER BY id");
         self.all(sql, params![node]).await?.iter().map(server).collect()
+    }
+
+    /// Servers that are gone, or leave their node for good, and whose shared disks it has still to remove; at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn server_disk_removals(&self, node: NodeId, limit: u32) -> Result<Vec<ServerId>, StoreError> {
+        let sql = format!(
+            "SELECT id FROM servers WHERE node_id = $1 AND disk_pool IS NOT NULL
+             AND (deleted_at IS NOT NULL OR task = $2 OR task = $3) ORDER BY id LIMIT {limit}"
+        );
+        let (deleting, offloading) = (ServerTask::Deleting.text(), ServerTask::ShelvingOffloading.text());
+        self.all(sql, params![node, deleting, offloading]).await?.iter().map(|r| r.get("id")).collect()
     }
 
     /// Servers whose task should have been over at `now`, at most `limit` of them.
@@ -353,16 +372,16 @@ impl Tx {
             "INSERT INTO servers (id, project_id, user_id, name, state, task, task_deadline, power_state, progress, power,
              version, epoch, restarts, restart_hard, incarnation, node_id, node_generation, availability_zone, vcpus,
              memory_mib, disk_gib, flavor_id, flavor, image_id, image, metadata, locked, server_group_id, request_id,
-             fault, details, generation, created_at, updated_at, launched_at, deleted_at)
+             fault, details, generation, created_at, updated_at, launched_at, deleted_at, disk_pool)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-             $23, $24, $25, $26, $27, $28, $29, $30, $31, 1, $32, $33, $34, $35)",
+             $23, $24, $25, $26, $27, $28, $29, $30, $31, 1, $32, $33, $34, $35, $36)",
             params![
                 s.id, s.project_id, s.user_id, &s.name, s.state.text(), s.task.map(ServerTask::text), s.task_deadline,
                 s.power_state.number(), s.progress, Json(&s.power), s.version, s.epoch, s.restarts, s.restart_hard,
                 s.incarnation, s.node_id, s.node_generation, &s.availability_zone, s.vcpus, s.memory_mib, s.disk_gib,
                 s.flavor.id.as_str(), Json(&s.flavor), s.image.id, Json(&s.image), Json(&s.metadata), s.locked,
                 s.server_group_id, s.request_id, fault_text(s), Json(&s.details), s.created_at, s.updated_at,
-                s.launched_at, s.deleted_at
+                s.launched_at, s.deleted_at, s.details.disk_pool
             ],
         )
         .await?;
@@ -381,7 +400,7 @@ impl Tx {
                  node_id = $15, node_generation = $16, availability_zone = $17, vcpus = $18, memory_mib = $19,
                  disk_gib = $20, flavor_id = $21, flavor = $22, image_id = $23, image = $24, metadata = $25, locked = $26,
                  server_group_id = $27, request_id = $28, fault = $29, details = $30, updated_at = $31,
-                 launched_at = $32, deleted_at = $33, generation = generation + 1
+                 launched_at = $32, deleted_at = $33, disk_pool = $34, generation = generation + 1
                  WHERE id = $1 AND generation = $2",
                 params![
                     s.id, s.generation, &s.name, s.state.text(), s.task.map(ServerTask::text), s.task_deadline,
@@ -389,7 +408,7 @@ impl Tx {
                     s.restart_hard, s.incarnation, s.node_id, s.node_generation, &s.availability_zone, s.vcpus,
                     s.memory_mib, s.disk_gib, s.flavor.id.as_str(), Json(&s.flavor), s.image.id, Json(&s.image),
                     Json(&s.metadata), s.locked, s.server_group_id, s.request_id, fault_text(s), Json(&s.details),
-                    s.updated_at, s.launched_at, s.deleted_at
+                    s.updated_at, s.launched_at, s.deleted_at, s.details.disk_pool
                 ],
             )
             .await?;
@@ -398,6 +417,16 @@ impl Tx {
         }
         s.generation += 1;
         Ok(())
+    }
+
+    /// A node has removed the shared disks of a server that is gone; `false` if that was known.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn server_disks_removed(&self, node: NodeId, id: ServerId) -> Result<bool, StoreError> {
+        let sql = "UPDATE servers SET disk_pool = NULL
+                   WHERE id = $1 AND node_id = $2 AND deleted_at IS NOT NULL AND disk_pool IS NOT NULL";
+        Ok(self.exec(sql, params![id, node]).await? == 1)
     }
 
     /// Forgets on which node servers lived that are gone.

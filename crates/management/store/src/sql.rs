@@ -98,6 +98,7 @@ id_columns!(
     VolumeTypeId,
     QosSpecsId,
     TransferId,
+    DiskPoolId,
     ServerGroupId,
     ProviderId,
     ProviderAggregateId,

@@ -23,6 +23,7 @@ struct State {
     network_faults: Vec<String>,
     /// How the network carries ports whose guests move.
     moves: BTreeMap<PortId, PortMove>,
+    disks_removed: Vec<ServerId>,
 }
 
 impl Board {
@@ -51,6 +52,19 @@ impl Board {
 
     pub fn spec_read(&self, generation: u64) {
         self.change(|s| std::mem::replace(&mut s.spec_generation, generation) != generation);
+    }
+
+    /// The shared disks of a server are gone.
+    pub fn disks_removed(&self, id: ServerId) {
+        self.change(|s| {
+            s.disks_removed.push(id);
+            true
+        });
+    }
+
+    /// Forgets which shared disks are gone, but for these servers'.
+    pub fn disks_removed_keep(&self, wanted: &[ServerId]) {
+        self.lock().disks_removed.retain(|id| wanted.contains(id));
     }
 
     pub fn facts(&self, facts: NodeFacts) {
@@ -153,6 +167,7 @@ impl Board {
             ports_up: state.ports_up.clone(),
             network_faults: state.network_faults.clone(),
             passwords_left: Vec::new(),
+            disks_removed: state.disks_removed.clone(),
         }
     }
 }

@@ -405,6 +405,7 @@ mod tests {
             rescue: None,
             password: None,
             migration: None,
+            disk_pool: None,
         }
     }
 

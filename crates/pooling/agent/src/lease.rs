@@ -5,6 +5,7 @@
 
 use crate::node::Shared;
 use crate::{LinkError, chain};
+use arcus_hypervisor::LeaseFile;
 use arcus_types::nodes::LEASE_RENEW_MS;
 use nix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
@@ -18,6 +19,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(crate) struct Lease {
     /// Whether it is held. Looked at once more by [`Lease::is_held`], for whoever changes it may sleep.
     held: watch::Sender<Option<Duration>>,
+    /// Counts how often a lease was got after there was none.
+    turn: watch::Sender<u64>,
+    /// The turn in which a spec was asked for that is acted on: whatever was taken from this node before is known.
+    current: watch::Sender<u64>,
+    /// What the guards of guests with shared disks go by.
+    file: Option<LeaseFile>,
 }
 
 /// Time since the machine was booted, sleep included; `None` if the kernel does not tell.
@@ -26,8 +33,34 @@ fn now() -> Option<Duration> {
 }
 
 impl Lease {
-    pub fn new() -> Self {
-        Self { held: watch::channel(None).0 }
+    pub fn new(file: Option<LeaseFile>) -> Self {
+        Self { held: watch::channel(None).0, turn: watch::channel(0).0, current: watch::channel(0).0, file }
+    }
+
+    /// Tells when a lease was got after there was none: the spec must be asked for again then.
+    pub fn turns(&self) -> watch::Receiver<u64> {
+        self.turn.subscribe()
+    }
+
+    /// All of a spec is being acted on that was asked for in that turn.
+    pub fn spec_current(&self, turn: u64) {
+        self.current.send_if_modified(|current| std::mem::replace(current, turn) != turn);
+    }
+
+    /// Waits until a guest that other nodes may be told to start can be started here: the lease is held, and what is wished
+    /// was said since it is.
+    pub async fn wait_current(&self) {
+        let (mut turns, mut current) = (self.turn.subscribe(), self.current.subscribe());
+        loop {
+            let turn = *turns.borrow_and_update();
+            if self.is_held() && turn > 0 && *current.borrow_and_update() == turn {
+                return;
+            }
+            tokio::select! {
+                _ = turns.changed() => {}
+                _ = current.changed() => {}
+            }
+        }
     }
 
     /// Whether the lease is good at this moment.
@@ -37,11 +70,21 @@ impl Lease {
     }
 
     fn extend(&self, asked_at: Duration, length: Duration) {
+        if let (Some(file), false) = (&self.file, length.is_zero())
+            && let Err(error) = file.set(asked_at + length)
+        {
+            tracing::error!(error = chain(&error), "the lease cannot be told to guests' guards: they will end them");
+            return;
+        }
+        let regained = !length.is_zero() && !self.is_held();
         self.held.send_if_modified(|until| {
             let before = until.is_some();
             *until = (!length.is_zero()).then(|| asked_at + length);
             before != until.is_some()
         });
+        if regained {
+            self.turn.send_modify(|turn| *turn += 1);
+        }
     }
 
     /// Lets go of a lease that is over; whether it just ended.

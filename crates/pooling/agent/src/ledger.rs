@@ -5,7 +5,7 @@
 //! when most of its lines hold no more.
 
 use arcus_types::agent::{AttachmentSpec, HardwareSpec};
-use arcus_types::{MigrationId, PortId, ServerId, VolumeId};
+use arcus_types::{DiskPoolId, MigrationId, PortId, ServerId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -65,6 +65,9 @@ pub struct Entry {
     /// The move by which its guest comes here, and whether a machine was started for it: it is never started twice.
     #[serde(default)]
     pub incoming: Option<(MigrationId, bool)>,
+    /// The shared folder that its disks are in, and the user id that is its own in all of it.
+    #[serde(default)]
+    pub shared: Option<(DiskPoolId, u32)>,
 }
 
 /// A volume in a machine.
@@ -80,7 +83,7 @@ pub struct Plug {
 impl Entry {
     /// The user id that its guest runs as.
     pub fn uid(&self) -> u32 {
-        UID_BASE + self.slot
+        self.shared.map_or(UID_BASE + self.slot, |(_, uid)| uid)
     }
 }
 

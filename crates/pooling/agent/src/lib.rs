@@ -22,7 +22,7 @@ mod worker;
 pub use guest_data::Directory;
 pub use ledger::{Ledger, LedgerError, tag};
 pub use link::{Link, LinkError};
-pub use node::{Agent, AgentConfig, Drivers};
+pub use node::{Agent, AgentConfig, Drivers, SharedDisks};
 
 /// An error and all that caused it, in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

@@ -5,13 +5,14 @@ use crate::lease::{self, Lease};
 use crate::ledger::Ledger;
 use crate::worker::{NicWish, Wish, Worker};
 use crate::{Directory, Link, LinkError, chain, guest_data, relays, snapshots, volumes};
-use arcus_hypervisor::Hypervisor;
+use arcus_hypervisor::{Hypervisor, LeaseFile};
 use arcus_network::Network;
 use arcus_storage::{ImageFetch, Storage};
 use arcus_types::agent::{NodeFacts, NodeSpec, ServerSpec, SnapshotSpec, VolumeSpec, VolumeState};
-use arcus_types::{ImageId, PortId, RelayId, ServerId, VolumeId};
+use arcus_types::{DiskPoolId, ImageId, PortId, RelayId, ServerId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -59,6 +60,19 @@ pub struct Drivers {
     pub storage: Arc<dyn Storage>,
     /// Connects guests.
     pub network: Arc<dyn Network>,
+    /// Where servers' disks are kept that other nodes can reach.
+    pub shared: Option<SharedDisks>,
+}
+
+/// A folder for servers' disks that other nodes see, too.
+#[derive(Clone)]
+pub struct SharedDisks {
+    /// What the folder says of itself.
+    pub id: DiskPoolId,
+    /// The disks in it. What is there of servers that this node does not know is other nodes'.
+    pub storage: Arc<dyn Storage>,
+    /// The [`LeaseFile`] that guests on these disks live by.
+    pub lease: PathBuf,
 }
 
 /// What every part of the agent reaches.
@@ -71,6 +85,8 @@ pub(crate) struct Shared {
     pub link: Arc<Link>,
     pub fetch: Arc<dyn ImageFetch>,
     pub boot_id: String,
+    /// Servers whose shared disks go with them.
+    pub disk_removals: Mutex<BTreeSet<ServerId>>,
     config: AgentConfig,
 }
 
@@ -79,6 +95,9 @@ pub struct Agent {
     shared: Arc<Shared>,
     directory: Arc<Directory>,
 }
+
+/// A spec, and the turn of the lease in which it was asked for.
+type TurnSpec = (u64, Arc<NodeSpec>);
 
 struct VolumeHandle {
     wish: watch::Sender<Option<Arc<VolumeSpec>>>,
@@ -94,20 +113,34 @@ struct Handle {
 
 impl Agent {
     /// An agent over its drivers. `directory` is what the network driver's metadata service asks.
+    ///
+    /// # Errors
+    /// If the file cannot be opened that guests on shared disks live by.
     pub fn new(
         config: AgentConfig,
         drivers: Drivers,
         ledger: Ledger,
         link: Arc<Link>,
         directory: Arc<Directory>,
-    ) -> Self {
+    ) -> std::io::Result<Self> {
         let kernels = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let boot_id = config.boot_id.clone().unwrap_or_else(|| kernels().trim().to_owned());
         let fetch: Arc<dyn ImageFetch> = Arc::clone(&link) as Arc<dyn ImageFetch>;
         let volumes = volumes::Volumes::new(ledger.volumes().into_iter());
-        let shared =
-            Shared { drivers, ledger, volumes, board: Board::new(), lease: Lease::new(), link, fetch, boot_id, config };
-        Self { shared: Arc::new(shared), directory }
+        let file = drivers.shared.as_ref().map(|shared| LeaseFile::open(&shared.lease)).transpose()?;
+        let shared = Shared {
+            drivers,
+            ledger,
+            volumes,
+            board: Board::new(),
+            lease: Lease::new(file),
+            link,
+            fetch,
+            boot_id,
+            disk_removals: Mutex::default(),
+            config,
+        };
+        Ok(Self { shared: Arc::new(shared), directory })
     }
 
     /// Works until `stop` is cancelled. Guests go on running then.
@@ -120,7 +153,7 @@ impl Agent {
         known.extend(self.shared.drivers.storage.servers().await.unwrap_or_default());
         let volumes_known = self.shared.drivers.storage.volumes().await.unwrap_or_default();
         read_facts(&self.shared).await;
-        let (spec_in, spec_out) = watch::channel(Arc::new(NodeSpec::default()));
+        let (spec_in, spec_out) = watch::channel((0, Arc::new(NodeSpec::default())));
         let mut tasks = JoinSet::new();
         tasks.spawn(listen(Arc::clone(&self.shared), spec_in));
         tasks.spawn(report(Arc::clone(&self.shared), Arc::clone(&self.directory)));
@@ -138,7 +171,7 @@ impl Agent {
     /// Hands every server its wish as specs come in, and events of guests to their workers.
     async fn dispatch(
         self,
-        mut spec: watch::Receiver<Arc<NodeSpec>>,
+        mut spec: watch::Receiver<TurnSpec>,
         known: BTreeSet<ServerId>,
         volumes_known: Vec<VolumeId>,
     ) {
@@ -153,13 +186,14 @@ impl Agent {
             tokio::select! {
                 changed = spec.changed() => {
                     if changed.is_err() { return }
-                    let spec = spec.borrow_and_update().clone();
+                    let (turn, spec) = spec.borrow_and_update().clone();
                     self.directory.load(&spec);
                     self.volumes(&spec, &mut volumes, volumes_leftover.take().unwrap_or_default());
                     self.servers(&spec, &mut workers, leftovers.take().unwrap_or_default());
                     self.snapshots(&spec, &mut making, &workers);
                     self.prefetch(&spec, &mut fetching);
                     self.shared.board.spec_read(spec.generation);
+                    self.shared.lease.spec_current(turn);
                 }
                 event = events.recv() => match event {
                     Ok(event) => if let Some(handle) = workers.get(&event.server) { handle.look.notify_one() },
@@ -210,6 +244,13 @@ impl Agent {
         let nics: HashMap<PortId, NicWish> =
             spec.networks.iter().flat_map(|n| n.ports.iter().map(|p| (p.id, (p.id, p.mac, n.mtu)))).collect();
         wishes.extend(spec.servers.iter().map(|server| (server.id, Some(Arc::new(wish(spec, &nics, server))))));
+        let done = self.shared.board.report().disks_removed;
+        self.shared.board.disks_removed_keep(&spec.disk_removals);
+        let removals = spec.disk_removals.iter().copied().filter(|id| !done.contains(id)).collect::<BTreeSet<_>>();
+        for id in &removals {
+            wishes.entry(*id).or_default();
+        }
+        *self.shared.disk_removals.lock().unwrap_or_else(PoisonError::into_inner) = removals;
         for (id, wish) in wishes {
             match workers.get(&id) {
                 Some(handle) => {
@@ -305,12 +346,25 @@ fn wish(spec: &NodeSpec, nics: &HashMap<PortId, NicWish>, server: &ServerSpec) -
 }
 
 /// Waits for specs and relays, for ever.
-async fn listen(shared: Arc<Shared>, spec_in: watch::Sender<Arc<NodeSpec>>) {
+async fn listen(shared: Arc<Shared>, spec_in: watch::Sender<TurnSpec>) {
     let (mut after, mut pause) = (0, RECONNECT_FIRST);
     let mut relays_known: HashSet<RelayId> = HashSet::new();
+    let (mut turns, mut asked_in) = (shared.lease.turns(), 0);
     loop {
         let known: Vec<RelayId> = relays_known.iter().copied().collect();
-        match shared.link.spec(after, &known).await {
+        let turn = *turns.borrow_and_update();
+        if turn != asked_in {
+            // Whatever was said before may be over: all of it is asked for again.
+            after = 0;
+        }
+        let answer = tokio::select! {
+            answer = shared.link.spec(after, &known) => answer,
+            _ = turns.changed() => continue,
+        };
+        if answer.is_ok() {
+            asked_in = turn;
+        }
+        match answer {
             Ok(Some(spec)) => {
                 pause = RECONNECT_FIRST;
                 let current: HashSet<RelayId> = spec.relays.iter().map(|r| r.id).collect();
@@ -320,7 +374,7 @@ async fn listen(shared: Arc<Shared>, spec_in: watch::Sender<Arc<NodeSpec>>) {
                 relays_known = current;
                 if spec.generation != after {
                     after = spec.generation;
-                    spec_in.send_replace(Arc::new(spec));
+                    spec_in.send_replace((turn, Arc::new(spec)));
                 }
             }
             Ok(None) => {
@@ -384,12 +438,12 @@ async fn renew(shared: Arc<Shared>) {
 }
 
 /// Keeps the network as the latest spec wishes.
-async fn keep_network(shared: Arc<Shared>, mut spec: watch::Receiver<Arc<NodeSpec>>) {
+async fn keep_network(shared: Arc<Shared>, mut spec: watch::Receiver<TurnSpec>) {
     if spec.changed().await.is_err() {
         return;
     }
     loop {
-        let wished = spec.borrow_and_update().clone();
+        let (_, wished) = spec.borrow_and_update().clone();
         let network = &shared.drivers.network;
         let outcome = network.reconcile(&wished.networks, &wished.routers, &wished.security_groups).await;
         for fault in &outcome.faults {
@@ -411,8 +465,11 @@ async fn facts(shared: Arc<Shared>) {
         tokio::time::sleep(FACTS_EVERY).await;
         read_facts(&shared).await;
         let max = shared.config.image_cache_bytes_max;
-        if let Err(error) = shared.drivers.storage.image_evict(&BTreeSet::new(), max).await {
-            tracing::warn!(error = chain(&error), "old images could not be removed from the cache");
+        let stores = [Some(&shared.drivers.storage), shared.drivers.shared.as_ref().map(|s| &s.storage)];
+        for storage in stores.into_iter().flatten() {
+            if let Err(error) = storage.image_evict(&BTreeSet::new(), max).await {
+                tracing::warn!(error = chain(&error), "old images could not be removed from the cache");
+            }
         }
     }
 }
@@ -431,11 +488,13 @@ async fn read_facts(shared: &Shared) {
         Err(error) => tracing::error!(error = chain(&error), "this node cannot run guests"),
     }
     if shared.config.pretend.is_none()
-        && let Ok(capacity) = shared.drivers.storage.capacity().await
+        && let Ok(capacity) =
+            shared.drivers.shared.as_ref().map_or(&shared.drivers.storage, |s| &s.storage).capacity().await
     {
         facts.disk_gib = capacity.total_bytes >> 30;
         facts.disk_free_gib = capacity.free_bytes >> 30;
     }
+    facts.disk_pool = shared.drivers.shared.as_ref().map(|shared| shared.id);
     facts.cached_images = shared.drivers.storage.images().await.unwrap_or_default();
     shared.board.facts(facts);
 }

@@ -4,7 +4,7 @@ use crate::chain;
 use crate::node::Shared;
 use crate::volumes;
 use arcus_hypervisor::GuestState;
-use arcus_storage::{Export, StorageError};
+use arcus_storage::{Export, Storage, StorageError};
 use arcus_types::agent::{DiskFormat, Fault, SnapshotReport, SnapshotState};
 use arcus_types::{ImageId, ServerId, VolumeId, VolumeSnapshotId};
 use std::os::unix::fs::MetadataExt;
@@ -63,9 +63,11 @@ async fn of_server(
     server: ServerId,
     busy: &tokio::sync::Mutex<()>,
 ) -> Result<(), Failure> {
-    let storage = &shared.drivers.storage;
     let hypervisor = &shared.drivers.hypervisor;
     let failed = |error: &dyn std::error::Error, transient: bool| (chain(error), transient);
+    let pool = shared.ledger.entry(server).map_err(|e| failed(&e, true))?.shared.map(|(pool, _)| pool);
+    let storage = crate::worker::disks(shared, pool)
+        .ok_or_else(|| ("this node does not see the folder of the server's disks".to_owned(), true))?;
     let name = image.to_string();
     let mut copy: Option<PathBuf> = None;
     let exported = {
@@ -96,7 +98,7 @@ async fn of_server(
     if let Some(copy) = copy {
         drop(tokio::fs::remove_file(copy).await);
     }
-    send(shared, image, export?).await
+    send(shared, storage.as_ref(), image, export?).await
 }
 
 /// A volume is copied as of one moment, while whoever has it goes on.
@@ -112,11 +114,11 @@ async fn of_volume(shared: &Arc<Shared>, image: ImageId, volume: VolumeId, forma
     if let Err(error) = volumes::snapshot_remove(shared, volume, snapshot).await {
         tracing::warn!(volume.id = %volume, error = chain(&error), "a snapshot that was copied stays for now");
     }
-    send(shared, image, exported.map_err(failed)?).await
+    send(shared, storage.as_ref(), image, exported.map_err(failed)?).await
 }
 
 /// Sends a finished image to the server and removes it here.
-async fn send(shared: &Arc<Shared>, image: ImageId, export: Export) -> Result<(), Failure> {
+async fn send(shared: &Arc<Shared>, storage: &dyn Storage, image: ImageId, export: Export) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error, transient: bool| (chain(error), transient);
     shared.board.snapshot(SnapshotReport { image_id: image, state: SnapshotState::Uploading });
     let sent = match tokio::fs::File::open(&export.path).await {
@@ -126,6 +128,6 @@ async fn send(shared: &Arc<Shared>, image: ImageId, export: Export) -> Result<()
         }
         Err(error) => Err(failed(&error, true)),
     };
-    drop(shared.drivers.storage.export_remove(&image.to_string()).await);
+    drop(storage.export_remove(&image.to_string()).await);
     sent
 }

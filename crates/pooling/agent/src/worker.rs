@@ -16,15 +16,15 @@ use crate::chain;
 use crate::ledger::{Entry, Plug};
 use crate::node::Shared;
 use arcus_hypervisor::{DiskAttachment, EndReason, GuestState, HypervisorError, Launch, Nic};
-use arcus_storage::{Disk, StorageError};
+use arcus_storage::{Disk, Storage, StorageError};
 use arcus_types::agent::{
     AttachmentFault, DiskFormat, Fault, MigrationReport, Observed, Power, RescueSpec, RootDiskSpec, ServerReport,
     ServerSpec,
 };
-use arcus_types::{MacAddr, PortId, ServerId};
+use arcus_types::{DiskPoolId, MacAddr, PortId, ServerId};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -43,6 +43,9 @@ const PASSWORD_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The right that every server begins with: nothing is older, so it need not be noted.
 const EPOCH_FIRST: u64 = 1;
+
+/// The first user id of guests on shared disks.
+const SHARED_UID_BASE: u32 = 1 << 30;
 
 /// The file in a server's folder that a suspended guest's memory is saved in.
 const MEMORY_FILE: &str = "memory";
@@ -167,6 +170,12 @@ impl Worker {
         hypervisor.forget(self.id).await?;
         self.volumes_release(None).await?;
         self.shared.drivers.storage.server_remove(self.id).await?;
+        let removals = || self.shared.disk_removals.lock().unwrap_or_else(PoisonError::into_inner).contains(&self.id);
+        if let Some(shared) = self.shared.drivers.shared.as_ref().filter(|_| removals()) {
+            // The server said that nobody else has them.
+            shared.storage.server_remove(self.id).await?;
+            self.shared.board.disks_removed(self.id);
+        }
         self.shared.ledger.forget(self.id)?;
         self.shared.board.server_gone(self.id);
         Ok(())
@@ -175,6 +184,7 @@ impl Worker {
     async fn converge(&mut self, wish: &Wish) -> Result<(), Stop> {
         let spec = &wish.spec;
         self.epoch_raised(spec.epoch)?;
+        self.shared_noted(spec.disk_pool)?;
         if let Some(migration) = &spec.migration {
             return self.migrate(wish, migration).await;
         }
@@ -227,6 +237,39 @@ impl Worker {
         Ok(())
     }
 
+    /// Notes in which shared folder its disks are, for those who do not see the wish.
+    fn shared_noted(&self, pool: Option<DiskPoolId>) -> Result<(), Stop> {
+        let shared = pool.map(|pool| (pool, shared_uid(self.id)));
+        if self.shared.ledger.entry(self.id)?.shared != shared {
+            self.shared.ledger.update(self.id, |e| e.shared = shared)?;
+        }
+        Ok(())
+    }
+
+    /// Where its disks are.
+    fn disks(&self, spec: &ServerSpec) -> Result<Arc<dyn Storage>, Stop> {
+        disks(&self.shared, spec.disk_pool).ok_or_else(|| {
+            Stop::Fault(Fault {
+                message: "The server's disks are in a shared folder that its node does not see.".to_owned(),
+                details: "the agent was started with another --shared-disks, or none".to_owned(),
+                transient: true,
+            })
+        })
+    }
+
+    /// Waits until this node may start it: another one may do so as soon as this one's lease is over.
+    async fn lease_ready(&mut self, wish: &Wish) -> Result<(), Stop> {
+        if wish.spec.disk_pool.is_none() {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        tokio::select! {
+            biased;
+            _ = self.wish.changed() => Err(Stop::Interrupted),
+            () = shared.lease.wait_current() => Ok(()),
+        }
+    }
+
     /// Notes by which right a wish is acted on. One of an older right than this node has had is not: the server has been
     /// elsewhere since it was made.
     fn epoch_raised(&self, epoch: u64) -> Result<(), Stop> {
@@ -272,7 +315,7 @@ impl Worker {
 
     /// Whether a running guest must be started anew to be as wished: `Some(true)` gently, `Some(false)` at once.
     async fn outdated(&self, wish: &Wish, entry: &Entry) -> Result<Option<bool>, Stop> {
-        let disk = self.shared.drivers.storage.root_disk(self.id).await?;
+        let disk = self.disks(&wish.spec)?.root_disk(self.id).await?;
         let pair = disk.as_ref().zip(wish.spec.root_disk.as_ref());
         if pair.is_some_and(|(have, wanted)| have.incarnation < wanted.incarnation) {
             return Ok(Some(false));
@@ -341,9 +384,10 @@ impl Worker {
     /// Makes everything ready and starts the guest.
     async fn start(&mut self, wish: &Wish, entry: &Entry) -> Result<(), Stop> {
         let spec = &wish.spec;
-        let storage = Arc::clone(&self.shared.drivers.storage);
+        self.lease_ready(wish).await?;
+        let storage = self.disks(spec)?;
         let uid = entry.uid();
-        let folder = storage.server_folder(self.id, uid).await?;
+        let folder = self.shared.drivers.storage.server_folder(self.id, uid).await?;
         let disk = storage.root_disk(self.id).await?;
         let same = disk.map(|d| d.incarnation) == spec.root_disk.as_ref().map(|d| d.incarnation)
             && entry.hardware.as_ref() == Some(&spec.hardware)
@@ -382,6 +426,8 @@ impl Worker {
             nics.push(self.nic(port, mac, mtu).await?);
         }
         self.tell(wish, Observed::Preparing, Some("starting the guest"), 90, None).await;
+        // It may have taken long to come here.
+        self.lease_ready(wish).await?;
         self.launch(wish, uid, (disks, plugs, nics), memory.clone()).await?;
         if memory.is_some() {
             forget_memory(&folder).await;
@@ -416,11 +462,18 @@ impl Worker {
             disks,
             volumes,
             nics,
+            lease: self.lease_of(spec),
             resume_from,
         };
         self.shared.drivers.hypervisor.start(launch).await?;
         drop(locks);
         Ok(())
+    }
+
+    /// What a guest on shared disks lives by.
+    fn lease_of(&self, spec: &ServerSpec) -> Option<PathBuf> {
+        let shared = self.shared.drivers.shared.as_ref().filter(|_| spec.disk_pool.is_some());
+        shared.map(|shared| shared.lease.clone())
     }
 
     /// The disks of a rescued guest: one made of the rescue image, then its own, from which it does not boot.
@@ -432,14 +485,15 @@ impl Worker {
         uid: u32,
     ) -> Result<Vec<DiskAttachment>, Stop> {
         let shared = Arc::clone(&self.shared);
+        let storage = self.disks(&wish.spec)?;
         self.tell(wish, Observed::Preparing, Some("fetching the rescue image"), 65, None).await;
         let mut newer = self.wish.clone();
         tokio::select! {
-            done = shared.drivers.storage.image_ensure(&rescue.image, shared.fetch.as_ref(), &|_| ()) => done?,
+            done = storage.image_ensure(&rescue.image, shared.fetch.as_ref(), &|_| ()) => done?,
             _ = newer.changed() => return Err(Stop::Interrupted),
         }
         let spec = RootDiskSpec { image: rescue.image.clone(), size_bytes: 0, incarnation: rescue.incarnation };
-        let disk = shared.drivers.storage.rescue_disk_ensure(self.id, &spec, uid).await?;
+        let disk = storage.rescue_disk_ensure(self.id, &spec, uid).await?;
         let mut disks = root_disks(&disk);
         for disk in &mut disks {
             disk.serial = if disk.serial == "root" { "rescue".into() } else { "rescue-cd".into() };
@@ -485,8 +539,8 @@ impl Worker {
     async fn fetch_image(&mut self, wish: &Wish) -> Result<(), Stop> {
         let shared = Arc::clone(&self.shared);
         let Some(root) = &wish.spec.root_disk else { return Ok(()) };
-        let source = &root.image;
-        let disk = shared.drivers.storage.root_disk(self.id).await?;
+        let (source, storage) = (&root.image, self.disks(&wish.spec)?);
+        let disk = storage.root_disk(self.id).await?;
         if disk.is_some_and(|d| d.incarnation == root.incarnation) {
             return Ok(());
         }
@@ -503,7 +557,7 @@ impl Worker {
         };
         let mut newer = self.wish.clone();
         tokio::select! {
-            done = shared.drivers.storage.image_ensure(source, shared.fetch.as_ref(), &progress) => Ok(done?),
+            done = storage.image_ensure(source, shared.fetch.as_ref(), &progress) => Ok(done?),
             _ = newer.changed() => Err(Stop::Interrupted),
         }
     }
@@ -560,7 +614,10 @@ impl Worker {
 
     /// Puts on the board what is seen; the wish counts as acted on when a pass has ended, well or not.
     async fn tell(&self, wish: &Wish, observed: Observed, step: Option<&str>, percent: u8, fault: Option<Fault>) {
-        let incarnation = self.shared.drivers.storage.root_disk(self.id).await.ok().flatten();
+        let incarnation = match disks(&self.shared, wish.spec.disk_pool) {
+            Some(storage) => storage.root_disk(self.id).await.ok().flatten(),
+            None => None,
+        };
         let incarnation = incarnation.map_or(0, |disk| disk.incarnation);
         let entry = self.shared.ledger.entry(self.id).unwrap_or_default();
         let volumes = self.volumes_now(wish, &entry).await;
@@ -603,6 +660,23 @@ impl Worker {
 /// Saved memory fits only the very guest that was suspended: it goes when that guest's shape or disk does.
 async fn forget_memory(folder: &std::path::Path) {
     drop(tokio::fs::remove_file(folder.join(MEMORY_FILE)).await);
+}
+
+/// The storage that holds disks of that folder, `None` being the node's own; `None` if this node does not see it.
+pub(crate) fn disks(shared: &Shared, pool: Option<DiskPoolId>) -> Option<Arc<dyn Storage>> {
+    match pool {
+        None => Some(Arc::clone(&shared.drivers.storage)),
+        Some(pool) => {
+            shared.drivers.shared.as_ref().filter(|have| have.id == pool).map(|have| Arc::clone(&have.storage))
+        }
+    }
+}
+
+/// The user that a guest on shared disks runs as. Every node must come to the same one, and nodes do not know each other's
+/// servers: 29 bits of the server's random id.
+fn shared_uid(server: ServerId) -> u32 {
+    let bits = u32::try_from(server.0.as_u128() & 0x1fff_ffff).unwrap_or(0);
+    SHARED_UID_BASE + bits
 }
 
 /// The rescue disk that a guest shall run from.

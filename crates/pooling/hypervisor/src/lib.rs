@@ -20,6 +20,7 @@ pub mod qemu;
 pub mod sim;
 
 pub use error::HypervisorError;
+pub use qemu::guard::{self, LeaseFile};
 pub use qemu::{AccelChoice, QemuConfig, QemuHypervisor};
 pub use sim::{SimConfig, SimHypervisor, SimOperation};
 
@@ -64,6 +65,9 @@ pub struct Launch {
     pub volumes: Vec<VolumeAttachment>,
     /// The network interfaces in the order in which the guest sees them.
     pub nics: Vec<Nic>,
+    /// Set for a guest whose disks other nodes can reach: a [`LeaseFile`] that says until when it may run here. At its end
+    /// the guest is killed, whoever else lives or hangs.
+    pub lease: Option<PathBuf>,
     /// Start from this memory image, written by [`Hypervisor::suspend`] from a guest with the same hardware, disks and
     /// interfaces. The image must not be used again once `start` has returned `Ok`.
     pub resume_from: Option<PathBuf>,
@@ -179,6 +183,8 @@ pub enum EndReason {
     },
     /// [`Hypervisor::kill`] ended it.
     Killed,
+    /// The lease under which it ran was over, so its guard killed it: it may run elsewhere.
+    LeaseOver,
     /// [`Hypervisor::suspend`] saved its memory and ended it.
     Suspended,
 }

@@ -8,6 +8,7 @@ mod arguments;
 mod cgroup;
 mod console;
 mod disk_copy;
+pub mod guard;
 mod guest;
 mod guest_agent;
 mod host;

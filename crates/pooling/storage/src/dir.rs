@@ -12,6 +12,7 @@
 //! servers/<server>/          0700 uid        everything else of a server; not looked into here
 //! exports/<name>             0600 root       finished exports
 //! *.part                                     unfinished; swept when opened
+//! disk-pool                  0644 root       only in a folder that several nodes share: by its content they know that it is one
 //! ```
 //! The JSON files are the points of decision: before they are renamed into place nothing has happened, afterwards all has.
 //! Guests own their disk files but no folder here, so a guest that broke out of its emulator can damage its own disk and
@@ -21,6 +22,7 @@ mod disks;
 mod durable;
 mod exports;
 mod images;
+mod marker;
 mod tool;
 mod volumes;
 
@@ -29,6 +31,7 @@ use crate::{
     ServerId, Storage, StorageError, Volume, VolumeContent, VolumeId, VolumeSnapshotId, VolumeUser, flights::Flights,
     is_export_name,
 };
+use arcus_types::DiskPoolId;
 use async_trait::async_trait;
 use durable::{failed, folder_ensure, folder_remove, folder_sync, is_root, names, parts_sweep};
 use std::os::unix::fs::PermissionsExt;
@@ -67,6 +70,8 @@ pub struct DirStorage {
 #[derive(Debug)]
 struct Place {
     state: PathBuf,
+    /// Other nodes work in this folder, too: nothing is removed that may be theirs, and the first to make an image wins.
+    shared: bool,
     options: DirOptions,
     flights: Flights,
     /// Taken for writing while images are removed, for reading while a disk is laid on one.
@@ -158,9 +163,24 @@ impl DirStorage {
     /// # Errors
     /// [`StorageError::Unusable`] if guests' users could not reach it; [`StorageError::Io`].
     pub fn open(state: &Path, options: DirOptions) -> Result<Self, StorageError> {
+        Self::open_as(state, options, false)
+    }
+
+    /// Opens a folder for servers' disks that other nodes see, too, and have open; answers what it says of itself. Of the
+    /// calls of [`Storage`] those for volumes are not for it, and neither is [`Storage::servers`] any node's own list.
+    ///
+    /// # Errors
+    /// As [`DirStorage::open`].
+    pub fn open_shared(folder: &Path, options: DirOptions) -> Result<(DiskPoolId, Self), StorageError> {
+        let id = marker::ensure(folder)?;
+        Ok((id, Self::open_as(folder, options, true)?))
+    }
+
+    fn open_as(state: &Path, options: DirOptions, shared: bool) -> Result<Self, StorageError> {
         let state = state.canonicalize().map_err(failed("find", state))?;
         let place = Place {
             state,
+            shared,
             options,
             flights: Flights::default(),
             cache: RwLock::default(),
@@ -173,15 +193,17 @@ impl DirStorage {
         let own = nix::unistd::geteuid().as_raw();
         for folder in [place.images(), place.disks(), place.servers(), place.volumes(), place.exports()] {
             folder_ensure(&folder, own, own, 0o711)?;
-            parts_sweep(&folder)?;
+            parts_sweep(&folder, shared)?;
         }
         for server in names(&place.disks())? {
-            parts_sweep(&place.disks().join(server))?;
+            parts_sweep(&place.disks().join(server), shared)?;
         }
         for volume in names(&place.volumes())? {
-            parts_sweep(&place.volumes().join(volume))?;
+            parts_sweep(&place.volumes().join(volume), shared)?;
         }
-        images::strays_sweep(&place.images())?;
+        if !shared {
+            images::strays_sweep(&place.images())?;
+        }
         folder_sync(&place.state)?;
         Ok(Self { place: Arc::new(place) })
     }

@@ -1,8 +1,11 @@
 //! Servers whose node is down start on another one, because an operator asks for it.
 //!
-//! A disk on the node's own storage is down with it: the server gets a new one, made of its image, as a rebuild does. The
+//! A disk on the node's own storage is down with it: the server gets a new one, made of its image, as a rebuild does. One in
+//! a folder that nodes share is kept, and only another node of that folder takes it. The
 //! server's row moves to the other node and its epoch rises in one write, so that the old node, should it come back, finds
 //! nothing of the server in its spec and removes what it has before it counts as up.
+
+mod recover;
 
 use super::create::NodeChosen;
 use super::{admit, retried};
@@ -14,6 +17,7 @@ use arcus_types::policy::{Target, authorize, compute};
 use arcus_types::servers::{PowerState, ServerRequest, ServerState, ServerTask};
 use arcus_types::{MigrationId, OpCtx, ServerId, Timestamp};
 use serde_json::json;
+use std::time::Instant;
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
@@ -82,6 +86,13 @@ impl Engine {
             };
             return Err(EngineError::Invalid { code: "ComputeServiceInUse", message });
         }
+        if server.details.disk_pool.is_some() && !self.node_fenced(&source, Instant::now()) {
+            let message = format!(
+                "{} may still hold a lease, and its guests write to the disks that it shares: try again within half a minute.",
+                source.name
+            );
+            return Err(EngineError::Invalid { code: "ComputeServiceInUse", message });
+        }
         if server.details.volume_root || !tx.volume_attachments_by_servers(&[id]).await?.is_empty() {
             return Err(EngineError::conflict(format!(
                 "Instance {id} has volumes, and they lie on {}: it goes on when that node is back.",
@@ -92,7 +103,7 @@ impl Engine {
     }
 
     /// Takes the server, its claims and its ports to another node; answers that node's name.
-    async fn evacuate_move(
+    pub(super) async fn evacuate_move(
         &self,
         tx: &Tx,
         server: &mut Server,
@@ -117,10 +128,14 @@ impl Engine {
         server.node_id = Some(node_id);
         server.availability_zone = zone;
         server.epoch += 1;
-        server.incarnation += 1;
-        // The image that it was unshelved from is gone; what it was first made of is what a rebuild uses, too.
-        server.details.disk_source = None;
-        server.details.rescue = None;
+        if server.details.disk_pool.is_none() {
+            server.incarnation += 1;
+            self.disk_pool_set(server, node_id);
+            // The image that it was unshelved from is gone; what it was first made of is what a rebuild uses, too.
+            server.details.disk_source = None;
+            server.details.rescue = None;
+        }
+        server.details.recovery = None;
         server.power_state = PowerState::NoState;
         let ran = server.power != Power::Stopped || server.state == ServerState::Error;
         server.power = if ran && !wish.stopped { Power::Running } else { Power::Stopped };

@@ -258,6 +258,12 @@ impl Engine {
                 source.name
             )));
         }
+        if server.details.disk_pool.is_some() {
+            return Err(refused(format!(
+                "Instance {id} has its disks in a folder that nodes share: moving between two of them while it runs is not \
+                 done yet."
+            )));
+        }
         if !tx.volume_attachments_by_servers(&[id]).await?.is_empty() {
             return Err(refused(format!(
                 "Instance {id} has volumes, and they lie on {}: detach them first.",

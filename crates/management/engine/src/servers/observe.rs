@@ -213,6 +213,10 @@ impl Engine {
                 return self.server_figures(id, server.generation, power_state, progress, step).await;
             }
             Verdict::Gone if server.task == Some(ServerTask::ShelvingOffloading) => {
+                if server.details.disk_pool.take().is_some() {
+                    // What is left in the shared folder, should its node have died over it, is not taken for the next disk.
+                    server.incarnation += 1;
+                }
                 self.server_offloaded(&tx, &mut server, now).await?;
             }
             Verdict::Gone => {

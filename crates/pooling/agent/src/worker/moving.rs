@@ -270,7 +270,7 @@ impl Worker {
         spec: &MigrationSpec,
         layout: Option<&MachineLayout>,
     ) -> Result<MigrationStage, Stop> {
-        let storage = Arc::clone(&self.shared.drivers.storage);
+        let storage = self.disks(&wish.spec)?;
         let server = &wish.spec;
         let uid = self.shared.ledger.entry(self.id)?.uid();
         self.migration = Some(bare(spec.id, MigrationStage::Preparing));
@@ -308,6 +308,7 @@ impl Worker {
             disks,
             volumes: Vec::new(),
             nics,
+            lease: self.lease_of(server),
             resume_from: None,
         };
         let arrival = Arrival { id: spec.id, key: spec.key.clone(), address, layout: layout.clone() };

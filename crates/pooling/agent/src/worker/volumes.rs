@@ -31,9 +31,9 @@ impl Worker {
             }
             GuestState::Ended(EndReason::Suspended) => plugged(),
             GuestState::Absent
-            | GuestState::Ended(EndReason::PoweredOff | EndReason::Crashed { .. } | EndReason::Killed) => {
-                wish.spec.volumes.iter().map(|attachment| attachment.volume_id).collect()
-            }
+            | GuestState::Ended(
+                EndReason::PoweredOff | EndReason::Crashed { .. } | EndReason::Killed | EndReason::LeaseOver,
+            ) => wish.spec.volumes.iter().map(|attachment| attachment.volume_id).collect(),
         }
     }
 

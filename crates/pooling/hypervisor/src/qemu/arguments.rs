@@ -254,15 +254,16 @@ pub fn disk_node(index: usize) -> String {
 fn disk_devices(line: &mut Line, record: &Record, index: usize, disk: &DiskAttachment) {
     let node = disk_node(index);
     let read_only = disk.read_only || disk.format == DiskFormat::Iso;
-    line.json("-blockdev", &block_node(&node, &disk.path, disk.format, read_only));
+    line.json("-blockdev", &block_node(&node, &disk.path, disk.format, read_only, record.lease.is_some()));
     line.json("-device", &disk_device(record, index, disk, &node, read_only));
 }
 
 /// The node of a file, for the command line and for hot plug.
 ///
 /// The page cache is used: it holds an image once for all guests made of it. What the guest flushes is on stable storage
-/// before the guest is told so (`no-flush` off: fdatasync).
-fn block_node(node: &str, path: &Path, format: DiskFormat, read_only: bool) -> Value {
+/// before the guest is told so (`no-flush` off: fdatasync). A disk in a `shared` folder goes past the page cache: what a
+/// dead guest's node still held there would be written over what another node's guest wrote since.
+fn block_node(node: &str, path: &Path, format: DiskFormat, read_only: bool, shared: bool) -> Value {
     let driver = match format {
         DiskFormat::Qcow2 => "qcow2",
         DiskFormat::Raw | DiskFormat::Iso | DiskFormat::Vmdk | DiskFormat::Vhd => "raw",
@@ -273,7 +274,7 @@ fn block_node(node: &str, path: &Path, format: DiskFormat, read_only: bool) -> V
         "read-only": read_only,
         "discard": "unmap",
         "detect-zeroes": if read_only { "off" } else { "unmap" },
-        "cache": { "direct": false, "no-flush": false },
+        "cache": { "direct": shared && !read_only, "no-flush": false },
         "file": {
             "driver": "file",
             "filename": path,
@@ -295,7 +296,7 @@ pub fn volume_device_name(volume: &VolumeAttachment) -> String {
 
 /// The node of a volume, for the command line and for hot plug.
 pub fn volume_node(volume: &VolumeAttachment) -> Value {
-    block_node(&volume_node_name(volume), &volume.path, volume.format, volume.read_only)
+    block_node(&volume_node_name(volume), &volume.path, volume.format, volume.read_only, false)
 }
 
 /// The device of a volume, for the command line and for hot plug.
@@ -425,6 +426,7 @@ mod tests {
             groups: Vec::new(),
             begun: false,
             movable: true,
+            lease: None,
             moving: None,
         }
     }

@@ -26,6 +26,8 @@ const QUIT_MS_MAX: u64 = 5_000;
 const KILL_MS_MAX: u64 = 10_000;
 /// How long the status may take, in milliseconds; then the last known one is told.
 const STATUS_MS_MAX: u64 = 2_000;
+/// How long a guard may take to note why it killed its guest, in milliseconds.
+const GUARD_NOTE_MS: u64 = 200;
 /// How often the logs' sizes are looked at and a lost connection is tried again, in milliseconds.
 const TICK_MS: u64 = 2_000;
 /// How long a connection to a QEMU that runs may take, in milliseconds.
@@ -339,7 +341,13 @@ impl Guest {
     async fn bury(&self, process: &Process) {
         let status = process.reap();
         let groups = lock(&self.record).groups.clone();
-        let reason = lock(&self.intent).clone().unwrap_or_else(|| {
+        let mut reason = lock(&self.intent).clone();
+        if reason.is_none() && lock(&self.record).lease.is_some() {
+            // Its guard kills first and notes why afterwards: nothing may hold up the killing.
+            tokio::time::sleep(Duration::from_millis(GUARD_NOTE_MS)).await;
+            reason = self.folder.ended().unwrap_or_default();
+        }
+        let reason = reason.unwrap_or_else(|| {
             crashed(&death_notice(status.as_deref(), cgroup::ran_out_of_memory(&groups), &self.folder))
         });
         cgroup::remove(&groups).await;

@@ -76,6 +76,7 @@ fn record_of(launch: &Launch, host: &Host) -> Record {
         groups: Vec::new(),
         begun: false,
         movable: true,
+        lease: launch.lease.clone(),
         moving: None,
     }
 }
@@ -184,6 +185,7 @@ fn spawn(
         inherited,
         group_joins: cgroup::joins(&record.groups).map_err(system("open its control groups"))?,
         identity: identity_file(&folder.file("process"))?,
+        guarded: record.lease.clone().map(|lease| (lease, folder.file("ended.json"))),
         log: open("qemu.log")?,
     })
     .map_err(|e| match e.kind() {

@@ -4,6 +4,7 @@
 //! is watched through a pidfd, which works the same for a child and for a process that an earlier agent started.
 //! This is the only file of the crate that talks to the kernel without a safe wrapper.
 
+use super::guard::{self, Orders};
 use nix::libc;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -12,8 +13,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -39,13 +40,18 @@ pub struct Spawn<'a> {
     pub identity: File,
     /// Gets what it writes to its standard output and error.
     pub log: File,
+    /// For a guest that must not outlive a lease: the lease's file, and the one that is told why it was killed.
+    pub guarded: Option<(PathBuf, PathBuf)>,
 }
 
 /// Starts the process. It keeps running when we end.
 ///
 /// # Errors
 /// What the kernel said, as of `execve`: `NotFound` if the program is missing.
-pub fn spawn(spawn: Spawn<'_>) -> io::Result<Process> {
+pub fn spawn(mut spawn: Spawn<'_>) -> io::Result<Process> {
+    if let Some((lease, ended)) = spawn.guarded.take() {
+        return guard::spawn(spawn, lease, ended);
+    }
     let mut command = Command::new(spawn.program);
     command
         .args(&spawn.arguments)
@@ -77,6 +83,76 @@ pub fn spawn(spawn: Spawn<'_>) -> io::Result<Process> {
     // The handle is let go on purpose: the process is reaped through its pidfd, as an adopted one is noticed.
     drop(child);
     Process::open(pid)
+}
+
+/// Starts a guest's guard by the program that we are; it starts the guest as its orders say.
+pub fn guard_start(orders: &Orders, arguments: &[OsString], joins: &[File], log: File) -> io::Result<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command
+        .arg("guard")
+        .arg(serde_json::to_string(orders).map_err(io::Error::other)?)
+        .arg("--")
+        .args(arguments)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    let inherited: Vec<RawFd> = orders.inherited.iter().copied().chain([orders.identity, orders.told]).collect();
+    let joins: Vec<RawFd> = joins.iter().map(AsRawFd::as_raw_fd).collect();
+    // SAFETY: as in `spawn`.
+    unsafe {
+        command.pre_exec(move || {
+            become_a_session()?;
+            for join in &joins {
+                write_all(*join, b"0")?;
+            }
+            inherit_only(&inherited)
+        });
+    }
+    command.spawn()
+}
+
+/// Starts the guest of a guard, which must have one thread: the guest is killed when it ends.
+pub fn guest_start(orders: &Orders, arguments: &[OsString]) -> io::Result<Child> {
+    let mut command = Command::new(&orders.program);
+    command.args(arguments).stdin(Stdio::null());
+    let (identity, uid, extra_group) = (orders.identity, orders.uid, orders.extra_group);
+    let inherited = orders.inherited.clone();
+    let guard = Pid::this().as_raw();
+    // SAFETY: as in `spawn`.
+    unsafe {
+        command.pre_exec(move || {
+            record_identity(identity)?;
+            limit_and_drop(uid, extra_group)?;
+            // After the change of user, which would clear it.
+            check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL))?;
+            if libc::getppid() != guard {
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            inherit_only(&inherited)
+        });
+    }
+    command.spawn()
+}
+
+/// Takes a descriptor that a guard inherited, and that nobody else in it has.
+pub fn owned(fd: RawFd) -> File {
+    // SAFETY: each of the descriptors in a guard's orders was handed to this process alone, and is taken once.
+    unsafe { File::from_raw_fd(fd) }
+}
+
+/// A descriptor of a process that becomes readable when it ends.
+pub fn pidfd(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no memory is passed; a non-negative result is a new descriptor that nobody else owns.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0_u32);
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(OwnedFd::from_raw_fd(RawFd::try_from(fd).map_err(io::Error::other)?))
+    }
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
@@ -161,14 +237,7 @@ impl Process {
     /// # Errors
     /// `ESRCH` if there is none.
     pub fn open(pid: u32) -> io::Result<Self> {
-        // SAFETY: no memory is passed; a non-negative result is a new descriptor that nobody else owns.
-        let fd = unsafe {
-            let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0_u32);
-            if fd < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            OwnedFd::from_raw_fd(RawFd::try_from(fd).map_err(io::Error::other)?)
-        };
+        let fd = pidfd(pid)?;
         // SAFETY: an `OwnedFd` keeps its descriptor open and never changes it for another, as is asked of the argument.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE)? };
         Ok(Self { pid, fd })

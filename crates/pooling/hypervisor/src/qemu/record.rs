@@ -62,6 +62,9 @@ pub struct Record {
     /// Whether its machine can be sent to another node: its stream ends with the last byte that is needed there.
     #[serde(default)]
     pub movable: bool,
+    /// The file with the lease that it runs under: set if its disks are shared with other nodes.
+    #[serde(default)]
+    pub lease: Option<PathBuf>,
     /// The move that it takes part in.
     #[serde(default)]
     pub moving: Option<Moving>,

@@ -130,6 +130,7 @@ pub fn launch(server: ServerId, devices: DeviceModel, disk: PathBuf) -> Launch {
         }],
         volumes: Vec::new(),
         nics: Vec::new(),
+        lease: None,
         resume_from: None,
     }
 }

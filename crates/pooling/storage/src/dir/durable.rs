@@ -3,13 +3,20 @@
 //! Everything is written to a *part* beside its place, synced, and renamed over. Parts that a crash left behind are swept
 //! when the storage is opened. The folders worked in here belong to root, so no guest can put a link in the way.
 
-use crate::StorageError;
+use crate::{ServerId, StorageError};
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Tells our unfinished files from those of other processes: a folder may be shared with other machines'.
+static OURS: LazyLock<String> = LazyLock::new(|| ServerId::random().0.simple().to_string());
+/// What was not touched for so long in a shared folder is nobody's work any more: a day, whatever their clocks say.
+pub(super) const ABANDONED: Duration = Duration::from_secs(24 * 3_600);
 
 /// How the name of an unfinished file ends.
 const PART: &str = "part";
@@ -38,7 +45,7 @@ impl Part {
     pub fn create(target: &Path, access: Access) -> Result<Self, StorageError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = target.with_extension(format!("{}-{number}.{PART}", std::process::id()));
+        let path = target.with_extension(format!("{}-{number}.{PART}", *OURS));
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(failed("create", &path))?;
         let part = Self { path, target: target.to_owned(), committed: false, file };
@@ -59,6 +66,15 @@ impl Part {
     /// Sets owner and permissions.
     pub fn access(&self, access: Access) -> Result<(), StorageError> {
         give(&self.file, &self.path, access)
+    }
+
+    /// As [`Part::commit`], but a file that is there already stays.
+    pub fn commit_new(self) -> Result<(), StorageError> {
+        self.file.sync_all().map_err(failed("sync", &self.path))?;
+        match std::fs::hard_link(&self.path, &self.target) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed("link", &self.path)(error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
     /// Syncs the bytes and puts the file in its place. The folder is synced by [`folder_sync`], so that several files cost
@@ -181,10 +197,17 @@ pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
     }
 }
 
-/// Removes the unfinished files of a crash.
-pub(super) fn parts_sweep(folder: &Path) -> Result<(), StorageError> {
+/// Whether a file was not touched for so long that nobody works at it; one whose age is not known was.
+pub(super) fn is_abandoned(path: &Path) -> bool {
+    let touched = std::fs::symlink_metadata(path).and_then(|meta| meta.modified());
+    touched.is_ok_and(|touched| touched.elapsed().is_ok_and(|ago| ago > ABANDONED))
+}
+
+/// Removes the unfinished files of a crash; in a shared folder only those that are nobody's.
+pub(super) fn parts_sweep(folder: &Path, shared: bool) -> Result<(), StorageError> {
     for name in names(folder)? {
-        if Path::new(&name).extension() == Some(OsStr::new(PART)) {
+        let is_part = Path::new(&name).extension() == Some(OsStr::new(PART));
+        if is_part && (!shared || is_abandoned(&folder.join(&name))) {
             remove(&folder.join(&name))?;
         }
     }

@@ -1,6 +1,6 @@
 //! The image cache: what tenants uploaded, by the hash of the bytes they uploaded.
 
-use super::durable::{Access, Part, failed, folder_sync, names, parts_sweep, read, remove, write};
+use super::durable::{Access, Part, failed, folder_sync, is_abandoned, names, parts_sweep, read, remove, write};
 use super::tool::{Allowance, TOOL_UID, arguments, qemu_img};
 use super::{DirStorage, Place, disks};
 use crate::{DiskFormat, ImageFetch, ImageSource, StorageError, is_hash};
@@ -74,7 +74,7 @@ pub(super) fn strays_sweep(folder: &Path) -> Result<(), StorageError> {
             remove(&folder.join(&name))?;
         }
     }
-    parts_sweep(folder)
+    parts_sweep(folder, false)
 }
 
 pub(super) async fn ensure(
@@ -223,16 +223,36 @@ async fn convert(storage: &DirStorage, source: Part, format: DiskFormat) -> Resu
 
 /// Puts a finished part into the cache.
 fn keep(place: &Place, image: ImageId, sha256: &str, mut part: Part, format: DiskFormat) -> Result<(), StorageError> {
-    let inspection = inspect_file(&mut part.file, format, place.options.limits)
-        .map_err(|source| StorageError::Refused { image, source })?;
     part.access(CACHED)?;
-    let meta = part.file.metadata().map_err(failed("look at", part.path()))?;
-    let note = Cached { format, virtual_size_bytes: inspection.virtual_size_bytes, stored_bytes: meta.len() };
-    let path = place.images().join(sha256);
-    let text = serde_json::to_vec(&note).map_err(|error| failed("describe", &path)(error.into()))?;
-    write(&note_path(&path), &text, CACHED)?;
+    if place.shared {
+        // Another node may have put the same image there meanwhile, and have disks on it. What is noted is of that file.
+        let path = part.target().to_owned();
+        part.commit_new()?;
+        folder_sync(&place.images())?;
+        let mut file = File::open(&path).map_err(failed("open", &path))?;
+        note_write(place, image, sha256, &mut file, format)?;
+        return folder_sync(&place.images());
+    }
+    note_write(place, image, sha256, &mut part.file, format)?;
     part.commit()?;
     folder_sync(&place.images())
+}
+
+/// Notes what a cached image is.
+fn note_write(
+    place: &Place,
+    image: ImageId,
+    sha256: &str,
+    file: &mut File,
+    format: DiskFormat,
+) -> Result<(), StorageError> {
+    let inspection =
+        inspect_file(file, format, place.options.limits).map_err(|source| StorageError::Refused { image, source })?;
+    let path = place.images().join(sha256);
+    let meta = file.metadata().map_err(failed("look at", &path))?;
+    let note = Cached { format, virtual_size_bytes: inspection.virtual_size_bytes, stored_bytes: meta.len() };
+    let text = serde_json::to_vec(&note).map_err(|error| failed("describe", &path)(error.into()))?;
+    write(&note_path(&path), &text, CACHED)
 }
 
 /// Removes what was not used for longest, as far as the cache is too large.
@@ -247,7 +267,9 @@ pub(super) fn evict(place: &Place, mut keep: BTreeSet<String>, bytes_max: u64) -
         let used = std::fs::metadata(note_path(&path)).and_then(|meta| meta.modified());
         let on_disk_bytes = meta.blocks() * 512;
         held_bytes += on_disk_bytes;
-        if !keep.contains(&sha256) {
+        // Another node may be about to lay a disk on one that was used lately.
+        let idles = !place.shared || is_abandoned(&note_path(&path));
+        if idles && !keep.contains(&sha256) {
             idle.push((used.unwrap_or(SystemTime::UNIX_EPOCH), on_disk_bytes, sha256));
         }
     }

@@ -182,6 +182,7 @@ impl Engine {
         server: &mut Server,
         node: &Candidate,
     ) -> Result<(), EngineError> {
+        self.disk_pool_set(server, node.node_id);
         for disk in &plan.new.disks {
             let mut volume = match disk.source {
                 DiskSource::Volume(id) => {

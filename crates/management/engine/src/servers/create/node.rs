@@ -7,7 +7,7 @@ use arcus_store::{GroupPolicy, Node, Server, ServerFault, ServerGroup, Tx};
 use arcus_types::servers::ServerState;
 use arcus_types::{NodeId, ProjectId, Timestamp};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The node that a server goes to.
 pub(in crate::servers) struct NodeChosen {
@@ -52,6 +52,13 @@ impl Engine {
                 },
             })
         }))
+    }
+
+    /// A server's new disks are made where its node makes disks.
+    pub(in crate::servers) fn disk_pool_set(&self, server: &mut Server, node: NodeId) {
+        let of = |node: &Node| (!server.details.volume_root).then_some(node.facts.disk_pool).flatten();
+        let found = self.fleet_known(1, |m| m.node.as_ref().filter(|n| n.id == node).map(of));
+        server.details.disk_pool = found.into_iter().next().flatten();
     }
 
     /// Whether a node was heard of lately.
@@ -112,6 +119,13 @@ impl Engine {
         }
         let sha256 = server.details.disk_source.as_ref().map_or(&server.image.sha256, |s| &s.sha256);
         let mut candidates = self.candidates(tx, group.as_ref(), sha256).await?;
+        if server.details.disk_pool.is_some() {
+            let sees = |n: &Node| (n.facts.disk_pool == server.details.disk_pool).then_some(n.id);
+            let seeing: HashSet<_> = self.fleet_known(usize::MAX, |m| sees(m.node.as_ref()?)).into_iter().collect();
+            for candidate in candidates.iter_mut().filter(|c| !seeing.contains(&c.node_id) && c.disabled.is_none()) {
+                candidate.disabled = Some("it does not see the shared folder of the server's disks".to_owned());
+            }
+        }
         let (decision, chosen) = self.node_claimed(tx, needs, group.as_ref(), &mut candidates).await?;
         match chosen {
             Some(chosen) => Ok(NodeChosen { node_id: chosen.node_id, zone: chosen.zone }),

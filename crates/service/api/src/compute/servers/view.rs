@@ -78,9 +78,9 @@ fn core(app: &App, found: &ServerView, shape: Shape) -> Map<String, Value> {
             NodeState::Dead => "was declared dead",
             NodeState::Up | NodeState::Suspect | NodeState::Back | NodeState::Lost => "is not heard of",
         };
-        let message = format!(
-            "{name} {what}: the server cannot be reached. It goes on when its node is back, or is evacuated by an operator."
-        );
+        let usual = "It goes on when its node is back, or is evacuated by an operator.";
+        let then = s.details.recovery.as_deref().unwrap_or(usual);
+        let message = format!("{name} {what}: the server cannot be reached. {then}");
         put("fault", json!({ "code": 503, "created": node.state_at.iso_seconds(), "message": message }));
     } else if let (Some(fault), true) = (&s.fault, matches!(s.state, ServerState::Error | ServerState::Deleted)) {
         let mut shown = json!({ "code": fault.code, "created": fault.at.iso_seconds(), "message": fault.message });
