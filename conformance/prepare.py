@@ -16,6 +16,13 @@ def second_image(cloud, image, file):
         name, filename=file, disk_format="qcow2", container_format="bare", visibility="public", wait=True)
 
 
+def default_pool(cloud):
+    """What `--nic auto` cuts a project's subnet from."""
+    if not any(pool.is_default for pool in cloud.network.subnet_pools()):
+        cloud.network.create_subnet_pool(
+            name="default", prefixes=["10.96.0.0/16"], default_prefix_length=26, is_shared=True, is_default=True)
+
+
 def newest(cloud, service):
     """The highest microversion that a service offers."""
     versions = cloud.session.get_all_version_data(interface="public", service_type=service)
@@ -34,6 +41,7 @@ def main(template, file, folder):
     image = cloud.image.find_image("arcus-tiny", ignore_missing=False)
     flavors = sorted(cloud.compute.flavors(), key=lambda flavor: (flavor.ram, flavor.disk))
     external = next(iter(cloud.network.networks(is_router_external=True)))
+    default_pool(cloud)
     values = {
         "FOLDER": folder,
         "ADMIN_PASSWORD": config["auth"]["password"],
@@ -46,6 +54,7 @@ def main(template, file, folder):
         "FLAVOR_ALT_ID": flavors[1].id,
         "PUBLIC_NET_ID": external.id,
         "PUBLIC_NET_NAME": external.name,
+        "NETWORK_EXTENSIONS": ",".join(sorted(extension.alias for extension in cloud.network.extensions())),
         "COMPUTE_MAX": newest(cloud, "compute"),
         "VOLUME_MAX": newest(cloud, "block-storage"),
         "PLACEMENT_MAX": newest(cloud, "placement"),

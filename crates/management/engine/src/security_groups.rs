@@ -268,10 +268,10 @@ impl Engine {
         Ok(group)
     }
 
-    /// Removes a group with its rules.
+    /// Removes a group with its rules and the rules of other groups that let its members in.
     ///
     /// # Errors
-    /// `SecurityGroupNotFound`; `SecurityGroupInUse` while ports or other groups' rules refer to it;
+    /// `SecurityGroupNotFound`; `SecurityGroupInUse` while ports are in it;
     /// `SecurityGroupCannotRemoveDefault`, except for administrators.
     pub async fn security_group_delete(
         &self,
@@ -288,12 +288,9 @@ impl Engine {
                 message: "Insufficient rights for removing default security group.".into(),
             });
         }
-        let rules = u64::try_from(group.rules.len()).unwrap_or(u64::MAX);
         tx.quota_release(group.project_id, QuotaResource::SecurityGroups, 1).await?;
-        tx.quota_release(group.project_id, QuotaResource::SecurityGroupRules, rules).await?;
-        // Rules that refer to their own group do not keep it.
-        for rule in &group.rules {
-            tx.security_group_rule_delete(rule.id).await?;
+        for (project, rules) in tx.security_group_rules_delete_about(id).await? {
+            tx.quota_release(project, QuotaResource::SecurityGroupRules, rules).await?;
         }
         match tx.security_group_delete(id).await {
             Ok(true) => {}

@@ -86,17 +86,6 @@ fn admit(ctx: &OpCtx, server: &Server, request: ServerRequest) -> Result<(), Eng
     })
 }
 
-/// Refuses what needs a root disk of the server's own.
-fn own_root(server: &Server, what: &str, instead: &str) -> Result<(), EngineError> {
-    if server.details.volume_root {
-        return Err(EngineError::invalid(format!(
-            "{what} is not supported for volume-backed instance {}: {instead}",
-            server.id
-        )));
-    }
-    Ok(())
-}
-
 /// Runs its block, whose value is a result, again while the database asks for it: two transactions that met in opposite
 /// order, or a row that changed meanwhile.
 macro_rules! retried {

@@ -7,7 +7,7 @@ use crate::sql::{Json, Row, Where, params};
 use crate::{Db, StoreError, Tx};
 use arcus_types::agent::{Direction, EtherType};
 use arcus_types::{AddressGroupId, ProjectId, SecurityGroupId, SecurityGroupRuleId, Timestamp};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 /// A set of filter rules.
@@ -407,6 +407,29 @@ impl Tx {
     /// [`StoreError::Database`].
     pub async fn security_group_rule_delete(&self, id: SecurityGroupRuleId) -> Result<bool, StoreError> {
         Ok(self.exec("DELETE FROM security_group_rules WHERE id = $1", params![id]).await? == 1)
+    }
+
+    /// Removes the rules of a group and those of others that name it; answers how many of each project's.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn security_group_rules_delete_about(
+        &self,
+        id: SecurityGroupId,
+    ) -> Result<BTreeMap<ProjectId, u64>, StoreError> {
+        self.exec(
+            "UPDATE security_groups SET revision = revision + 1, updated_at = $2 WHERE id IN
+             (SELECT security_group_id FROM security_group_rules WHERE remote_group_id = $1) AND id <> $1",
+            params![id, Timestamp::now()],
+        )
+        .await?;
+        let sql = "DELETE FROM security_group_rules WHERE security_group_id = $1 OR remote_group_id = $1
+                   RETURNING project_id";
+        let mut gone = BTreeMap::new();
+        for row in self.all(sql, params![id]).await? {
+            *gone.entry(row.get("project_id")?).or_insert(0) += 1;
+        }
+        Ok(gone)
     }
 
     /// Counts use that no quota may refuse: what every project has, such as its default security group.

@@ -112,9 +112,10 @@ async fn relay(
     Ok(upgrade.max_message_size(MESSAGE_BYTES_MAX).on_upgrade(|socket| splice(socket, stream)))
 }
 
-async fn console(State(app): State<App>, query: Pairs, upgrade: WebSocketUpgrade) -> Result<Response, ApiError> {
-    let token = query.first("token").ok_or_else(|| ApiError::bad_request("the token of the console is missing"))?;
-    let stream = app.engine.console_connect(token).await?;
+/// A refusal has no body: to a client that expects a WebSocket its bytes would be the first of the screen.
+async fn console(State(app): State<App>, query: Pairs, upgrade: WebSocketUpgrade) -> Result<Response, StatusCode> {
+    let token = query.first("token").ok_or(StatusCode::BAD_REQUEST)?;
+    let stream = app.engine.console_connect(token).await.map_err(|e| ApiError::from(e).into_response().status())?;
     let upgrade = upgrade.protocols(["binary"]).max_message_size(MESSAGE_BYTES_MAX);
     Ok(upgrade.on_upgrade(|socket| splice(socket, stream)))
 }

@@ -21,9 +21,14 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
-/// The address of the page for a WebSocket's path, as clients of OpenStack take it apart.
+/// The address of the page for a WebSocket's path, as clients of OpenStack take it apart: they put the first slash back.
 pub fn page_url(endpoint: &str, socket_path: &str) -> String {
-    let path = socket_path.replace('%', "%25").replace('/', "%2F").replace('?', "%3F").replace('=', "%3D");
+    let path = socket_path
+        .trim_start_matches('/')
+        .replace('%', "%25")
+        .replace('/', "%2F")
+        .replace('?', "%3F")
+        .replace('=', "%3D");
     format!("{endpoint}/console/vnc.html?path={}", path.replace('&', "%26"))
 }
 

@@ -203,7 +203,7 @@ impl Engine {
             Err(EngineError::NotFound { .. }) => {
                 return Err(EngineError::invalid(format!("Flavor {} could not be found.", new.flavor_id)));
             }
-            other => server_flavor(other?),
+            other => server_flavor(other?)?,
         };
         let disks = self.disk_needs(ctx, new).await?;
         let image = match new.image_id {
@@ -364,8 +364,18 @@ fn counts_checked(new: &ServerNew) -> Result<(), EngineError> {
 }
 
 /// A flavor as a server gets it.
-pub(super) fn server_flavor(flavor: Flavor) -> ServerFlavor {
-    ServerFlavor {
+///
+/// # Errors
+/// [`EngineError::Invalid`] for one whose servers should have further disks on their node, which nobody makes yet.
+pub(super) fn server_flavor(flavor: Flavor) -> Result<ServerFlavor, EngineError> {
+    if flavor.ephemeral_gib > 0 || flavor.swap_mib > 0 {
+        return Err(EngineError::invalid(format!(
+            "Flavor {} has {} GiB of ephemeral disk and {} MiB of swap, and servers get neither in this cloud: use a \
+             flavor without them, and a volume.",
+            flavor.name, flavor.ephemeral_gib, flavor.swap_mib
+        )));
+    }
+    Ok(ServerFlavor {
         id: flavor.id,
         name: flavor.name,
         vcpus: flavor.vcpus,
@@ -374,7 +384,7 @@ pub(super) fn server_flavor(flavor: Flavor) -> ServerFlavor {
         ephemeral_gib: flavor.ephemeral_gib,
         swap_mib: flavor.swap_mib,
         extra_specs: flavor.extra_specs,
-    }
+    })
 }
 
 fn server_record(

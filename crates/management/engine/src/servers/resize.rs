@@ -15,12 +15,19 @@ use arcus_types::{OpCtx, ServerId, Timestamp};
 use serde_json::json;
 
 impl Engine {
-    /// Gives a server another flavor; its owner confirms or reverts afterwards.
+    /// Gives a server another flavor; its owner confirms or reverts afterwards. `disk_config_manual`, if given, says from
+    /// now on who cares for the disk's partitions.
     ///
     /// # Errors
     /// [`EngineError::Conflict`] in a state that does not admit it, [`EngineError::Invalid`] for a flavor that does not fit
     /// or that its node has no room for, [`EngineError::OverQuota`], [`EngineError::NotFound`], or a refusal.
-    pub async fn server_resize(&self, ctx: &OpCtx, id: ServerId, flavor: &FlavorId) -> Result<(), EngineError> {
+    pub async fn server_resize(
+        &self,
+        ctx: &OpCtx,
+        id: ServerId,
+        flavor: &FlavorId,
+        disk_config_manual: Option<bool>,
+    ) -> Result<(), EngineError> {
         let found = self.flavor_get(ctx, flavor).await.map_err(super::create::as_invalid);
         retried!({
             let tx = self.store().begin(ctx).await?;
@@ -28,11 +35,12 @@ impl Engine {
             admit(ctx, &server, ServerRequest::Resize)?;
             super::actions::on_a_node(&server, ServerRequest::Resize)?;
             let flavor = match &found {
-                Ok(flavor) => super::create::server_flavor(flavor.clone()),
+                Ok(flavor) => super::create::server_flavor(flavor.clone())?,
                 Err(error) => return_invalid(error)?,
             };
             flavor_fits(&server, &flavor)?;
             self.resize_claim(&tx, &mut server, &flavor).await?;
+            server.details.disk_config_manual = disk_config_manual.unwrap_or(server.details.disk_config_manual);
             let ran = server.power != Power::Stopped;
             let detail = json!({ "flavor": flavor.id });
             server.details.resize = Some(ServerResize { other: flavor, ran });

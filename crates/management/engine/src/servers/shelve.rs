@@ -1,5 +1,6 @@
 //! Shelving: the server shuts down, an image is made of its disk, its node lets go of it and its room is given back; later
-//! it starts from that image wherever there is room. Its id, addresses and ports stay.
+//! it starts from that image wherever there is room. Its id, addresses and ports stay. A server on a volume needs no
+//! image: it comes back to its volume.
 //!
 //! ```text
 //!  Shelving -> ShelvingSnapshot -> ShelvingOffloading -> (ShelvedOffloaded) -> Unshelving -> (Active)
@@ -40,14 +41,12 @@ impl Engine {
             let mut server = self.server_held(&tx, ctx, compute::SERVER_SHELVE, id).await?;
             admit(ctx, &server, ServerRequest::Shelve)?;
             super::actions::on_a_node(&server, ServerRequest::Shelve)?;
-            super::own_root(&server, "Shelve", "stop it instead; its volume keeps what it holds.")?;
-            let Some(node_id) = server.node_id else { return Err(super::stale()) };
-            let name = shelved_name(&server.name);
-            let wish =
-                SnapshotWish { name: name.clone(), metadata: BTreeMap::new(), metadata_counted: false, backup: None };
-            let properties = snapshot_properties(&server, &wish);
-            let image_id = self.image_snapshot_begin_in(&tx, ctx, server.project_id, node_id, name, properties).await?;
-            server.details.shelve = Some(ServerShelve { image_id: Some(image_id) });
+            // What its volumes hold stays in them: only a disk of its own needs an image.
+            let image_id = match server.details.volume_root {
+                true => None,
+                false => Some(self.shelve_image_begin(&tx, ctx, &server).await?),
+            };
+            server.details.shelve = Some(ServerShelve { image_id });
             server.power = Power::Stopped;
             let detail = json!({ "image_id": image_id });
             let event = Some("compute_shelve_instance");
@@ -57,6 +56,16 @@ impl Engine {
             self.server_wake(&server);
             Ok(())
         })
+    }
+
+    /// Makes room for the image of a server's disk.
+    async fn shelve_image_begin(&self, tx: &Tx, ctx: &OpCtx, server: &Server) -> Result<ImageId, EngineError> {
+        let Some(node_id) = server.node_id else { return Err(super::stale()) };
+        let name = shelved_name(&server.name);
+        let wish =
+            SnapshotWish { name: name.clone(), metadata: BTreeMap::new(), metadata_counted: false, backup: None };
+        let properties = snapshot_properties(server, &wish);
+        self.image_snapshot_begin_in(tx, ctx, server.project_id, node_id, name, properties).await
     }
 
     /// Lets the node of a shelved server go of it, if that did not happen by itself.
@@ -170,6 +179,9 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let image = server.details.shelve.as_ref().and_then(|s| s.image_id);
         let (Some(image_id), Some(node_id)) = (image, server.node_id) else {
+            if let Ok(state) = server.state.after(ServerEvent::ShelveSeen) {
+                server.state = state;
+            }
             return self.server_wish_on(tx, server, ServerTask::ShelvingOffloading, now).await;
         };
         let request_id = server.request_id.unwrap_or(tx.ctx().request_id);

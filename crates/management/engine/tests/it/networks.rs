@@ -4,6 +4,7 @@ use arcus_engine::floating_ips::{FloatingIpChange, FloatingIpNew};
 use arcus_engine::networks::NetworkNew;
 use arcus_engine::ports::{PortChange, PortNew};
 use arcus_engine::routers::{GatewayWish, InterfaceOf, RouterChange, RouterNew};
+use arcus_engine::security_groups::SecurityGroupNew;
 use arcus_engine::security_groups::rules::RuleNew;
 use arcus_engine::subnets::SubnetNew;
 use arcus_engine::{Engine, EngineConfig, EngineError};
@@ -148,7 +149,16 @@ async fn a_tenant_leaves_nothing_behind(engine: &Engine, node: NodeId) {
         remote_group_id: Some(group),
         remote_address_group_id: None,
     };
+    let about = RuleNew { security_group_id: group, ..rule.clone() };
     let rule = engine.security_group_rules_create(&ctx, vec![rule]).await.unwrap().remove(0);
+    let named = SecurityGroupNew { name: "named".into(), ..SecurityGroupNew::default() };
+    let named = engine.security_groups_create(&ctx, vec![named]).await.unwrap()[0].id;
+    let about = RuleNew { remote_group_id: Some(named), ..about };
+    let rules = used(engine, project, QuotaResource::SecurityGroupRules).await;
+    engine.security_group_rules_create(&ctx, vec![about]).await.unwrap();
+    engine.security_group_delete(&ctx, named, None).await.unwrap();
+    // The rule of the other group went with it, and its own rules.
+    assert_eq!(used(engine, project, QuotaResource::SecurityGroupRules).await, rules - 2);
     let (networks, routers, groups) = engine.network_specs(node).await.unwrap();
     assert!(networks.iter().any(|n| n.id == network) && networks.iter().any(|n| n.id == public));
     let spec = routers.iter().find(|r| r.id == router.id).unwrap();

@@ -364,7 +364,7 @@ async fn a_resize_claims_both_flavors_until_its_owner_decides() {
     let cloud = Cloud::start().await;
     let id = cloud.running().await;
     let medium: FlavorId = "3".parse().unwrap();
-    cloud.engine.server_resize(&again(&cloud.member), id, &medium).await.unwrap();
+    cloud.engine.server_resize(&again(&cloud.member), id, &medium, None).await.unwrap();
     assert_eq!(cloud.used().await, [1, 2, 1024, 1]);
     assert_eq!(cloud.spec(id).await.unwrap().power, Power::Stopped);
     assert_eq!(cloud.spec(id).await.unwrap().hardware.vcpus, 1, "it shuts down as it is");
@@ -385,7 +385,7 @@ async fn a_resize_claims_both_flavors_until_its_owner_decides() {
     assert_eq!(cloud.used().await, [1, 1, 192, 1]);
     assert_eq!(cloud.node_used().await, (1, 192, 10), "a disk that grew stays and stays claimed");
 
-    cloud.engine.server_resize(&again(&cloud.member), id, &medium).await.unwrap();
+    cloud.engine.server_resize(&again(&cloud.member), id, &medium, Some(true)).await.unwrap();
     cloud.play().await;
     cloud.play().await;
     cloud.engine.server_resize_confirm(&again(&cloud.member), id).await.unwrap();

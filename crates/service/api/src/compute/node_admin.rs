@@ -33,7 +33,7 @@ async fn host(app: &App, ctx: &arcus_types::OpCtx, name: &str) -> Result<Hypervi
 pub async fn hosts(Ctx(ctx): Ctx, State(app): State<App>, version: Microversion, query: Pairs) -> Answer {
     before(version, 43)?;
     let mut all = app.engine.host_list(&ctx).await?;
-    if let Some(zone) = query.first("zone") {
+    if let Some(zone) = query.first("zone").filter(|zone| !zone.is_empty()) {
         all.retain(|h| h.node.availability_zone == zone);
     }
     let one =
@@ -72,6 +72,7 @@ pub async fn host_update(
     let status = fields.text("status", 1, 16)?;
     let maintenance = fields.text("maintenance_mode", 1, 16)?;
     fields.end()?;
+    let found = host(&app, &ctx, &name).await?;
     if let Some(mode) = maintenance {
         return Err(refused("maintenance_mode", &json!(mode), "Nodes have no such mode here: use the status."));
     }
@@ -81,7 +82,6 @@ pub async fn host_update(
         Some(other) => return Err(refused("status", &json!(other), "It is neither 'enable' nor 'disable'.")),
         None => return Err(required("body", "status")),
     };
-    let found = host(&app, &ctx, &name).await?;
     let change = ServiceChange { enabled: Some((enabled, None)), forced_down: None };
     app.engine.service_change(&ctx, found.node.id, &change).await?;
     let word = if enabled { "enabled" } else { "disabled" };

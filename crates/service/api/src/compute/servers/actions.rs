@@ -132,9 +132,9 @@ impl Call<'_> {
     async fn resize(&self) -> Result<Response, ApiError> {
         let mut fields = Fields::of(self.body, "resize", &[])?;
         let flavor = create::flavor(&mut fields)?.ok_or_else(|| required("resize", "flavorRef"))?;
-        create::disk_config(&mut fields)?;
+        let manual = create::disk_config(&mut fields)?;
         fields.end()?;
-        done(self.app.engine.server_resize(&self.ctx, self.id, &flavor).await)
+        done(self.app.engine.server_resize(&self.ctx, self.id, &flavor, manual).await)
     }
 
     async fn rebuild(&self) -> Result<Response, ApiError> {

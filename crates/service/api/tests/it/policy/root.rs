@@ -36,7 +36,7 @@ pub fn cases() -> Vec<Case> {
         case("POST /agent/v1/report", Nothing, 204).body(REPORT),
         case("GET /agent/v1/relays/{id}", Server, 426).because(NO_SOCKET),
         case("GET /console/serial", Nothing, 426).query("token=none").by(Nobody).because(NO_SOCKET),
-        case("GET /console/vnc.html", Nothing, 200).query("path=%2Fconsole%2Fvnc%3Ftoken%3Dnone").by(Nobody),
+        case("GET /console/vnc.html", Nothing, 200).query("path=console%2Fvnc%3Ftoken%3Dnone").by(Nobody),
         case("GET /console/novnc.js", Nothing, 200).by(Nobody),
         case("GET /console/vnc", Nothing, 426).query("token=none").by(Nobody).because(NO_SOCKET),
     ]

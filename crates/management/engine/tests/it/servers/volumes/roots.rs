@@ -2,7 +2,7 @@
 
 use super::{Cloud, again, as_wished, disk};
 use arcus_engine::images::ImageNew;
-use arcus_engine::servers::{DiskSource, RebuildWish, ServerNew};
+use arcus_engine::servers::{DiskSource, RebuildWish, ServerNew, UnshelveWish};
 use arcus_engine::volume_snapshots::VolumeSnapshotNew;
 use arcus_types::agent::{
     DiskFormat, Fault, NodeReport, Observed, Power, ServerReport, VolumeReport, VolumeSource, VolumeState,
@@ -157,6 +157,29 @@ async fn a_rebuild_without_a_new_volume_keeps_what_it_holds() {
     cloud.engine.volume_snapshot_create(&again(&cloud.member), &new).await.unwrap();
     let refused = cloud.engine.server_rebuild(&again(&cloud.member), id, rebuild(cloud.image, true)).await;
     assert!(refused.unwrap_err().to_string().contains("has snapshots"));
+}
+
+#[tokio::test]
+async fn a_shelved_server_comes_back_to_its_volume_without_an_image() {
+    let cloud = Cloud::start().await;
+    let (id, volume) = cloud.rooted().await;
+    cloud.engine.server_shelve(&again(&cloud.member), id).await.unwrap();
+    assert_eq!(cloud.server(id).await.task, Some(ServerTask::Shelving));
+    cloud.play_volumes(&[]).await;
+    let server = cloud.server(id).await;
+    assert_eq!((server.state, server.task), (ServerState::Shelved, Some(ServerTask::ShelvingOffloading)));
+    cloud.play_volumes(&[]).await;
+    let server = cloud.server(id).await;
+    assert_eq!((server.state, server.node_id), (ServerState::ShelvedOffloaded, None));
+    assert_eq!(cloud.status(volume).await, VolumeStatus::InUse, "it stays the server's");
+    assert_eq!(cloud.node_used().await, (0, 0, 0));
+    cloud.engine.server_unshelve(&again(&cloud.member), id, &UnshelveWish::default()).await.unwrap();
+    let spec = cloud.spec(id).await.unwrap();
+    assert!(spec.root_disk.is_none());
+    assert_eq!(spec.volumes.iter().map(|v| v.volume_id).collect::<Vec<_>>(), [volume]);
+    cloud.play_volumes(&[]).await;
+    assert_eq!(cloud.server(id).await.state, ServerState::Active);
+    assert_eq!(cloud.status(volume).await, VolumeStatus::InUse);
 }
 
 #[tokio::test]
