@@ -27,6 +27,10 @@ pub enum Command {
     Agent(Agent),
     /// Let machines join the cloud of this machine: prints the command to run on them.
     JoinToken(JoinToken),
+    /// Show nodes, take all servers off one for maintenance, and bring them back.
+    Node(Node),
+    /// Show what was asked and is not instant, follow it, give it up or ask for it again.
+    Task(Tasks),
     /// Run a cloud of several nodes on this machine, to try things that need more than one, and to break them.
     Lab(Lab),
     /// Start a guest that is killed when its node's lease is over: for agents only.
@@ -191,6 +195,106 @@ pub struct JoinToken {
     /// How long it is good, in minutes.
     #[arg(long, default_value_t = 60)]
     pub minutes: u64,
+}
+
+/// `arcus node`.
+#[derive(Debug, Clone, Args)]
+pub struct Node {
+    /// Where the cloud keeps everything.
+    #[command(flatten)]
+    pub home: HomeOption,
+    /// Print what the API answers, as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: NodeCommand,
+}
+
+/// What can be done with nodes.
+#[derive(Debug, Clone, Subcommand)]
+pub enum NodeCommand {
+    /// Show the nodes and what is held of each.
+    List,
+    /// Take all running servers of a node elsewhere while they run; no new ones come to it from then on.
+    Drain {
+        /// The node.
+        node: String,
+        /// Only show where each server would go, how long that would take, and what is in the way.
+        #[arg(long)]
+        plan_only: bool,
+        /// How many servers move at the same time.
+        #[arg(long)]
+        parallel: Option<u32>,
+        /// Give up after so many seconds.
+        #[arg(long)]
+        deadline: Option<u64>,
+        /// Do not wait until it is over.
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Let servers come to a node again, and bring back those that its last drain took away.
+    Restore {
+        /// The node.
+        node: String,
+        /// How many servers move at the same time.
+        #[arg(long)]
+        parallel: Option<u32>,
+        /// Do not wait until it is over.
+        #[arg(long)]
+        no_wait: bool,
+    },
+}
+
+/// `arcus task`.
+#[derive(Debug, Clone, Args)]
+pub struct Tasks {
+    /// Where the cloud keeps everything.
+    #[command(flatten)]
+    pub home: HomeOption,
+    /// Print what the API answers, as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: TaskCommand,
+}
+
+/// What can be done with tasks.
+#[derive(Debug, Clone, Subcommand)]
+pub enum TaskCommand {
+    /// Show tasks, the newest first.
+    List {
+        /// Only those in this state: waiting, running, done, failed or cancelled.
+        #[arg(long)]
+        state: Option<String>,
+        /// Only those of this kind, such as `live-migration`.
+        #[arg(long)]
+        kind: Option<String>,
+        /// At most so many.
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+    /// Show one task.
+    Show {
+        /// Its id.
+        id: String,
+    },
+    /// Follow a task until it is over.
+    Watch {
+        /// Its id.
+        id: String,
+    },
+    /// Give a task up, where that can be.
+    Cancel {
+        /// Its id.
+        id: String,
+    },
+    /// Ask again for what failed.
+    Retry {
+        /// Its id.
+        id: String,
+    },
 }
 
 /// `arcus down`.

@@ -55,6 +55,7 @@ pub async fn start(options: &EndpointOptions, home: &Home, stop: CancellationTok
     let router = arcus_api::router(App { engine: engine.clone(), identity, endpoint }, arcus_api::routes());
     let serving = tokio::spawn(listener::serve(listener, acceptor, router, stop.clone()));
     tokio::spawn(watch(engine.clone(), stop.clone()));
+    tokio::spawn(maintain(engine.clone(), stop.clone()));
     tokio::spawn(sweep(engine.clone(), stop));
     Ok(Cloud { url, engine, serving })
 }
@@ -149,6 +150,25 @@ async fn watch(engine: Engine, stop: CancellationToken) {
                 error = arcus_api::error::chain(&error),
                 "servers of lost nodes could not be started elsewhere"
             );
+        }
+    }
+}
+
+/// Moves drains and restorations on: at once after a start, when a move has ended, and now and then while there are any.
+async fn maintain(engine: Engine, stop: CancellationToken) {
+    loop {
+        let again = match engine.maintenance_step(Timestamp::now()).await {
+            Ok(0) => SWEEP_EVERY,
+            Ok(_) => WATCH_EVERY,
+            Err(error) => {
+                tracing::warn!(error = arcus_api::error::chain(&error), "drains could not be looked at");
+                WATCH_EVERY
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = engine.wake().maintenance_due() => {}
+            () = tokio::time::sleep(again) => {}
         }
     }
 }

@@ -12,9 +12,11 @@ mod join_token;
 mod lab;
 mod listener;
 mod node;
+mod nodes;
 mod passwords;
 mod process;
 mod session;
+mod tasks;
 mod uplink;
 
 use clap::Parser;
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
         cli::Command::Server(options) => daemon::server(options),
         cli::Command::Agent(options) => agent::agent(options),
         cli::Command::JoinToken(options) => join_token::join_token(options),
+        cli::Command::Node(options) => nodes::nodes(options),
+        cli::Command::Task(options) => tasks::tasks(options),
         cli::Command::Lab(options) => lab::lab(options),
         cli::Command::Guard(options) => {
             arcus_hypervisor::guard::run(&options.orders, &options.arguments).map_err(anyhow::Error::from)

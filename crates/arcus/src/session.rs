@@ -8,6 +8,9 @@ use std::time::Duration;
 
 const CALL_DEADLINE: Duration = Duration::from_secs(60);
 
+/// The server ends a stream before.
+const STREAM_MAX: Duration = Duration::from_secs(900);
+
 /// A client that trusts this cloud's authority.
 pub fn http(home: &Home) -> Result<reqwest::Client> {
     let ca = reqwest::Certificate::from_pem(&std::fs::read(home.join("ca/ca.pem"))?)?;
@@ -61,6 +64,16 @@ impl Session {
 
     pub async fn post(&self, path: &str, body: Value) -> Result<Value> {
         self.call(reqwest::Method::POST, path, Some(&body)).await
+    }
+
+    /// An answer that comes piece by piece, for as long as the server keeps it open.
+    pub async fn stream(&self, path: &str) -> Result<reqwest::Response> {
+        let request = self.http.get(format!("{}{path}", self.url)).header("x-auth-token", &self.token);
+        let answer = request.timeout(STREAM_MAX).send().await?;
+        if !answer.status().is_success() {
+            bail!("GET {path} was answered with {}: {}", answer.status(), answer.text().await.unwrap_or_default());
+        }
+        Ok(answer)
     }
 
     /// The first thing in a list with this name.

@@ -14,6 +14,7 @@ pub mod hypervisors;
 pub mod images;
 pub mod keypairs;
 pub mod limits;
+pub mod maintenance;
 pub mod network_agents;
 pub mod network_quotas;
 pub mod network_specs;

@@ -3,6 +3,7 @@
 //! A task's row is written in the transaction of its request and moved by the writes that note what is observed; nobody works
 //! at tasks as such, but for those that move many servers ([`crate::maintenance`]). What is over is kept for a week.
 
+use crate::maintenance::{DrainWish, PARALLEL};
 use crate::{Engine, EngineError};
 use arcus_store::{Task, TaskFilter};
 use arcus_types::policy::{Denied, Target, arcus, authorize};
@@ -134,6 +135,7 @@ impl Engine {
                     other => other?,
                 }
             }
+            "drain" | "restore" => self.maintenance_cancel(ctx, id).await?,
             _ => return Err(not_cancellable(&task)),
         }
         self.task(ctx, id).await
@@ -159,6 +161,14 @@ impl Engine {
             "live-migration" => {
                 let wish = crate::servers::LiveMigrationWish::default();
                 self.server_migrate_live(ctx, ServerId(task.resource_id), &wish).await?;
+            }
+            "drain" | "restore" => {
+                let parallel = task.detail["parallel"].as_u64().and_then(|n| u32::try_from(n).ok());
+                let wish = DrainWish { parallel: parallel.unwrap_or(PARALLEL), deadline_s: None, plan_only: false };
+                match task.kind.as_str() {
+                    "drain" => self.node_drain(ctx, &task.resource_name, &wish).await?,
+                    _ => self.node_restore(ctx, &task.resource_name, &wish).await?,
+                };
             }
             _ => {
                 return Err(EngineError::Conflict {

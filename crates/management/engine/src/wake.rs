@@ -4,12 +4,13 @@
 use arcus_types::NodeId;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Wake-ups of nodes that wait for a new spec.
 #[derive(Default)]
 pub struct Wakeups {
     nodes: Mutex<HashMap<NodeId, watch::Sender<u64>>>,
+    maintenance: Notify,
 }
 
 impl Wakeups {
@@ -27,6 +28,16 @@ impl Wakeups {
         for sender in nodes.values() {
             sender.send_modify(|n| *n += 1);
         }
+    }
+
+    /// Tells who moves drains on that there is something to do.
+    pub fn maintenance(&self) {
+        self.maintenance.notify_one();
+    }
+
+    /// Waits until there may be something to do for drains.
+    pub async fn maintenance_due(&self) {
+        self.maintenance.notified().await;
     }
 
     /// What a request that waits for a node's spec listens to. Subscribe before reading the database.

@@ -1,6 +1,7 @@
 //! The native API: what OpenStack never standardised.
 
 mod join_tokens;
+mod maintenance;
 mod nodes;
 mod task_watch;
 mod tasks;
@@ -13,6 +14,9 @@ pub fn routes() -> Vec<Route> {
     vec![
         Route::post("/arcus/v1/join-tokens", arcus::JOIN_TOKEN_CREATE, join_tokens::create),
         Route::get("/arcus/v1/nodes", arcus::NODE_LIST, nodes::list),
+        Route::post("/arcus/v1/nodes/{name}/drain", arcus::NODE_DRAIN, maintenance::drain),
+        Route::post("/arcus/v1/nodes/{name}/restore", arcus::NODE_RESTORE, maintenance::restore),
+        Route::get("/arcus/v1/tasks/{id}/servers", arcus::NODE_DRAIN, maintenance::servers),
         Route::get("/arcus/v1/tasks", arcus::TASK_LIST, tasks::list),
         Route::get("/arcus/v1/tasks/watch", arcus::TASK_LIST, task_watch::all),
         Route::get("/arcus/v1/tasks/{id}", arcus::TASK_READ, tasks::show),

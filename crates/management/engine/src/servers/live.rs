@@ -10,9 +10,11 @@
 //! reports how far they are. [`decide`] is pure. Whose guest it is stands in the server's row alone, and changes in the
 //! one transaction that ends the move: as long as the row names the source, only the source may run it again.
 
+mod room;
+
 use super::{admit, retried};
 use crate::{Engine, EngineError};
-use arcus_placement::Needs;
+use arcus_placement::{Candidate, Needs};
 use arcus_store::{LiveMigration, LiveProgress, Node, Server, ServerMigration, Tx};
 use arcus_types::agent::{
     FLOWS_MAX, MigrationPart, MigrationReport, MigrationSpec, MigrationStage, NodeReport, OutgoingOrder,
@@ -229,7 +231,7 @@ impl Engine {
             let mut server = self.server_held(&tx, ctx, compute::SERVER_MIGRATE, id).await?;
             admit(ctx, &server, ServerRequest::LiveMigrate)?;
             let source = self.live_source(&tx, &server, wish).await?;
-            let dest = self.live_destination(&tx, &server, &source, wish).await?;
+            let dest = self.live_destination(&tx, &server, &source, wish.node.clone(), &|_| {}).await?;
             self.live_begin(&tx, &mut server, &source, &dest).await?;
             tx.commit().await?;
             self.wake().all();
@@ -238,7 +240,12 @@ impl Engine {
     }
 
     /// The node that the server leaves, if nothing of the server's own keeps it there.
-    async fn live_source(&self, tx: &Tx, server: &Server, wish: &LiveMigrationWish) -> Result<Node, EngineError> {
+    pub(super) async fn live_source(
+        &self,
+        tx: &Tx,
+        server: &Server,
+        wish: &LiveMigrationWish,
+    ) -> Result<Node, EngineError> {
         let id = server.id;
         let source = match server.node_id {
             Some(node) => tx.node_get(node).await?,
@@ -294,12 +301,13 @@ impl Engine {
     }
 
     /// The node that the server goes to, with its room claimed.
-    async fn live_destination(
+    pub(super) async fn live_destination(
         &self,
         tx: &Tx,
         server: &Server,
         source: &Node,
-        wish: &LiveMigrationWish,
+        node: Option<String>,
+        known: &(dyn Fn(&mut Candidate) + Sync),
     ) -> Result<Node, EngineError> {
         let group = match server.server_group_id {
             Some(id) => tx.server_group_get(id).await?,
@@ -311,6 +319,7 @@ impl Engine {
         let unlike: HashMap<NodeId, String> =
             nodes.iter().filter_map(|node| Some((node.id, unlike(source, node)?))).collect();
         for candidate in &mut candidates {
+            known(candidate);
             if candidate.node_id == source.id {
                 // Its group counts without it.
                 candidate.group_members = candidate.group_members.saturating_sub(1);
@@ -324,7 +333,7 @@ impl Engine {
             memory_mib: server.memory_mib,
             disk_gib: server.disk_gib,
             zone: server.details.zone_asked.clone(),
-            node: wish.node.clone(),
+            node,
             ..Needs::default()
         };
         let (decision, chosen) = self.node_claimed(tx, needs, group.as_ref(), &mut candidates).await?;
@@ -338,7 +347,13 @@ impl Engine {
         })
     }
 
-    async fn live_begin(&self, tx: &Tx, server: &mut Server, source: &Node, dest: &Node) -> Result<(), EngineError> {
+    pub(super) async fn live_begin(
+        &self,
+        tx: &Tx,
+        server: &mut Server,
+        source: &Node,
+        dest: &Node,
+    ) -> Result<MigrationId, EngineError> {
         let now = Timestamp::now();
         let id = MigrationId::new();
         let flavor = server.flavor.id.to_string();
@@ -376,7 +391,8 @@ impl Engine {
         let event = Some("compute_live_migration");
         self.server_record(tx, server, compute::SERVER_MIGRATE, "live-migration", event, &detail).await?;
         self.live_touch(tx, server.id, &[dest.id]).await?;
-        self.server_wish(tx, server, Some(ServerTask::Migrating)).await
+        self.server_wish(tx, server, Some(ServerTask::Migrating)).await?;
+        Ok(id)
     }
 
     /// Tells these nodes, and all that carry a network of the server's.
@@ -546,6 +562,7 @@ impl Engine {
         }
         tx.commit().await?;
         self.wake().all();
+        self.wake().maintenance();
         Ok(())
     }
 

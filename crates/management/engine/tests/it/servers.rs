@@ -1,6 +1,7 @@
 //! Servers, with a node that this test plays: it reads its spec and says what it sees.
 
 mod claims;
+mod drain;
 mod evacuate;
 mod volumes;
 

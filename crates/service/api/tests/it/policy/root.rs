@@ -21,6 +21,13 @@ pub fn cases() -> Vec<Case> {
         case("GET /agent/v1/ca", Nothing, 200).by(Nobody),
         case("POST /arcus/v1/join-tokens", Nothing, 201).body(r#"{"join_token":{"uses":2,"lifetime_s":60}}"#),
         case("GET /arcus/v1/nodes", Nothing, 200).query("limit=10"),
+        case("POST /arcus/v1/nodes/{name}/drain", Nothing, 200)
+            .with("name", "node-1")
+            .body(r#"{"drain":{"plan_only":true}}"#),
+        case("POST /arcus/v1/nodes/{name}/restore", Nothing, 202)
+            .with("name", "node-1")
+            .body(r#"{"restore":{"parallel":1}}"#),
+        case("GET /arcus/v1/tasks/{id}/servers", Task, 200),
         case("GET /arcus/v1/tasks", Task, 200).query("limit=1000"),
         case("GET /arcus/v1/tasks/watch", Nothing, 200).query("max_s=0&kind=drain"),
         case("GET /arcus/v1/tasks/{id}", Task, 200),

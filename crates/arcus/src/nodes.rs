@@ -1,0 +1,73 @@
+//! `arcus node`: the nodes of the cloud that runs here, and their maintenance.
+
+use crate::cli::{Node, NodeCommand};
+use crate::session::Session;
+use crate::tasks::{admin, print_json, text, watch};
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+
+/// Runs the command.
+pub fn nodes(options: Node) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let admin = admin(&options.home).await?;
+        match &options.command {
+            NodeCommand::List => {
+                let told = admin.get("/arcus/v1/nodes").await?;
+                if options.json {
+                    return print_json(&told);
+                }
+                for node in told["nodes"].as_array().into_iter().flatten() {
+                    let open = if node["enabled"] == true { "open" } else { "closed" };
+                    let why = node["disabled_reason"].as_str().or(node["state_reason"].as_str()).unwrap_or_default();
+                    println!("{:<20} {:<8} {open:<7} {why}", text(&node["name"]), text(&node["state"]));
+                }
+                Ok(())
+            }
+            NodeCommand::Drain { node, plan_only, parallel, deadline, no_wait } => {
+                let wish = json!({ "drain": { "parallel": parallel, "deadline_s": deadline, "plan_only": plan_only } });
+                let told = admin.post(&format!("/arcus/v1/nodes/{node}/drain"), wish).await?;
+                begun(&admin, &told, options.json, *plan_only || *no_wait).await
+            }
+            NodeCommand::Restore { node, parallel, no_wait } => {
+                let wish = json!({ "restore": { "parallel": parallel } });
+                let told = admin.post(&format!("/arcus/v1/nodes/{node}/restore"), wish).await?;
+                begun(&admin, &told, options.json, *no_wait).await
+            }
+        }
+    })
+}
+
+/// Shows the plan, and follows what was begun.
+async fn begun(admin: &Session, told: &Value, json: bool, at_once: bool) -> Result<()> {
+    if json {
+        print_json(told)?;
+    } else {
+        servers(told);
+    }
+    if at_once {
+        return Ok(());
+    }
+    let id = told["task"]["id"].as_str().context("the answer has no task")?;
+    let ended = watch(admin, id, json).await;
+    if !json {
+        servers(&admin.get(&format!("/arcus/v1/tasks/{id}/servers")).await?);
+    }
+    ended
+}
+
+fn servers(told: &Value) {
+    let ms = |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), |ms| format!("{ms} ms"));
+    for server in told["servers"].as_array().into_iter().flatten() {
+        let (how, time, blackout) = match server["measured_ms"].as_u64() {
+            Some(_) => ("took", &server["measured_ms"], &server["measured_blackout_ms"]),
+            None => ("may take", &server["predicted_ms"], &server["predicted_blackout_ms"]),
+        };
+        let target = server["target"].as_str().unwrap_or("-");
+        print!("{:<24} {:<9} to {target:<12}", text(&server["name"]), text(&server["state"]));
+        match server["reason"].as_str() {
+            Some(why) => println!(" {why}"),
+            None => println!(" {how} {}, still for {}", ms(time), ms(blackout)),
+        }
+    }
+}
