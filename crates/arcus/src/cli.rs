@@ -31,6 +31,8 @@ pub enum Command {
     Node(Node),
     /// Show what was asked and is not instant, follow it, give it up or ask for it again.
     Task(Tasks),
+    /// Ask why a server is where it is, why it is not elsewhere, and where one could go.
+    Placement(Placement),
     /// Run a cloud of several nodes on this machine, to try things that need more than one, and to break them.
     Lab(Lab),
     /// Start a guest that is killed when its node's lease is over: for agents only.
@@ -295,6 +297,68 @@ pub enum TaskCommand {
         /// Its id.
         id: String,
     },
+}
+
+/// `arcus placement`.
+#[derive(Debug, Clone, Args)]
+pub struct Placement {
+    /// Where the cloud, or the lab, keeps everything.
+    #[command(flatten)]
+    pub home: HomeOption,
+    /// Print the answer as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to ask.
+    #[command(subcommand)]
+    pub command: PlacementCommand,
+}
+
+/// What can be asked about placement.
+#[derive(Debug, Clone, Subcommand)]
+pub enum PlacementCommand {
+    /// Why is a server where it is; with --node, why is it not there.
+    Why(PlacementWhy),
+    /// Where could a server go, and why not elsewhere. Reserves nothing.
+    Explain(PlacementExplain),
+}
+
+/// `arcus placement why`.
+#[derive(Debug, Clone, Args)]
+pub struct PlacementWhy {
+    /// The server's id or name.
+    pub server: String,
+    /// A node on which it is not.
+    #[arg(long)]
+    pub node: Option<String>,
+}
+
+/// `arcus placement explain`.
+#[derive(Debug, Clone, Args)]
+pub struct PlacementExplain {
+    /// The flavor's id or name.
+    #[arg(long)]
+    pub flavor: Option<String>,
+    /// Virtual CPUs, instead of the flavor's.
+    #[arg(long)]
+    pub vcpus: Option<u64>,
+    /// Memory in MiB, instead of the flavor's.
+    #[arg(long)]
+    pub memory: Option<u64>,
+    /// Disk in GiB, instead of the flavor's.
+    #[arg(long)]
+    pub disk: Option<u64>,
+    /// The availability zone.
+    #[arg(long)]
+    pub zone: Option<String>,
+    /// The id of a server group.
+    #[arg(long)]
+    pub group: Option<String>,
+    /// The id of an image.
+    #[arg(long)]
+    pub image: Option<String>,
+    /// Only this node.
+    #[arg(long)]
+    pub node: Option<String>,
 }
 
 /// `arcus down`.

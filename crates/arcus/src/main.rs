@@ -14,6 +14,7 @@ mod listener;
 mod node;
 mod nodes;
 mod passwords;
+mod placement;
 mod process;
 mod session;
 mod tasks;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         cli::Command::JoinToken(options) => join_token::join_token(options),
         cli::Command::Node(options) => nodes::nodes(options),
         cli::Command::Task(options) => tasks::tasks(options),
+        cli::Command::Placement(options) => placement::placement(options),
         cli::Command::Lab(options) => lab::lab(options),
         cli::Command::Guard(options) => {
             arcus_hypervisor::guard::run(&options.orders, &options.arguments).map_err(anyhow::Error::from)

@@ -9,6 +9,7 @@ pub mod flavors;
 pub mod ids;
 pub mod images;
 pub mod nodes;
+pub mod placement;
 pub mod policy;
 pub mod servers;
 pub mod tasks;

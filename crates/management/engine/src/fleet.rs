@@ -7,9 +7,11 @@
 
 use crate::{Engine, EngineError};
 use arcus_placement::candidates::{Provider, Stock};
+use arcus_placement::{Amounts, Around, Candidate, Decision, Needs, Verdict, decide, image_mark, judge};
 use arcus_store::{Inventory, Node};
-use arcus_types::{ProviderId, Timestamp};
-use std::collections::HashMap;
+use arcus_types::placement::Filling;
+use arcus_types::{NodeId, ProviderId, Timestamp};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -59,6 +61,72 @@ struct Members {
     at: HashMap<ProviderId, usize>,
     /// By root: the rest of its tree.
     below: HashMap<ProviderId, Vec<usize>>,
+    /// The nodes as a decision about a server looks at them: one piece of memory, gone through in one go.
+    candidates: Vec<Candidate>,
+    candidate_at: HashMap<NodeId, usize>,
+    words: Words,
+}
+
+/// Zones and lists of images that nodes have alike are kept once.
+#[derive(Default)]
+struct Words {
+    zones: HashSet<Arc<str>>,
+    images: HashSet<Arc<[u64]>>,
+}
+
+/// From so many on, they are forgotten: what nodes still say comes back.
+const WORDS_MAX: usize = 4_096;
+
+impl Words {
+    fn zone(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.zones.get(name) {
+            return Arc::clone(known);
+        }
+        if self.zones.len() >= WORDS_MAX {
+            self.zones.clear();
+        }
+        let new: Arc<str> = name.into();
+        self.zones.insert(Arc::clone(&new));
+        new
+    }
+
+    fn images(&mut self, sha256s: &[String]) -> Arc<[u64]> {
+        let marks: Vec<u64> = sha256s.iter().filter_map(|sha256| image_mark(sha256)).collect();
+        if let Some(known) = self.images.get(marks.as_slice()) {
+            return Arc::clone(known);
+        }
+        if self.images.len() >= WORDS_MAX {
+            self.images.clear();
+        }
+        let new: Arc<[u64]> = marks.into();
+        self.images.insert(Arc::clone(&new));
+        new
+    }
+
+    /// A node as a decision sees it; `down_after_s` without a word of it, it counts as down.
+    fn candidate(&mut self, node: &Node, down_after_s: u64) -> Candidate {
+        let limit = i64::try_from(down_after_s).unwrap_or(i64::MAX);
+        Candidate {
+            node_id: node.id,
+            cap: Amounts { vcpus: node.vcpus_cap, memory_mib: node.memory_mib_cap, disk_gib: node.disk_gib_cap },
+            used: Amounts { vcpus: node.vcpus_used, memory_mib: node.memory_mib_used, disk_gib: node.disk_gib_used },
+            alive_until: if node.state.is_down() { Timestamp(i64::MIN) } else { node.seen_at.plus_seconds(limit) },
+            closed: closed(node).map(Into::into),
+            zone: self.zone(&node.availability_zone),
+            filling: Filling::Spread,
+            images: self.images(&node.facts.cached_images),
+            name: node.name.as_str().into(),
+        }
+    }
+}
+
+/// Why a node takes no new servers, if so.
+fn closed(node: &Node) -> Option<String> {
+    if !node.enabled {
+        return Some(node.disabled_reason.clone().unwrap_or_default());
+    }
+    let why = || node.state_reason.clone().unwrap_or_else(|| node.state.to_string());
+    (!node.state.takes_servers()).then(why)
 }
 
 /// The inventory in memory.
@@ -146,7 +214,7 @@ impl Member {
 }
 
 impl Members {
-    fn of(list: Vec<Arc<Member>>) -> Self {
+    fn of(list: Vec<Arc<Member>>, down_after_s: u64) -> Self {
         let at = list.iter().enumerate().map(|(at, m)| (m.view.id, at)).collect();
         let mut below: HashMap<ProviderId, Vec<usize>> = HashMap::new();
         for (at, m) in list.iter().enumerate() {
@@ -154,14 +222,23 @@ impl Members {
                 below.entry(m.view.root_id).or_default().push(at);
             }
         }
-        Self { list, at, below }
+        let mut words = Words::default();
+        let nodes = list.iter().filter_map(|m| m.node.as_ref());
+        let candidates: Vec<Candidate> = nodes.map(|node| words.candidate(node, down_after_s)).collect();
+        let candidate_at = candidates.iter().enumerate().map(|(at, c)| (c.node_id, at)).collect();
+        Self { list, at, below, candidates, candidate_at, words }
     }
 
     /// Puts what was read again in its place.
-    fn replace(&mut self, read: Vec<arcus_store::Provider>) {
+    fn replace(&mut self, read: Vec<arcus_store::Provider>, down_after_s: u64) {
         let mut reshaped = false;
         for one in read {
             let new = Arc::new(member(one));
+            if let Some(node) = &new.node
+                && let Some(candidate) = self.candidate_at.get(&node.id).and_then(|at| self.candidates.get_mut(*at))
+            {
+                *candidate = self.words.candidate(node, down_after_s);
+            }
             match self.at.get(&new.view.id).and_then(|at| self.list.get_mut(*at)) {
                 Some(old) => {
                     reshaped |= old.view.root_id != new.view.root_id;
@@ -175,7 +252,7 @@ impl Members {
             }
         }
         if reshaped {
-            *self = Self::of(std::mem::take(&mut self.list));
+            *self = Self::of(std::mem::take(&mut self.list), down_after_s);
         }
     }
 }
@@ -196,7 +273,7 @@ impl Engine {
         }
         let some = fresh && changed.len() <= REREAD_MAX;
         let ids: Vec<ProviderId> = changed.iter().copied().collect();
-        let now = Instant::now();
+        let (now, down_after_s) = (Instant::now(), self.config().node_down_after_s);
         let read = match store.provider_list(some.then_some(ids.as_slice())).await {
             Ok(read) => read,
             Err(error) => {
@@ -210,11 +287,11 @@ impl Engine {
                 changed.iter().filter(|id| !read.iter().any(|p| p.id == **id)).copied().collect();
             if !gone.is_empty() {
                 members.list.retain(|m| !gone.contains(&m.view.id));
-                *members = Members::of(std::mem::take(&mut members.list));
+                *members = Members::of(std::mem::take(&mut members.list), down_after_s);
             }
-            members.replace(read);
+            members.replace(read, down_after_s);
         } else {
-            *members = Members::of(read.into_iter().map(|p| Arc::new(member(p))).collect());
+            *members = Members::of(read.into_iter().map(|p| Arc::new(member(p))).collect(), down_after_s);
             *read_at = Some(now);
         }
         Ok(())
@@ -237,6 +314,19 @@ impl Engine {
     pub(crate) fn fleet_known<T>(&self, limit: usize, pick: impl FnMut(&Arc<Member>) -> Option<T>) -> Vec<T> {
         let members = self.fleet().members.read().unwrap_or_else(PoisonError::into_inner);
         members.list.iter().filter_map(pick).take(limit).collect()
+    }
+
+    /// Decides where a server could go, of what was last read: refresh before the transaction begins.
+    pub(crate) fn fleet_decide(&self, needs: &Needs, around: &Around) -> Decision {
+        let members = self.fleet().members.read().unwrap_or_else(PoisonError::into_inner);
+        decide(needs, around, Timestamp::now(), &members.candidates)
+    }
+
+    /// Judges one node by the same measure; `None` if there is none of that name. Refresh before.
+    pub(crate) fn fleet_judge(&self, needs: &Needs, around: &Around, name: &str) -> Option<Verdict> {
+        let members = self.fleet().members.read().unwrap_or_else(PoisonError::into_inner);
+        let candidate = members.candidates.iter().find(|c| *c.name == *name)?;
+        Some(judge(needs, around, Timestamp::now(), candidate))
     }
 
     /// Goes over the trees of the fleet, the root first in each, until `visit` has had enough and answers `false`.

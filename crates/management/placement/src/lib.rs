@@ -1,12 +1,26 @@
-//! Which node a server goes to: a pure decision over a snapshot of the nodes, explained node by node.
+//! Which node a server goes to: a pure decision over a snapshot of the nodes, explained filter by filter and, for one node,
+//! reason by reason.
 //!
 //! The decision only proposes: what it read may be old by now. The caller claims the first proposed node that still has
 //! room, by a conditional write, and takes the next one if it has not. No I/O, clock or randomness in here.
+//!
+//! It looks at every node of a cloud within some ten nanoseconds each, so the loop allocates nothing: it counts, and keeps
+//! the best [`RANKED_MAX`]. Words are made afterwards, for those who ask.
 
 pub mod candidates;
 
-use arcus_types::NodeId;
+use arcus_types::placement::{DecisionRecord, Filling, Filter, FilterCount, NodeLooked, Score};
+use arcus_types::{NodeId, Timestamp};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::Arc;
+
+/// So many nodes are proposed at once.
+pub const RANKED_MAX: usize = 16;
+/// So many of the proposed nodes are kept in the record of a decision, and so many of the refused ones.
+const RECORDED_MAX: usize = 4;
+/// Of so many refused nodes the decision remembers which they are.
+const REFUSED_KEPT_MAX: usize = 32;
 
 /// What a server needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +41,8 @@ pub struct Needs {
     pub beside: Option<Vec<NodeId>>,
     /// None of these nodes, where the servers are that its owner wants it away from.
     pub away_from: Vec<NodeId>,
+    /// The image that it begins as; see [`image_mark`].
+    pub image: Option<u64>,
 }
 
 /// The rule of a group of servers.
@@ -48,27 +64,67 @@ pub enum GroupRule {
     RatherApart,
 }
 
-/// A node as the decision sees it.
+/// A node as the decision sees it. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// The node.
     pub node_id: NodeId,
-    /// Its name.
-    pub name: String,
-    /// Its zone.
-    pub zone: String,
-    /// Whether new servers may be placed on it; if not, why.
-    pub disabled: Option<String>,
-    /// Whether it was heard of lately.
-    pub alive: bool,
     /// What servers may claim of it.
     pub cap: Amounts,
     /// What servers have claimed.
     pub used: Amounts,
-    /// Whether the image is in its cache.
-    pub has_image: bool,
-    /// How many servers of the group live there.
-    pub group_members: u64,
+    /// It counts as alive until then, unless it is heard of again.
+    pub alive_until: Timestamp,
+    /// Whether new servers may be placed on it; if not, why.
+    pub closed: Option<Arc<str>>,
+    /// Its zone.
+    pub zone: Arc<str>,
+    /// How its cluster is filled.
+    pub filling: Filling,
+    /// The images in its cache; see [`image_mark`].
+    pub images: Arc<[u64]>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// What one request knows of single nodes, beyond what all requests know.
+#[derive(Debug, Clone, Default)]
+pub struct Around {
+    /// How many servers of the group live where.
+    pub group_members: HashMap<NodeId, u64>,
+    /// What this transaction has claimed already.
+    pub claimed: HashMap<NodeId, Amounts>,
+    /// What this transaction has given back.
+    pub freed: HashMap<NodeId, Amounts>,
+    /// Which nodes this transaction has opened for new servers.
+    pub opened: HashSet<NodeId>,
+    /// Where this very server cannot run, and why.
+    pub unsuited: HashMap<NodeId, String>,
+    /// Where there was no room any more when it was to be claimed.
+    pub taken: HashSet<NodeId>,
+}
+
+impl Around {
+    /// Whether there is anything that an ordinary look would miss.
+    fn is_empty(&self) -> bool {
+        self.group_members.is_empty()
+            && self.claimed.is_empty()
+            && self.freed.is_empty()
+            && self.opened.is_empty()
+            && self.unsuited.is_empty()
+            && self.taken.is_empty()
+    }
+
+    /// Notes that the room for a server is claimed on a node.
+    pub fn claim(&mut self, node: NodeId, needs: &Needs, grouped: bool) {
+        let sum = self.claimed.entry(node).or_default();
+        sum.vcpus += needs.vcpus;
+        sum.memory_mib += needs.memory_mib;
+        sum.disk_gib += needs.disk_gib;
+        if grouped {
+            *self.group_members.entry(node).or_default() += 1;
+        }
+    }
 }
 
 /// Quantities of what a node has.
@@ -82,84 +138,24 @@ pub struct Amounts {
     pub disk_gib: u64,
 }
 
-/// Why a node is not taken.
+/// What stands for an image in a decision: the first half of a quarter of its SHA-256. Two images that share it would only
+/// make a node look a little better than it is.
+pub fn image_mark(sha256: &str) -> Option<u64> {
+    sha256.get(..16).and_then(|head| u64::from_str_radix(head, 16).ok())
+}
+
+/// Why a node is not taken, in full.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// An administrator asked for another one.
-    NotTheOneAskedFor,
-    /// It is in another zone.
-    OtherZone {
-        /// Its zone.
-        zone: String,
-    },
-    /// An administrator closed it.
-    Disabled {
-        /// Why.
-        reason: String,
-    },
-    /// It has not been heard of lately.
-    Down,
-    /// It has too little of something.
-    TooLittle {
-        /// Of what, with the unit.
-        what: &'static str,
-        /// How much it has left.
-        free: u64,
-        /// How much is needed.
-        wanted: u64,
-    },
-    /// The group's servers are elsewhere.
-    GroupElsewhere,
-    /// Too many of the group's servers are here.
-    GroupHere {
-        /// How many.
-        members: u64,
-    },
-    /// The servers that it is to be beside are elsewhere.
-    NotBeside,
-    /// A server that it is to be away from is here.
-    NotAway,
-    /// It looked good, but somebody else took the room first.
-    TakenMeanwhile,
+pub struct Refusal {
+    /// The filter.
+    pub filter: Filter,
+    /// In words for an administrator.
+    pub words: String,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotTheOneAskedFor => f.write_str("another node was asked for"),
-            Self::OtherZone { zone } => write!(f, "it is in zone {zone}"),
-            Self::Disabled { reason } if reason.is_empty() => f.write_str("it is disabled"),
-            Self::Disabled { reason } => write!(f, "it is disabled: {reason}"),
-            Self::Down => f.write_str("it is down"),
-            Self::TooLittle { what, free, wanted } => write!(f, "{free} {what} free, {wanted} wanted"),
-            Self::GroupElsewhere => f.write_str("the servers of its group are on another node"),
-            Self::GroupHere { members } => write!(f, "{members} servers of its group are here already"),
-            Self::NotBeside => f.write_str("the servers of the hint same_host are on another node"),
-            Self::NotAway => f.write_str("a server of the hint different_host is here"),
-            Self::TakenMeanwhile => f.write_str("its room was taken meanwhile"),
-        }
-    }
-}
-
-impl Refusal {
-    /// The filter that refused, as a word that is the same for all nodes: what an owner may be told.
-    pub const fn filter(&self) -> &'static str {
-        match self {
-            Self::NotTheOneAskedFor => "not the node asked for",
-            Self::OtherZone { .. } => "other availability zone",
-            Self::Disabled { .. } => "disabled",
-            Self::Down => "down",
-            Self::TooLittle { what, .. } => match what.as_bytes() {
-                b"virtual CPUs" => "not enough virtual CPUs",
-                b"MiB of memory" => "not enough memory",
-                _ => "not enough disk",
-            },
-            Self::GroupElsewhere => "server group affinity",
-            Self::GroupHere { .. } => "server group anti-affinity",
-            Self::NotBeside => "scheduler hint same_host",
-            Self::NotAway => "scheduler hint different_host",
-            Self::TakenMeanwhile => "room taken meanwhile",
-        }
+        f.write_str(&self.words)
     }
 }
 
@@ -169,164 +165,327 @@ pub struct Verdict {
     /// The node.
     pub node_id: NodeId,
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
+    /// Its zone.
+    pub zone: Arc<str>,
     /// Why it is not taken; empty if it could be.
     pub refusals: Vec<Refusal>,
-    /// How well it suits: more is better.
-    pub score: u64,
+    /// How well it suits.
+    pub score: Score,
+}
+
+impl Verdict {
+    /// As it is kept.
+    pub fn looked_at(&self) -> NodeLooked {
+        let refusals = self.refusals.iter().map(ToString::to_string).collect();
+        NodeLooked { node: self.name.to_string(), score: self.score, refusals }
+    }
+}
+
+/// A node that could be taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ranked {
+    /// The node.
+    pub candidate: Candidate,
+    /// How well it suits.
+    pub score: Score,
 }
 
 /// What was decided.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Decision {
-    /// Every node: those that could be taken come first, the best one at the head.
+    /// How many nodes were looked at.
+    pub nodes: u64,
+    /// How many could be taken.
+    pub fit: u64,
+    /// The best of them, best first: at most [`RANKED_MAX`].
+    pub ranked: Vec<Ranked>,
+    /// How many each filter was the first to refuse; those that refused none are left out.
+    pub refused: Vec<FilterCount>,
+    /// The first of the refused nodes with all that speaks against them.
     pub verdicts: Vec<Verdict>,
 }
 
 impl Decision {
-    /// The nodes to try, best first.
-    pub fn ranked(&self) -> impl Iterator<Item = NodeId> {
-        self.verdicts.iter().filter(|v| v.refusals.is_empty()).map(|v| v.node_id)
-    }
-
-    /// Notes that a proposed node had no room left when it was claimed.
+    /// Notes that a proposed node had no room left when it was to be claimed.
     pub fn taken(&mut self, node_id: NodeId) {
-        if let Some(verdict) = self.verdicts.iter_mut().find(|v| v.node_id == node_id) {
-            verdict.refusals.push(Refusal::TakenMeanwhile);
+        self.ranked.retain(|ranked| ranked.candidate.node_id != node_id);
+        self.fit = self.fit.saturating_sub(1);
+        match self.refused.iter_mut().find(|count| count.filter == Filter::TakenMeanwhile) {
+            Some(count) => count.nodes += 1,
+            None => self.refused.push(FilterCount {
+                filter: Filter::TakenMeanwhile,
+                nodes: 1,
+                asked: None,
+                free_max: None,
+            }),
         }
     }
 
-    /// For the owner: how many nodes each filter refused, without names or quantities of nodes.
+    /// For the owner: how many nodes each filter refused, without names of nodes.
     pub fn summary(&self) -> String {
-        if self.verdicts.is_empty() {
-            return "The cloud has no nodes.".to_owned();
-        }
-        let mut counts: Vec<(&'static str, usize)> = Vec::new();
-        for refusal in self.verdicts.iter().filter_map(|v| v.refusals.first()) {
-            match counts.iter_mut().find(|(filter, _)| *filter == refusal.filter()) {
-                Some((_, count)) => *count += 1,
-                None => counts.push((refusal.filter(), 1)),
-            }
-        }
-        let parts: Vec<String> = counts.iter().map(|(filter, count)| format!("{filter}: {count}")).collect();
-        format!("Of {} nodes none can take it ({}).", self.verdicts.len(), parts.join(", "))
+        DecisionRecord { nodes: self.nodes, fit: self.fit, refused: self.refused.clone(), ..DecisionRecord::default() }
+            .words()
     }
 
-    /// For the operator: the nodes with all their reasons, the best `EXPLAINED_MAX` of them.
+    /// For the operator: the first nodes that could not be taken, with all their reasons.
     pub fn explanation(&self) -> String {
         let line = |v: &Verdict| {
             let reasons: Vec<String> = v.refusals.iter().map(ToString::to_string).collect();
-            format!("{}: {}", v.name, if reasons.is_empty() { "fits".to_owned() } else { reasons.join("; ") })
+            format!("{}: {}", v.name, reasons.join("; "))
         };
-        let mut lines: Vec<String> = self.verdicts.iter().take(EXPLAINED_MAX).map(line).collect();
-        if let Some(more) = self.verdicts.len().checked_sub(EXPLAINED_MAX).filter(|more| *more > 0) {
+        let mut lines: Vec<String> = self.ranked.iter().map(|r| format!("{}: fits", r.candidate.name)).collect();
+        lines.extend(self.verdicts.iter().map(line));
+        let told = u64::try_from(lines.len()).unwrap_or(u64::MAX);
+        if let Some(more) = self.nodes.checked_sub(told).filter(|more| *more > 0) {
             lines.push(format!("and {more} more nodes"));
         }
         lines.join("\n")
     }
+
+    /// As it is kept: what was asked, the counts, and a few nodes. `chosen` is the node that was taken.
+    pub fn record(&self, needs: &Needs, chosen: Option<NodeId>) -> DecisionRecord {
+        let fitting = self.ranked.iter().take(RECORDED_MAX).map(|r| NodeLooked {
+            node: r.candidate.name.to_string(),
+            score: r.score,
+            refusals: Vec::new(),
+        });
+        let score = self.ranked.iter().find(|r| Some(r.candidate.node_id) == chosen).map(|r| r.score);
+        DecisionRecord {
+            vcpus: needs.vcpus,
+            memory_mib: needs.memory_mib,
+            disk_gib: needs.disk_gib,
+            zone: needs.zone.clone(),
+            one_node: needs.node.is_some(),
+            group: needs.group.words().map(str::to_owned),
+            nodes: self.nodes,
+            fit: self.fit,
+            refused: self.refused.clone(),
+            score,
+            looked_at: fitting.chain(self.verdicts.iter().take(RECORDED_MAX).map(Verdict::looked_at)).collect(),
+        }
+    }
 }
 
-/// So many nodes are explained one by one.
-const EXPLAINED_MAX: usize = 32;
+impl GroupRule {
+    /// The group's policy as the compute API calls it.
+    pub const fn words(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Together => Some("affinity"),
+            Self::Apart { .. } => Some("anti-affinity"),
+            Self::RatherTogether => Some("soft-affinity"),
+            Self::RatherApart => Some("soft-anti-affinity"),
+        }
+    }
+}
 
 /// Weight of having the image in the cache, against a node that is wholly free (1,000 for each of memory and CPU).
-const IMAGE_SCORE: u64 = 400;
+pub const IMAGE_SCORE: u64 = 400;
 /// Weight of a group's wish that is not binding: more than all others together.
-const GROUP_SCORE: u64 = 10_000;
+pub const GROUP_SCORE: u64 = 10_000;
+
+/// One node as one request sees it.
+struct Look<'a> {
+    needs: &'a Needs,
+    around: &'a Around,
+    /// Nothing in `around` speaks of any node.
+    plain: bool,
+    now: Timestamp,
+}
+
+/// What a filter found too little of: how much is asked, how much is free.
+struct Short {
+    asked: u64,
+    free: u64,
+}
+
+impl Look<'_> {
+    fn members(&self, c: &Candidate) -> u64 {
+        if self.plain { 0 } else { self.around.group_members.get(&c.node_id).copied().unwrap_or(0) }
+    }
+
+    fn used(&self, c: &Candidate) -> Amounts {
+        let mut used = c.used;
+        if self.plain {
+            return used;
+        }
+        if let Some(claimed) = self.around.claimed.get(&c.node_id) {
+            used.vcpus += claimed.vcpus;
+            used.memory_mib += claimed.memory_mib;
+            used.disk_gib += claimed.disk_gib;
+        }
+        if let Some(freed) = self.around.freed.get(&c.node_id) {
+            used.vcpus = used.vcpus.saturating_sub(freed.vcpus);
+            used.memory_mib = used.memory_mib.saturating_sub(freed.memory_mib);
+            used.disk_gib = used.disk_gib.saturating_sub(freed.disk_gib);
+        }
+        used
+    }
+
+    /// Whether a filter refuses a node, and how much it found too little.
+    fn refuses(&self, filter: Filter, c: &Candidate, used: &Amounts) -> Option<Short> {
+        let needs = self.needs;
+        let none = Short { asked: 0, free: 0 };
+        let when = |refused: bool| refused.then_some(Short { asked: 0, free: 0 });
+        let short = |cap: u64, used: u64, asked: u64| {
+            let free = cap.saturating_sub(used);
+            (asked > free).then_some(Short { asked, free })
+        };
+        match filter {
+            Filter::NotTheOneAskedFor => when(needs.node.as_ref().is_some_and(|name| **name != *c.name)),
+            Filter::Zone => when(needs.zone.as_ref().is_some_and(|zone| **zone != *c.zone)),
+            Filter::Closed => when(c.closed.is_some() && (self.plain || !self.around.opened.contains(&c.node_id))),
+            Filter::Down => when(c.alive_until < self.now),
+            Filter::Unsuited => when(!self.plain && self.around.unsuited.contains_key(&c.node_id)),
+            Filter::Beside => when(needs.beside.as_ref().is_some_and(|nodes| !nodes.contains(&c.node_id))),
+            Filter::AwayFrom => when(needs.away_from.contains(&c.node_id)),
+            Filter::Together => when(needs.group == GroupRule::Together && self.members(c) == 0),
+            Filter::Apart => match needs.group {
+                GroupRule::Apart { servers_per_node_max } => when(self.members(c) >= servers_per_node_max),
+                GroupRule::None | GroupRule::Together | GroupRule::RatherTogether | GroupRule::RatherApart => None,
+            },
+            Filter::Vcpus => short(c.cap.vcpus, used.vcpus, needs.vcpus),
+            Filter::Memory => short(c.cap.memory_mib, used.memory_mib, needs.memory_mib),
+            Filter::Disk => short(c.cap.disk_gib, used.disk_gib, needs.disk_gib),
+            Filter::TakenMeanwhile if !self.plain && self.around.taken.contains(&c.node_id) => Some(none),
+            Filter::TakenMeanwhile => None,
+        }
+    }
+
+    fn words(&self, filter: Filter, c: &Candidate, short: &Short) -> String {
+        let quantity = |what: &str| format!("{} {what} free, {} wanted", short.free, short.asked);
+        match filter {
+            Filter::NotTheOneAskedFor => "another node was asked for".to_owned(),
+            Filter::Zone => format!("it is in zone {}", c.zone),
+            Filter::Closed => match c.closed.as_deref() {
+                None | Some("") => "it is closed for new servers".to_owned(),
+                Some(reason) => format!("it is closed for new servers: {reason}"),
+            },
+            Filter::Down => "it is down".to_owned(),
+            Filter::Unsuited => self.around.unsuited.get(&c.node_id).cloned().unwrap_or_default(),
+            Filter::Beside => "the servers of the hint same_host are on another node".to_owned(),
+            Filter::AwayFrom => "a server of the hint different_host is here".to_owned(),
+            Filter::Together => "the servers of its group are on another node".to_owned(),
+            Filter::Apart => format!("{} servers of its group are here already", self.members(c)),
+            Filter::Vcpus => quantity("virtual CPUs"),
+            Filter::Memory => quantity("MiB of memory"),
+            Filter::Disk => quantity("GiB of disk"),
+            Filter::TakenMeanwhile => "its room was taken meanwhile".to_owned(),
+        }
+    }
+
+    /// How well a node suits. Spread: the share of memory and CPU that stays free counts, in thousandths; packed: the share
+    /// that is used. An image that is there already counts, too.
+    fn score(&self, c: &Candidate, used: &Amounts) -> Score {
+        let share = |cap: u64, used: u64, wanted: u64| {
+            let left = cap.saturating_sub(used).saturating_sub(wanted);
+            let free = left.saturating_mul(1_000).checked_div(cap).unwrap_or(0);
+            match c.filling {
+                Filling::Spread => free,
+                Filling::Pack => 1_000_u64.saturating_sub(free),
+            }
+        };
+        let group = match self.needs.group {
+            GroupRule::RatherTogether => self.members(c).saturating_mul(GROUP_SCORE),
+            GroupRule::RatherApart => 1_000_u64.saturating_sub(self.members(c)).saturating_mul(GROUP_SCORE),
+            GroupRule::None | GroupRule::Together | GroupRule::Apart { .. } => 0,
+        };
+        let has_image = self.needs.image.is_some_and(|image| c.images.contains(&image));
+        Score {
+            memory: share(c.cap.memory_mib, used.memory_mib, self.needs.memory_mib),
+            vcpus: share(c.cap.vcpus, used.vcpus, self.needs.vcpus),
+            image: if has_image { IMAGE_SCORE } else { 0 },
+            group,
+        }
+    }
+
+    fn verdict(&self, c: &Candidate) -> Verdict {
+        let used = self.used(c);
+        let refusal = |filter| {
+            let short = self.refuses(filter, c, &used)?;
+            Some(Refusal { filter, words: self.words(filter, c, &short) })
+        };
+        Verdict {
+            node_id: c.node_id,
+            name: Arc::clone(&c.name),
+            zone: Arc::clone(&c.zone),
+            refusals: Filter::ALL.into_iter().filter_map(refusal).collect(),
+            score: self.score(c, &used),
+        }
+    }
+}
+
+/// What is decided about one node, with everything that speaks against it.
+pub fn judge(needs: &Needs, around: &Around, now: Timestamp, candidate: &Candidate) -> Verdict {
+    Look { needs, around, plain: around.is_empty(), now }.verdict(candidate)
+}
 
 /// Decides about every candidate.
-pub fn decide(needs: &Needs, candidates: &[Candidate]) -> Decision {
-    let mut verdicts: Vec<Verdict> = candidates
-        .iter()
-        .map(|c| Verdict {
-            node_id: c.node_id,
-            name: c.name.clone(),
-            refusals: refusals(needs, c),
-            score: score(needs, c),
-        })
-        .collect();
-    verdicts.sort_by(|a, b| {
-        let key = |v: &Verdict| (!v.refusals.is_empty(), std::cmp::Reverse(v.score));
-        key(a).cmp(&key(b)).then_with(|| a.name.cmp(&b.name))
-    });
-    Decision { verdicts }
-}
-
-fn refusals(needs: &Needs, c: &Candidate) -> Vec<Refusal> {
-    let mut found = Vec::new();
-    if needs.node.as_ref().is_some_and(|name| *name != c.name) {
-        found.push(Refusal::NotTheOneAskedFor);
-    }
-    if needs.beside.as_ref().is_some_and(|nodes| !nodes.contains(&c.node_id)) {
-        found.push(Refusal::NotBeside);
-    }
-    if needs.away_from.contains(&c.node_id) {
-        found.push(Refusal::NotAway);
-    }
-    if needs.zone.as_ref().is_some_and(|zone| *zone != c.zone) {
-        found.push(Refusal::OtherZone { zone: c.zone.clone() });
-    }
-    if let Some(reason) = &c.disabled {
-        found.push(Refusal::Disabled { reason: reason.clone() });
-    }
-    if !c.alive {
-        found.push(Refusal::Down);
-    }
-    let mut enough = |what, cap: u64, used: u64, wanted: u64| {
-        let free = cap.saturating_sub(used);
-        if wanted > free {
-            found.push(Refusal::TooLittle { what, free, wanted });
+pub fn decide(needs: &Needs, around: &Around, now: Timestamp, candidates: &[Candidate]) -> Decision {
+    let look = Look { needs, around, plain: around.is_empty(), now };
+    let mut counts =
+        [const { FilterCount { filter: Filter::Zone, nodes: 0, asked: None, free_max: None } }; Filter::ALL.len()];
+    let (mut fit, mut refused) = (0_u64, Vec::new());
+    let mut best: Vec<(u64, Score, usize)> = Vec::with_capacity(RANKED_MAX + 1);
+    for (at, c) in candidates.iter().enumerate() {
+        let used = look.used(c);
+        let first = Filter::ALL.into_iter().find_map(|filter| Some((filter, look.refuses(filter, c, &used)?)));
+        if let Some((filter, short)) = first {
+            if let Some(count) = counts.get_mut(filter.place()) {
+                count.nodes += 1;
+                if filter.unit().is_some() {
+                    (count.asked, count.free_max) = (Some(short.asked), count.free_max.max(Some(short.free)));
+                }
+            }
+            if refused.len() < REFUSED_KEPT_MAX {
+                refused.push(at);
+            }
+            continue;
         }
-    };
-    enough("virtual CPUs", c.cap.vcpus, c.used.vcpus, needs.vcpus);
-    enough("MiB of memory", c.cap.memory_mib, c.used.memory_mib, needs.memory_mib);
-    enough("GiB of disk", c.cap.disk_gib, c.used.disk_gib, needs.disk_gib);
-    match needs.group {
-        GroupRule::Together if c.group_members == 0 => found.push(Refusal::GroupElsewhere),
-        GroupRule::Apart { servers_per_node_max } if c.group_members >= servers_per_node_max => {
-            found.push(Refusal::GroupHere { members: c.group_members });
+        fit += 1;
+        let score = look.score(c, &used);
+        let total = score.total();
+        // Better first; nodes that are alike by name, so that the same cloud decides the same.
+        let name = |at: usize| candidates.get(at).map(|c| &c.name);
+        let after = |&(t, _, i): &(u64, Score, usize)| t > total || (t == total && name(i) <= Some(&c.name));
+        if best.len() < RANKED_MAX || !best.last().is_some_and(after) {
+            best.insert(best.partition_point(after), (total, score, at));
+            best.truncate(RANKED_MAX);
         }
-        GroupRule::None
-        | GroupRule::Together
-        | GroupRule::Apart { .. }
-        | GroupRule::RatherTogether
-        | GroupRule::RatherApart => {}
     }
-    found
-}
-
-/// Spreads: the share of memory and CPU that stays free counts, in thousandths; an image that is there already counts.
-fn score(needs: &Needs, c: &Candidate) -> u64 {
-    let share = |cap: u64, used: u64, wanted: u64| {
-        let left = cap.saturating_sub(used).saturating_sub(wanted);
-        left.saturating_mul(1_000).checked_div(cap).unwrap_or(0)
-    };
-    let group = match needs.group {
-        GroupRule::RatherTogether => c.group_members.saturating_mul(GROUP_SCORE),
-        GroupRule::RatherApart => 1_000_u64.saturating_sub(c.group_members).saturating_mul(GROUP_SCORE),
-        GroupRule::None | GroupRule::Together | GroupRule::Apart { .. } => 0,
-    };
-    share(c.cap.memory_mib, c.used.memory_mib, needs.memory_mib)
-        + share(c.cap.vcpus, c.used.vcpus, needs.vcpus)
-        + if c.has_image { IMAGE_SCORE } else { 0 }
-        + group
+    for (count, filter) in counts.iter_mut().zip(Filter::ALL) {
+        count.filter = filter;
+    }
+    Decision {
+        nodes: u64::try_from(candidates.len()).unwrap_or(u64::MAX),
+        fit,
+        ranked: best
+            .into_iter()
+            .filter_map(|(_, score, at)| Some(Ranked { candidate: candidates.get(at)?.clone(), score }))
+            .collect(),
+        refused: counts.into_iter().filter(|count| count.nodes > 0).collect(),
+        verdicts: refused.into_iter().filter_map(|at| candidates.get(at)).map(|c| look.verdict(c)).collect(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const NOW: Timestamp = Timestamp(1_000);
+
     fn node(name: &str, memory_used: u64) -> Candidate {
         Candidate {
             node_id: NodeId::random(),
-            name: name.to_owned(),
-            zone: "nova".to_owned(),
-            disabled: None,
-            alive: true,
+            name: name.into(),
+            zone: "nova".into(),
+            closed: None,
+            alive_until: NOW,
             cap: Amounts { vcpus: 32, memory_mib: 4096, disk_gib: 100 },
             used: Amounts { memory_mib: memory_used, ..Amounts::default() },
-            has_image: false,
-            group_members: 0,
+            images: Arc::new([]),
+            filling: Filling::Spread,
         }
     }
 
@@ -334,58 +493,91 @@ mod tests {
         Needs { vcpus: 1, memory_mib: 512, disk_gib: 1, ..Needs::default() }
     }
 
+    fn plain(needs: &Needs, nodes: &[Candidate]) -> Decision {
+        decide(needs, &Around::default(), NOW, nodes)
+    }
+
     fn first(decision: &Decision) -> String {
-        let id = decision.ranked().next();
-        decision.verdicts.iter().find(|v| Some(v.node_id) == id).map(|v| v.name.clone()).unwrap_or_default()
+        decision.ranked.first().map(|r| r.candidate.name.to_string()).unwrap_or_default()
     }
 
     #[test]
-    fn the_emptier_node_is_preferred() {
-        assert_eq!(first(&decide(&small(), &[node("a", 2048), node("b", 0), node("c", 1024)])), "b");
+    fn the_emptier_node_is_preferred_and_the_fuller_one_where_servers_are_packed() {
+        let mut nodes = [node("a", 2048), node("b", 0), node("c", 1024), node("full", 4000)];
+        assert_eq!(first(&plain(&small(), &nodes)), "b");
+        nodes.iter_mut().for_each(|n| n.filling = Filling::Pack);
+        assert_eq!(first(&plain(&small(), &nodes)), "a");
     }
 
     #[test]
     fn a_node_with_the_image_is_preferred_unless_it_is_much_fuller() {
+        let sha256 = "00000000000000ff0000";
         let mut cached = node("b", 1024);
-        cached.has_image = true;
-        assert_eq!(first(&decide(&small(), &[node("a", 0), cached.clone()])), "b");
+        cached.images = Arc::new([7, 255]);
+        let needs = Needs { image: image_mark(sha256), ..small() };
+        assert_eq!(first(&plain(&needs, &[node("a", 0), cached.clone()])), "b");
         cached.used.memory_mib = 3072;
-        assert_eq!(first(&decide(&small(), &[node("a", 0), cached])), "a");
+        assert_eq!(first(&plain(&needs, &[node("a", 0), cached])), "a");
     }
 
     #[test]
     fn every_refusal_is_explained() {
         let mut down = node("down", 0);
-        down.alive = false;
+        down.alive_until = Timestamp(999);
         let mut closed = node("closed", 0);
-        closed.disabled = Some("new fans".into());
-        let mut far = node("far", 0);
+        closed.closed = Some("new fans".into());
+        let mut far = node("far", 4000);
         far.zone = "other".into();
         let full = node("full", 4000);
         let needs = Needs { zone: Some("nova".into()), ..small() };
-        let decision = decide(&needs, &[down, closed, far, full]);
-        assert_eq!(decision.ranked().count(), 0);
+        let decision = plain(&needs, &[down, closed, far.clone(), full]);
+        assert!(decision.ranked.is_empty());
         let text = decision.explanation();
-        for part in ["down: it is down", "new fans", "it is in zone other", "96 MiB of memory free, 512 wanted"] {
+        for part in ["down: it is down", "new fans", "far: it is in zone other; 96 MiB of memory free, 512 wanted"] {
             assert!(text.contains(part), "{text}");
         }
-        let summary = decision.summary();
-        assert!(summary.contains("Of 4 nodes") && summary.contains("not enough memory: 1"), "{summary}");
-        assert!(!summary.contains("fans"), "owners are not told about nodes: {summary}");
+        assert_eq!(
+            decision.summary(),
+            "Of 4 nodes none can take it: 1 is in another zone, 1 is closed for new servers, 1 is down, 1 lacks memory \
+             (512 MiB asked, at most 96 free)."
+        );
+        assert_eq!(judge(&needs, &Around::default(), NOW, &far).refusals.len(), 2);
     }
 
     #[test]
     fn groups_bind_or_pull() {
-        let mut with = node("with", 3000);
-        with.group_members = 1;
-        let nodes = [with, node("without", 0)];
-        let rule = |group| Needs { group, ..small() };
-        assert_eq!(first(&decide(&rule(GroupRule::Together), &nodes)), "with");
-        assert_eq!(first(&decide(&rule(GroupRule::RatherTogether), &nodes)), "with");
-        assert_eq!(first(&decide(&rule(GroupRule::RatherApart), &nodes)), "without");
-        let apart = decide(&rule(GroupRule::Apart { servers_per_node_max: 1 }), &nodes);
-        assert_eq!(apart.ranked().count(), 1);
-        assert_eq!(first(&apart), "without");
+        let nodes = [node("with", 3000), node("without", 0)];
+        let mut around = Around::default();
+        around.group_members.insert(nodes[0].node_id, 1);
+        let rule = |group| decide(&Needs { group, ..small() }, &around, NOW, &nodes);
+        assert_eq!(first(&rule(GroupRule::Together)), "with");
+        assert_eq!(first(&rule(GroupRule::RatherTogether)), "with");
+        assert_eq!(first(&rule(GroupRule::RatherApart)), "without");
+        let apart = rule(GroupRule::Apart { servers_per_node_max: 1 });
+        assert_eq!((apart.fit, first(&apart).as_str()), (1, "without"));
+    }
+
+    #[test]
+    fn what_one_request_knows_of_a_node_counts_for_it_alone() {
+        let nodes = [node("a", 0), node("b", 0)];
+        let mut around = Around::default();
+        around.claim(nodes[0].node_id, &Needs { memory_mib: 3800, ..small() }, false);
+        let decision = decide(&small(), &around, NOW, &nodes);
+        assert_eq!((decision.fit, first(&decision).as_str()), (1, "b"));
+        around.taken.insert(nodes[1].node_id);
+        let decision = decide(&small(), &around, NOW, &nodes);
+        assert_eq!(decision.fit, 0);
+        assert!(decision.summary().contains("1 was filled by others meanwhile"), "{}", decision.summary());
+    }
+
+    #[test]
+    fn the_best_are_ranked_and_alike_ones_go_by_name() {
+        let nodes: Vec<Candidate> = (0..100).rev().map(|n| node(&format!("n{n:03}"), (n % 10) * 100)).collect();
+        let decision = plain(&small(), &nodes);
+        assert_eq!((decision.fit, decision.ranked.len()), (100, RANKED_MAX));
+        let names: Vec<&str> = decision.ranked.iter().map(|r| &*r.candidate.name).collect();
+        assert_eq!(names[..3], ["n000", "n010", "n020"]);
+        assert_eq!(names[10..13], ["n001", "n011", "n021"]);
     }
 
     #[test]
@@ -398,7 +590,7 @@ mod tests {
                 ..node("n", 0)
             };
             let needs = Needs { vcpus: seed % 3, memory_mib: seed % 401, disk_gib: seed % 11, ..Needs::default() };
-            if decide(&needs, std::slice::from_ref(&c)).ranked().next().is_some() {
+            if plain(&needs, std::slice::from_ref(&c)).fit > 0 {
                 assert!(c.used.vcpus + needs.vcpus <= c.cap.vcpus);
                 assert!(c.used.memory_mib + needs.memory_mib <= c.cap.memory_mib);
                 assert!(c.used.disk_gib + needs.disk_gib <= c.cap.disk_gib);

@@ -29,6 +29,7 @@ mod live_migrations;
 mod networks;
 mod node_prefetches;
 mod nodes;
+mod placement_decisions;
 mod port_forwardings;
 mod ports;
 mod projects;
@@ -97,6 +98,7 @@ pub use listing::{Field, FieldKind, Listing, PAGE_ROWS_MAX, Page, TagFilter};
 pub use live_migrations::{LiveMigration, LiveProgress, PortMoving};
 pub use networks::{NETWORK_FIELDS, Network, PortElsewhere};
 pub use nodes::{Node, NodeNew, NodeStateNew};
+pub use placement_decisions::{PLACEMENT_DECISIONS_MAX, PlacementDecision};
 pub use port_forwardings::{PORT_FORWARDING_FIELDS, PortForwarding};
 pub use ports::{
     AllowedPair, DhcpOption, OWNER_FLOATING_IP, OWNER_ROUTER_GATEWAY, OWNER_ROUTER_INTERFACE, PORT_FIELDS, Port,

@@ -3,6 +3,7 @@
 mod join_tokens;
 mod maintenance;
 mod nodes;
+mod placement;
 mod task_watch;
 mod tasks;
 
@@ -23,5 +24,7 @@ pub fn routes() -> Vec<Route> {
         Route::get("/arcus/v1/tasks/{id}/events", arcus::TASK_READ, task_watch::one),
         Route::post("/arcus/v1/tasks/{id}/cancel", arcus::TASK_CANCEL, tasks::cancel),
         Route::post("/arcus/v1/tasks/{id}/retry", arcus::TASK_RETRY, tasks::retry),
+        Route::get("/arcus/v1/servers/{id}/placement", arcus::PLACEMENT_READ, placement::show),
+        Route::post("/arcus/v1/placement/explain", arcus::PLACEMENT_EXPLAIN, placement::explain),
     ]
 }

@@ -22,6 +22,8 @@ mod servers;
 mod usage;
 mod versions;
 
+pub(crate) use servers::view::host_id;
+
 use crate::microversion::Microversion;
 use crate::{ApiError, Route, fields};
 use arcus_types::ServerId;

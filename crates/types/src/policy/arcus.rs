@@ -19,6 +19,9 @@ crate::actions! {
     NODE_IMAGE_READ = "arcus:nodes:image_read", Node;
     NODE_IMAGE_WRITE = "arcus:nodes:image_write", Node;
     NODE_RELAY = "arcus:nodes:relay", Node;
+    PLACEMENT_READ = "arcus:placement:read", ProjectReader;
+    PLACEMENT_READ_NODE = "arcus:placement:read_node", Admin;
+    PLACEMENT_EXPLAIN = "arcus:placement:explain", ProjectMember;
     CONSOLE_OPEN = "arcus:consoles:open", Public;
     VERSIONS = "arcus:versions:list", Public;
 }

@@ -8,15 +8,16 @@ mod quota;
 
 pub(super) use disks::invalid_mapping;
 pub use disks::{DiskSource, DiskWish};
-pub(super) use image::{devices, image_fits};
-pub(super) use node::{NodeChosen, zone_checked};
+pub(super) use image::{devices, disk_gib, image_fits};
+pub(super) use node::{NodeChosen, group_rule, needs_of, zone_checked};
 pub(super) use ports::as_invalid;
 
+use self::node::Placed;
 use super::change::tags_checked;
 use super::files::GuestFile;
 use super::retried;
 use crate::{Engine, EngineError};
-use arcus_placement::{Candidate, Decision, Needs};
+use arcus_placement::{Candidate, Needs, image_mark};
 use arcus_store::{Flavor, Image, Keypair, Server, ServerDetails, ServerFlavor, ServerGroup, ServerSecrets, Tx};
 use arcus_types::agent::{ImageSource, Power};
 use arcus_types::flavors::FlavorId;
@@ -241,7 +242,7 @@ impl Engine {
             project_id,
             user_id,
             disk_gib: match (&image, new.image_id) {
-                (Some(image), Some(_)) => image::disk_gib(image, &flavor),
+                (Some(image), Some(_)) => disk_gib(image, &flavor),
                 (Some(_) | None, _) => 0,
             },
             disks,
@@ -274,23 +275,23 @@ impl Engine {
         if let Some(group) = &plan.group {
             self.server_group_admits(&tx, ctx, group, count).await?;
         }
-        let mut candidates = self.candidates(&tx, plan.group.as_ref(), &plan.source.sha256).await?;
+        let mut around = self.around(&tx, plan.group.as_ref()).await?;
         let (names, groups) = self.security_groups_named(&tx, plan).await?;
         let networks = self.networks_resolved(&tx, ctx, plan).await?;
         let needs = self.hinted(&tx, needs(plan), plan.project_id, &plan.new.scheduler_hints).await?;
         let mut servers = Vec::new();
         for index in 0..count {
-            let (decision, node) = self.node_claimed(&tx, needs.clone(), plan.group.as_ref(), &mut candidates).await?;
-            let mut server = server_record(ctx, plan, index, count, node.as_ref(), &names);
-            if let Some(node) = &node {
+            let placed = self.node_claimed(&tx, &needs, plan.group.as_ref(), &mut around).await?;
+            let mut server = server_record(ctx, plan, index, count, placed.node.as_ref(), &names);
+            if let Some(node) = &placed.node {
                 self.ports_claimed(&tx, &mut server, node, &networks, groups.as_deref()).await?;
                 self.disks_given(&tx, ctx, plan, &mut server, node).await?;
                 tx.node_touch(node.node_id).await?;
                 server.node_generation = tx.node_spec_generation(node.node_id).await?.unwrap_or(0);
             } else {
-                node::unplaced(&mut server, &decision);
+                node::unplaced(&mut server, &placed.decision);
             }
-            self.server_recorded(&tx, plan, &server, &decision).await?;
+            self.server_recorded(&tx, plan, &server, &placed).await?;
             servers.push(server);
         }
         tx.commit().await?;
@@ -303,9 +304,10 @@ impl Engine {
         tx: &Tx,
         plan: &Plan<'_>,
         server: &Server,
-        decision: &Decision,
+        placed: &Placed,
     ) -> Result<(), EngineError> {
         tx.server_insert(server).await?;
+        self.placement_recorded(tx, server.id, "create", placed).await?;
         let secrets = ServerSecrets {
             user_data_base64: plan.new.user_data.clone(),
             files: plan.files.clone(),
@@ -320,7 +322,7 @@ impl Engine {
         }
         let detail = json!({
             "name": server.name, "flavor": server.flavor.id, "image_id": server.image.id, "node_id": server.node_id,
-            "placement": decision.explanation(),
+            "placement": placed.decision.summary(),
         });
         let event = Some("compute__do_build_and_run_instance");
         self.server_record(tx, server, compute::SERVER_CREATE, "create", event, &detail).await?;
@@ -339,6 +341,7 @@ fn needs(plan: &Plan<'_>) -> Needs {
         disk_gib: plan.disk_gib + plan.disks.gib,
         zone: plan.new.zone.zone.clone(),
         node: plan.pinned.clone().or_else(|| plan.new.zone.node.clone()),
+        image: image_mark(&plan.source.sha256),
         ..Needs::default()
     }
 }
@@ -417,7 +420,7 @@ fn server_record(
         incarnation: u64::from(new.image_id.is_some()),
         node_id: node.map(|n| n.node_id),
         node_generation: 0,
-        availability_zone: node.map(|n| n.zone.clone()).or_else(|| new.zone.zone.clone()).unwrap_or_default(),
+        availability_zone: node.map(|n| n.zone.to_string()).or_else(|| new.zone.zone.clone()).unwrap_or_default(),
         vcpus: u64::from(plan.flavor.vcpus),
         memory_mib: plan.flavor.memory_mib,
         disk_gib: plan.disk_gib,

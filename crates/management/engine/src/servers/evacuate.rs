@@ -10,7 +10,6 @@ mod recover;
 use super::create::NodeChosen;
 use super::{admit, retried};
 use crate::{Engine, EngineError};
-use arcus_placement::Needs;
 use arcus_store::{Node, Server, ServerMigration, Tx};
 use arcus_types::agent::Power;
 use arcus_types::policy::{Target, authorize, compute};
@@ -111,15 +110,8 @@ impl Engine {
         wish: &EvacuateWish,
     ) -> Result<String, EngineError> {
         let now = Timestamp::now();
-        let needs = Needs {
-            vcpus: server.vcpus,
-            memory_mib: server.memory_mib,
-            disk_gib: server.disk_gib,
-            zone: server.details.zone_asked.clone(),
-            node: wish.node.clone(),
-            ..Needs::default()
-        };
-        let NodeChosen { node_id, zone } = self.node_for(tx, server, needs).await?;
+        let needs = super::create::needs_of(server, wish.node.clone());
+        let NodeChosen { node_id, zone } = self.node_for(tx, server, "evacuate", needs).await?;
         let dest = tx.node_get(node_id).await?.map(|node| node.name.to_string()).unwrap_or_default();
         self.evacuate_recorded(tx, server, source.name.as_str(), &dest).await?;
         tx.node_release(source.id, server.vcpus, server.memory_mib, server.disk_gib).await?;

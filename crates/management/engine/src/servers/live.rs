@@ -12,9 +12,10 @@
 
 mod room;
 
+use super::create::needs_of;
 use super::{admit, retried};
 use crate::{Engine, EngineError};
-use arcus_placement::{Candidate, Needs};
+use arcus_placement::Around;
 use arcus_store::{LiveMigration, LiveProgress, Node, Server, ServerMigration, Tx};
 use arcus_types::agent::{
     FLOWS_MAX, MigrationPart, MigrationReport, MigrationSpec, MigrationStage, NodeReport, OutgoingOrder,
@@ -178,7 +179,7 @@ pub(crate) fn status(progress: &LiveProgress) -> &'static str {
 }
 
 /// Why a guest of one node cannot run on another, if so.
-fn unlike(source: &Node, dest: &Node) -> Option<String> {
+pub(super) fn unlike(source: &Node, dest: &Node) -> Option<String> {
     let release = |node: &Node| node.facts.hypervisor_version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
     if dest.facts.underlay.is_none() {
         return Some("it has no address on the network that joins the nodes".to_owned());
@@ -231,7 +232,7 @@ impl Engine {
             let mut server = self.server_held(&tx, ctx, compute::SERVER_MIGRATE, id).await?;
             admit(ctx, &server, ServerRequest::LiveMigrate)?;
             let source = self.live_source(&tx, &server, wish).await?;
-            let dest = self.live_destination(&tx, &server, &source, wish.node.clone(), &|_| {}).await?;
+            let dest = self.live_destination(&tx, &server, &source, wish.node.clone(), Around::default()).await?;
             self.live_begin(&tx, &mut server, &source, &dest).await?;
             tx.commit().await?;
             self.wake().all();
@@ -300,51 +301,47 @@ impl Engine {
         Ok(source)
     }
 
-    /// The node that the server goes to, with its room claimed.
+    /// The node that the server goes to, with its room claimed. `known` is what the caller knows of nodes beyond the fleet.
     pub(super) async fn live_destination(
         &self,
         tx: &Tx,
         server: &Server,
         source: &Node,
         node: Option<String>,
-        known: &(dyn Fn(&mut Candidate) + Sync),
+        known: Around,
     ) -> Result<Node, EngineError> {
-        let group = match server.server_group_id {
-            Some(id) => tx.server_group_get(id).await?,
-            None => None,
+        let group = self.group_of(tx, server).await?;
+        let found = self.around_without(tx, server, group.as_ref()).await?;
+        let mut around = Around {
+            group_members: found.group_members,
+            unsuited: self.unlike_nodes(source),
+            ..known
         };
-        let sha256 = server.details.disk_source.as_ref().map_or(&server.image.sha256, |s| &s.sha256);
-        let mut candidates = self.candidates(tx, group.as_ref(), sha256).await?;
-        let nodes = self.fleet_known(usize::MAX, |member| member.node.clone());
-        let unlike: HashMap<NodeId, String> =
-            nodes.iter().filter_map(|node| Some((node.id, unlike(source, node)?))).collect();
-        for candidate in &mut candidates {
-            known(candidate);
-            if candidate.node_id == source.id {
-                // Its group counts without it.
-                candidate.group_members = candidate.group_members.saturating_sub(1);
-                candidate.disabled = Some("the server is there now".to_owned());
-            } else if let Some(why) = unlike.get(&candidate.node_id) {
-                candidate.disabled = Some(why.clone());
-            }
-        }
-        let needs = Needs {
-            vcpus: server.vcpus,
-            memory_mib: server.memory_mib,
-            disk_gib: server.disk_gib,
-            zone: server.details.zone_asked.clone(),
-            node,
-            ..Needs::default()
-        };
-        let (decision, chosen) = self.node_claimed(tx, needs, group.as_ref(), &mut candidates).await?;
-        let chosen = match chosen {
+        let needs = needs_of(server, node);
+        let placed = self.node_claimed(tx, &needs, group.as_ref(), &mut around).await?;
+        let chosen = match &placed.node {
             Some(chosen) => tx.node_get(chosen.node_id).await?,
             None => None,
         };
+        self.placement_recorded(tx, server.id, "live-migration", &placed).await?;
         chosen.ok_or_else(|| EngineError::Invalid {
             code: "NoValidHost",
-            message: format!("No valid host was found. {}", decision.explanation()),
+            message: format!("No valid host was found. {}", placed.decision.explanation()),
         })
+    }
+
+    /// Where a guest of this node cannot go while it runs, and why.
+    pub(super) fn unlike_nodes(&self, source: &Node) -> HashMap<NodeId, String> {
+        let unlike = |node: &Node| match node.id == source.id {
+            true => Some("the server is there now".to_owned()),
+            false => unlike(source, node),
+        };
+        self.fleet_known(usize::MAX, |member| {
+            let node = member.node.as_ref()?;
+            Some((node.id, unlike(node)?))
+        })
+        .into_iter()
+        .collect()
     }
 
     pub(super) async fn live_begin(

@@ -11,7 +11,6 @@ use super::create::{NodeChosen, ZoneWish};
 use super::image::snapshot_properties;
 use super::{SnapshotWish, admit, retried};
 use crate::{Engine, EngineError};
-use arcus_placement::Needs;
 use arcus_store::{Server, ServerShelve, ServerSnapshot, Tx};
 use arcus_types::agent::Power;
 use arcus_types::policy::{Target, authorize, compute};
@@ -151,15 +150,8 @@ impl Engine {
                 server.id
             )));
         }
-        let needs = Needs {
-            vcpus: u64::from(server.flavor.vcpus),
-            memory_mib: server.flavor.memory_mib,
-            disk_gib: server.disk_gib,
-            zone: zone.zone,
-            node: at.or(zone.node),
-            ..Needs::default()
-        };
-        let NodeChosen { node_id, zone } = self.node_for(tx, server, needs).await?;
+        let needs = super::create::needs_of(server, at.or(zone.node));
+        let NodeChosen { node_id, zone } = self.node_for(tx, server, "unshelve", needs).await?;
         server.node_id = Some(node_id);
         server.availability_zone = zone;
         server.vcpus = u64::from(server.flavor.vcpus);

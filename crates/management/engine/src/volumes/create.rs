@@ -5,10 +5,11 @@ use crate::servers::retried;
 use crate::volume_pools::unmet;
 use crate::volume_snapshots::no_snapshot;
 use crate::{Engine, EngineError};
-use arcus_placement::{Amounts, Candidate, GroupRule, Needs, decide};
+use arcus_placement::{Amounts, Around, Candidate, Needs, decide, image_mark};
 use arcus_store::{
     Image, Node, QuotaResource, Tx, VOLUME_TYPE_DEFAULT, Volume, VolumeDetails, VolumeOrigin, VolumeType,
 };
+use arcus_types::placement::Filling;
 use arcus_types::policy::{Target, authorize, volume as policy};
 use arcus_types::volumes::{VOLUME_GIB_MAX, VolumeRequest, VolumeSnapshotStatus, VolumeStatus};
 use arcus_types::{
@@ -319,13 +320,13 @@ impl Engine {
         let nodes = tx.node_list().await?;
         let here = |node: &&Node| plan.zones.is_empty() || plan.zones.contains(&node.availability_zone);
         let candidates: Vec<Candidate> =
-            nodes.iter().filter(here).map(|node| candidate(node, self.node_alive(node, now), image)).collect();
-        let needs = Needs { disk_gib: gib, zone: plan.zone.clone(), group: GroupRule::None, ..Needs::default() };
-        let mut decision = decide(&needs, &candidates);
-        let ranked: Vec<NodeId> = decision.ranked().collect();
-        for node_id in ranked {
+            nodes.iter().filter(here).map(|node| candidate(node, self.node_alive(node, now), now)).collect();
+        let image = image.and_then(image_mark);
+        let needs = Needs { disk_gib: gib, zone: plan.zone.clone(), image, ..Needs::default() };
+        let mut decision = decide(&needs, &Around::default(), now, &candidates);
+        while let Some(best) = decision.ranked.first() {
+            let (node_id, zone) = (best.candidate.node_id, best.candidate.zone.to_string());
             if tx.node_claim(node_id, 0, 0, gib).await? {
-                let zone = candidates.iter().find(|c| c.node_id == node_id).map(|c| c.zone.clone()).unwrap_or_default();
                 return Ok(Place::Claimed { node_id, zone });
             }
             decision.taken(node_id);
@@ -413,17 +414,17 @@ fn zones(kind: &VolumeType) -> Vec<String> {
     named.split(',').map(str::trim).filter(|zone| !zone.is_empty()).map(str::to_owned).collect()
 }
 
-fn candidate(node: &Node, alive: bool, image: Option<&str>) -> Candidate {
+fn candidate(node: &Node, alive: bool, now: Timestamp) -> Candidate {
     Candidate {
         node_id: node.id,
-        name: node.name.to_string(),
-        zone: node.availability_zone.clone(),
-        disabled: (!node.enabled).then(|| node.disabled_reason.clone().unwrap_or_default()),
-        alive,
+        name: node.name.as_str().into(),
+        zone: node.availability_zone.as_str().into(),
+        closed: (!node.enabled).then(|| node.disabled_reason.clone().unwrap_or_default().into()),
+        alive_until: if alive { now } else { Timestamp(i64::MIN) },
+        filling: Filling::Spread,
         cap: Amounts { vcpus: node.vcpus_cap, memory_mib: node.memory_mib_cap, disk_gib: node.disk_gib_cap },
         used: Amounts { vcpus: node.vcpus_used, memory_mib: node.memory_mib_used, disk_gib: node.disk_gib_used },
-        has_image: image.is_some_and(|sha256| node.facts.cached_images.iter().any(|c| c == sha256)),
-        group_members: 0,
+        images: node.facts.cached_images.iter().filter_map(|sha256| image_mark(sha256)).collect(),
     }
 }
 

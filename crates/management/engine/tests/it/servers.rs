@@ -3,6 +3,7 @@
 mod claims;
 mod drain;
 mod evacuate;
+mod placement;
 mod volumes;
 
 use arcus_engine::images::ImageNew;
@@ -459,7 +460,7 @@ async fn what_no_node_can_take_says_why() {
     assert_eq!(server.state, ServerState::Error);
     let fault = server.fault.unwrap();
     assert!(fault.message.starts_with("No valid host was found."), "{}", fault.message);
-    assert!(fault.message.contains("not enough memory"), "{}", fault.message);
+    assert!(fault.message.contains("1 lacks memory (192 MiB asked, at most 100 free)"), "{}", fault.message);
     assert!(fault.details.contains("100 MiB of memory free, 192 wanted"), "{}", fault.details);
     cloud.engine.server_delete(&again(&cloud.member), id).await.unwrap();
     assert_eq!(cloud.server(id).await.state, ServerState::Deleted, "nothing needs to be waited for");

@@ -210,7 +210,7 @@ impl Engine {
                         ..VolumeNew::default()
                     };
                     let made = self.volume_plan(tx, ctx, &wish, image).await.map_err(super::as_invalid)?;
-                    let place = Place::Claimed { node_id: node.node_id, zone: node.zone.clone() };
+                    let place = Place::Claimed { node_id: node.node_id, zone: node.zone.to_string() };
                     self.volume_insert_in(tx, made, place).await?
                 }
             };

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 const GIB: u64 = 1 << 30;
 
 /// The size of the root disk: the flavor's, or the image's own if the flavor says 0.
-pub(super) fn disk_gib(image: &Image, flavor: &ServerFlavor) -> u64 {
+pub(in crate::servers) fn disk_gib(image: &Image, flavor: &ServerFlavor) -> u64 {
     let own = image.content.as_ref().map_or(0, |c| c.virtual_size_bytes.div_ceil(GIB));
     if flavor.disk_gib == 0 { own.max(1) } else { flavor.disk_gib }
 }

@@ -2,12 +2,12 @@
 
 use super::ZoneWish;
 use crate::{Engine, EngineError};
-use arcus_placement::{Amounts, Candidate, Decision, GroupRule, Needs, decide};
-use arcus_store::{GroupPolicy, Node, Server, ServerFault, ServerGroup, Tx};
+use arcus_placement::{Around, Candidate, Decision, GroupRule, Needs, image_mark};
+use arcus_store::{Db, GroupPolicy, Node, PlacementDecision, Server, ServerFault, ServerGroup, Tx};
+use arcus_types::placement::DecisionRecord;
 use arcus_types::servers::ServerState;
-use arcus_types::{NodeId, ProjectId, Timestamp};
+use arcus_types::{NodeId, ProjectId, ServerId, Timestamp};
 use serde_json::Value;
-use std::collections::{HashMap, HashSet};
 
 /// The node that a server goes to.
 pub(in crate::servers) struct NodeChosen {
@@ -17,41 +17,45 @@ pub(in crate::servers) struct NodeChosen {
     pub zone: String,
 }
 
+/// How often a decision is made anew because others took the room on all the nodes that were proposed.
+const ROUNDS_MAX: usize = 4;
+
+/// A decision, and what came of it.
+pub(in crate::servers) struct Placed {
+    /// The decision.
+    pub decision: Decision,
+    /// As it is kept.
+    pub record: DecisionRecord,
+    /// The node whose room is claimed, if there is one.
+    pub node: Option<Candidate>,
+}
+
 impl Engine {
-    /// The nodes as placement sees them: from the inventory in memory, refreshed before the transaction began.
-    pub(in crate::servers) async fn candidates(
-        &self,
-        tx: &Tx,
-        group: Option<&ServerGroup>,
-        image_sha256: &str,
-    ) -> Result<Vec<Candidate>, EngineError> {
-        let mut members: HashMap<_, u64> = HashMap::new();
+    /// What a request about this group knows of single nodes.
+    pub(in crate::servers) async fn around(&self, db: &Db, group: Option<&ServerGroup>) -> Result<Around, EngineError> {
+        let mut around = Around::default();
         if let Some(group) = group {
-            for (_, _, node) in tx.server_group_members(&[group.id]).await? {
+            for (_, _, node) in db.server_group_members(&[group.id]).await? {
                 if let Some(node) = node {
-                    *members.entry(node).or_default() += 1;
+                    *around.group_members.entry(node).or_default() += 1;
                 }
             }
         }
-        let now = Timestamp::now();
-        Ok(self.fleet_known(usize::MAX, |member| {
-            let node = member.node.as_ref()?;
-            Some(Candidate {
-                node_id: node.id,
-                alive: self.node_alive(node, now),
-                has_image: node.facts.cached_images.iter().any(|cached| cached == image_sha256),
-                group_members: members.get(&node.id).copied().unwrap_or(0),
-                name: node.name.to_string(),
-                zone: node.availability_zone.clone(),
-                disabled: closed(node),
-                cap: Amounts { vcpus: node.vcpus_cap, memory_mib: node.memory_mib_cap, disk_gib: node.disk_gib_cap },
-                used: Amounts {
-                    vcpus: node.vcpus_used,
-                    memory_mib: node.memory_mib_used,
-                    disk_gib: node.disk_gib_used,
-                },
-            })
-        }))
+        Ok(around)
+    }
+
+    /// The same for a server that is in the group already and looks for another node: it counts without it.
+    pub(in crate::servers) async fn around_without(
+        &self,
+        db: &Db,
+        server: &Server,
+        group: Option<&ServerGroup>,
+    ) -> Result<Around, EngineError> {
+        let mut around = self.around(db, group).await?;
+        if let Some(members) = server.node_id.and_then(|node| around.group_members.get_mut(&node)) {
+            *members = members.saturating_sub(1);
+        }
+        Ok(around)
     }
 
     /// A server's new disks are made where its node makes disks.
@@ -70,7 +74,7 @@ impl Engine {
     /// The needs with what the owner's hints add. A server that is gone or another project's is nowhere.
     pub(in crate::servers) async fn hinted(
         &self,
-        tx: &Tx,
+        db: &Db,
         mut needs: Needs,
         project: ProjectId,
         hints: &Value,
@@ -83,7 +87,7 @@ impl Engine {
             };
             let mut nodes = Vec::new();
             for id in ids.iter().filter_map(|id| id.as_str()?.parse().ok()) {
-                let server = tx.server_get(id).await?.filter(|s| s.project_id == project && s.deleted_at.is_none());
+                let server = db.server_get(id).await?.filter(|s| s.project_id == project && s.deleted_at.is_none());
                 nodes.extend(server.and_then(|s| s.node_id));
             }
             if same {
@@ -95,7 +99,8 @@ impl Engine {
         Ok(needs)
     }
 
-    /// A node for a server that exists and has none, with its room claimed.
+    /// A node for a server that exists and has none, with its room claimed and the decision recorded; `occasion` says what it
+    /// is for, such as `unshelve`.
     ///
     /// # Errors
     /// [`EngineError::Conflict`] if no node can take it.
@@ -103,80 +108,118 @@ impl Engine {
         &self,
         tx: &Tx,
         server: &Server,
+        occasion: &str,
         needs: Needs,
     ) -> Result<NodeChosen, EngineError> {
-        let group = match server.server_group_id {
-            Some(id) => tx.server_group_get(id).await?,
-            None => None,
-        };
-        let needs = self.hinted(tx, needs, server.project_id, &server.details.scheduler_hints).await?;
+        let group = self.group_of(tx, server).await?;
+        let mut needs = self.hinted(tx, needs, server.project_id, &server.details.scheduler_hints).await?;
         // Its volumes stay where they are.
-        let mut needs = needs;
         if let Some(attachment) = tx.volume_attachments_by_servers(&[server.id]).await?.first()
             && let Some(node) = tx.volume_get(attachment.volume_id).await?.and_then(|v| v.node_id)
         {
             needs.node = tx.node_get(node).await?.map(|n| n.name.to_string());
         }
-        let sha256 = server.details.disk_source.as_ref().map_or(&server.image.sha256, |s| &s.sha256);
-        let mut candidates = self.candidates(tx, group.as_ref(), sha256).await?;
-        if server.details.disk_pool.is_some() {
-            let sees = |n: &Node| (n.facts.disk_pool == server.details.disk_pool).then_some(n.id);
-            let seeing: HashSet<_> = self.fleet_known(usize::MAX, |m| sees(m.node.as_ref()?)).into_iter().collect();
-            for candidate in candidates.iter_mut().filter(|c| !seeing.contains(&c.node_id) && c.disabled.is_none()) {
-                candidate.disabled = Some("it does not see the shared folder of the server's disks".to_owned());
-            }
+        let mut around = self.around_without(tx, server, group.as_ref()).await?;
+        if let Some(pool) = server.details.disk_pool {
+            let unseeing = |n: &Node| (n.facts.disk_pool != Some(pool)).then_some(n.id);
+            let nodes = self.fleet_known(usize::MAX, |m| unseeing(m.node.as_ref()?));
+            let why = "it does not see the shared folder of the server's disks";
+            around.unsuited = nodes.into_iter().map(|id| (id, why.to_owned())).collect();
         }
-        let (decision, chosen) = self.node_claimed(tx, needs, group.as_ref(), &mut candidates).await?;
-        match chosen {
-            Some(chosen) => Ok(NodeChosen { node_id: chosen.node_id, zone: chosen.zone }),
+        let placed = self.node_claimed(tx, &needs, group.as_ref(), &mut around).await?;
+        self.placement_recorded(tx, server.id, occasion, &placed).await?;
+        match placed.node {
+            Some(chosen) => Ok(NodeChosen { node_id: chosen.node_id, zone: chosen.zone.to_string() }),
             None => Err(EngineError::Conflict {
                 code: "NoValidHost",
-                message: format!("No valid host was found. {}", decision.summary()),
+                message: format!("No valid host was found. {}", placed.decision.summary()),
             }),
         }
+    }
+
+    /// The group of a server.
+    pub(in crate::servers) async fn group_of(
+        &self,
+        db: &Db,
+        server: &Server,
+    ) -> Result<Option<ServerGroup>, EngineError> {
+        Ok(match server.server_group_id {
+            Some(id) => db.server_group_get(id).await?,
+            None => None,
+        })
     }
 
     /// The best node that still has room, with that room claimed.
     pub(in crate::servers) async fn node_claimed(
         &self,
         tx: &Tx,
-        needs: Needs,
+        needs: &Needs,
         group: Option<&ServerGroup>,
-        candidates: &mut [Candidate],
-    ) -> Result<(Decision, Option<Candidate>), EngineError> {
-        let placed = candidates.iter().map(|c| c.group_members).sum::<u64>();
-        let needs = Needs { group: group.map_or(GroupRule::None, |g| group_rule(g, placed)), ..needs };
-        let mut decision = decide(&needs, candidates);
-        let ranked: Vec<_> = decision.ranked().collect();
-        for node_id in ranked {
-            if tx.node_claim(node_id, needs.vcpus, needs.memory_mib, needs.disk_gib).await? {
-                let chosen = candidates.iter_mut().find(|c| c.node_id == node_id);
-                let Some(chosen) = chosen else { continue };
-                chosen.used.vcpus += needs.vcpus;
-                chosen.used.memory_mib += needs.memory_mib;
-                chosen.used.disk_gib += needs.disk_gib;
-                if group.is_some() {
-                    chosen.group_members += 1;
+        around: &mut Around,
+    ) -> Result<Placed, EngineError> {
+        let needs = Needs { group: group_rule(group, around), ..needs.clone() };
+        let mut decision = self.fleet_decide(&needs, around);
+        for _ in 0..ROUNDS_MAX {
+            while let Some(best) = decision.ranked.first() {
+                let node_id = best.candidate.node_id;
+                if tx.node_claim(node_id, needs.vcpus, needs.memory_mib, needs.disk_gib).await? {
+                    around.claim(node_id, &needs, group.is_some());
+                    let node = Some(best.candidate.clone());
+                    return Ok(Placed { record: decision.record(&needs, Some(node_id)), decision, node });
                 }
-                let chosen = chosen.clone();
-                return Ok((decision, Some(chosen)));
+                around.taken.insert(node_id);
+                decision.taken(node_id);
             }
-            decision.taken(node_id);
+            if decision.fit == 0 {
+                break;
+            }
+            decision = self.fleet_decide(&needs, around);
         }
-        Ok((decision, None))
+        Ok(Placed { record: decision.record(&needs, None), decision, node: None })
+    }
+
+    /// Records where a server goes, or why nowhere.
+    pub(in crate::servers) async fn placement_recorded(
+        &self,
+        tx: &Tx,
+        server_id: ServerId,
+        occasion: &str,
+        placed: &Placed,
+    ) -> Result<(), EngineError> {
+        let decision = PlacementDecision {
+            server_id,
+            request_id: tx.ctx().request_id,
+            occasion: occasion.to_owned(),
+            node: placed.node.as_ref().map(|node| (node.node_id, node.name.to_string())),
+            record: placed.record.clone(),
+            decided_at: Timestamp::now(),
+        };
+        Ok(tx.placement_decision_insert(&decision, occasion == "create").await?)
     }
 }
 
-/// Why a node takes no new servers, if so.
-fn closed(node: &Node) -> Option<String> {
-    if !node.enabled {
-        return Some(node.disabled_reason.clone().unwrap_or_default());
+/// What a server that exists needs of a node: what it has claimed, or would again.
+pub(in crate::servers) fn needs_of(server: &Server, node: Option<String>) -> Needs {
+    let sha256 = server.details.disk_source.as_ref().map_or(&server.image.sha256, |source| &source.sha256);
+    let (vcpus, memory_mib) = match server.node_id {
+        Some(_) => (server.vcpus, server.memory_mib),
+        None => (u64::from(server.flavor.vcpus), server.flavor.memory_mib),
+    };
+    Needs {
+        vcpus,
+        memory_mib,
+        disk_gib: server.disk_gib,
+        zone: server.details.zone_asked.clone(),
+        node,
+        image: image_mark(sha256),
+        ..Needs::default()
     }
-    let why = || node.state_reason.clone().unwrap_or_else(|| node.state.to_string());
-    (!node.state.takes_servers()).then(why)
 }
 
-fn group_rule(group: &ServerGroup, placed: u64) -> GroupRule {
+/// The rule of a group, as its servers live now.
+pub(in crate::servers) fn group_rule(group: Option<&ServerGroup>, around: &Around) -> GroupRule {
+    let Some(group) = group else { return GroupRule::None };
+    let placed = around.group_members.values().sum::<u64>();
     match group.policy {
         GroupPolicy::Affinity | GroupPolicy::SoftAffinity if placed == 0 => GroupRule::None,
         GroupPolicy::Affinity => GroupRule::Together,

@@ -3,7 +3,7 @@
 use super::{LiveMigrationWish, admit};
 use crate::maintenance::{LiveBegun, LivePlace};
 use crate::{Engine, EngineError};
-use arcus_placement::{Amounts, Candidate};
+use arcus_placement::{Amounts, Around};
 use arcus_store::{Server, Tx};
 use arcus_types::servers::ServerRequest;
 use arcus_types::{NodeId, OpCtx, ServerId, TaskId};
@@ -31,18 +31,13 @@ impl Engine {
     ) -> Result<NodeId, EngineError> {
         let wish = LiveMigrationWish { node: self.node_called(tx, place.only).await?, block: None };
         let source = self.live_source(tx, server, &wish).await?;
-        let known = |candidate: &mut Candidate| {
+        let known = Around {
+            claimed: taken.clone(),
             // The node that is restored has been opened by this transaction.
-            if place.only == Some(candidate.node_id) {
-                candidate.disabled = None;
-            }
-            if let Some(more) = taken.get(&candidate.node_id) {
-                candidate.used.vcpus += more.vcpus;
-                candidate.used.memory_mib += more.memory_mib;
-                candidate.used.disk_gib += more.disk_gib;
-            }
+            opened: place.only.into_iter().collect(),
+            ..Around::default()
         };
-        Ok(self.live_destination(tx, server, &source, wish.node.clone(), &known).await?.id)
+        Ok(self.live_destination(tx, server, &source, wish.node.clone(), known).await?.id)
     }
 
     /// Begins to move a server as a part of a task. The caller holds the server's row.
@@ -60,18 +55,12 @@ impl Engine {
         admit(ctx, server, ServerRequest::LiveMigrate)?;
         let wish = LiveMigrationWish { node: self.node_called(tx, place.only).await?, block: None };
         let source = self.live_source(tx, server, &wish).await?;
-        let (vcpus, memory_mib, disk_gib) = (server.vcpus, server.memory_mib, server.disk_gib);
+        let kept = Amounts { vcpus: server.vcpus, memory_mib: server.memory_mib, disk_gib: server.disk_gib };
         // What is known of that node counts the room that was just given back.
-        let known = |candidate: &mut Candidate| {
-            if place.first == Some(candidate.node_id) {
-                candidate.used.vcpus = candidate.used.vcpus.saturating_sub(vcpus);
-                candidate.used.memory_mib = candidate.used.memory_mib.saturating_sub(memory_mib);
-                candidate.used.disk_gib = candidate.used.disk_gib.saturating_sub(disk_gib);
-            }
-        };
+        let known = Around { freed: place.first.map(|node| (node, kept)).into_iter().collect(), ..Around::default() };
         let first = self.node_called(tx, place.first.filter(|_| place.only.is_none())).await?;
         let planned = match first {
-            Some(name) => match self.live_destination(tx, server, &source, Some(name), &known).await {
+            Some(name) => match self.live_destination(tx, server, &source, Some(name), known.clone()).await {
                 Ok(dest) => Some(dest),
                 Err(EngineError::Invalid { .. }) => None,
                 Err(error) => return Err(error),
@@ -80,7 +69,7 @@ impl Engine {
         };
         let dest = match planned {
             Some(dest) => dest,
-            None => self.live_destination(tx, server, &source, wish.node.clone(), &known).await?,
+            None => self.live_destination(tx, server, &source, wish.node.clone(), known).await?,
         };
         let migration = self.live_begin(tx, server, &source, &dest).await?;
         let told = json!({ "migration": migration, "source": source.name, "target": dest.name });

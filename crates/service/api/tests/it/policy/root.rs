@@ -3,6 +3,7 @@
 use super::Who::Nobody;
 use super::things::Thing::{Image, JoinToken, Nothing, Server, Snapshot, Task};
 use super::{Case, case, walk};
+use arcus_types::policy::Rule;
 
 const NO_SOCKET: &str = "a WebSocket needs a connection, and these requests come without one";
 const NO_DISK: &str = "these bytes are no qcow2 image, which only the node that may send them is told";
@@ -10,6 +11,7 @@ const NO_CANCEL: &str = "what is asked of a server by its owner is not given up 
 const NO_RETRY: &str = "it has not failed";
 const RENEW: &str = r#"{"csr_pem":"{csr}"}"#;
 const JOIN: &str = r#"{"token":"{join_token}","name":"node-2","csr_pem":"{csr}"}"#;
+const EXPLAIN: &str = r#"{"placement":{"flavor":"arcus.tiny","availability_zone":"nova"}}"#;
 const REPORT: &str = r#"{"spec_generation":0,"servers":[],"snapshots":[],"ports_up":[],"network_faults":[],
     "facts":{"agent_version":"1","hypervisor_version":"sim","accel":"sim","boot_id":"1","cpu_model":"sim","vcpus":1,
     "memory_mib":1024,"disk_gib":10,"disk_free_gib":10,"underlay":null,"cached_images":[]}}"#;
@@ -34,6 +36,9 @@ pub fn cases() -> Vec<Case> {
         case("GET /arcus/v1/tasks/{id}/events", Task, 200).query("max_s=0"),
         case("POST /arcus/v1/tasks/{id}/cancel", Task, 409).because(NO_CANCEL),
         case("POST /arcus/v1/tasks/{id}/retry", Task, 409).because(NO_RETRY),
+        case("GET /arcus/v1/servers/{id}/placement", Server, 200),
+        case("GET /arcus/v1/servers/{id}/placement", Server, 200).query("node=node-1").rule(Rule::Admin),
+        case("POST /arcus/v1/placement/explain", Nothing, 200).body(EXPLAIN),
         case("POST /agent/v1/lease", Nothing, 200),
         case("POST /agent/v1/join", JoinToken, 200).body(JOIN).by(Nobody),
         case("POST /agent/v1/renew", Nothing, 200).body(RENEW),
