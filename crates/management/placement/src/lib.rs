@@ -213,12 +213,9 @@ impl Decision {
         self.fit = self.fit.saturating_sub(1);
         match self.refused.iter_mut().find(|count| count.filter == Filter::TakenMeanwhile) {
             Some(count) => count.nodes += 1,
-            None => self.refused.push(FilterCount {
-                filter: Filter::TakenMeanwhile,
-                nodes: 1,
-                asked: None,
-                free_max: None,
-            }),
+            None => {
+                self.refused.push(FilterCount { filter: Filter::TakenMeanwhile, nodes: 1, asked: None, free_max: None })
+            }
         }
     }
 

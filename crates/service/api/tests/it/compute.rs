@@ -562,7 +562,11 @@ async fn nodes_show_to_administrators() {
     let shown = nova.demo("2.1", "GET", &format!("/servers/{id}"), Value::Null).await.expect(200);
     assert_eq!(shown["server"]["status"], "ERROR");
     let message = shown["server"]["fault"]["message"].as_str().unwrap();
-    assert!(message.starts_with("No valid host was found.") && message.contains("The only node cannot take it: 1 is closed"), "{message}");
+    assert!(
+        message.starts_with("No valid host was found.")
+            && message.contains("The only node cannot take it: 1 is closed"),
+        "{message}"
+    );
     assert!(shown["server"]["fault"].get("details").is_none(), "owners are not told about nodes");
     let seen = nova.at("2.1", "GET", &format!("/servers/{id}"), admin, Value::Null).await.expect(200);
     assert!(seen["server"]["fault"]["details"].as_str().unwrap().contains("new fans"));
