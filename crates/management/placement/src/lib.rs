@@ -4,7 +4,7 @@
 //! The decision only proposes: what it read may be old by now. The caller claims the first proposed node that still has
 //! room, by a conditional write, and takes the next one if it has not. No I/O, clock or randomness in here.
 //!
-//! It looks at every node of a cloud within some ten nanoseconds each, so the loop allocates nothing: it counts, and keeps
+//! It looks at every node of a cloud for each decision, so the loop allocates nothing: it counts, and keeps
 //! the best [`RANKED_MAX`]. Words are made afterwards, for those who ask.
 
 pub mod candidates;
@@ -138,7 +138,7 @@ pub struct Amounts {
     pub disk_gib: u64,
 }
 
-/// What stands for an image in a decision: the first half of a quarter of its SHA-256. Two images that share it would only
+/// What stands for an image in a decision: the first quarter of its SHA-256. Two images that share it would only
 /// make a node look a little better than it is.
 pub fn image_mark(sha256: &str) -> Option<u64> {
     sha256.get(..16).and_then(|head| u64::from_str_radix(head, 16).ok())

@@ -312,11 +312,7 @@ impl Engine {
     ) -> Result<Node, EngineError> {
         let group = self.group_of(tx, server).await?;
         let found = self.around_without(tx, server, group.as_ref()).await?;
-        let mut around = Around {
-            group_members: found.group_members,
-            unsuited: self.unlike_nodes(source),
-            ..known
-        };
+        let mut around = Around { group_members: found.group_members, unsuited: self.unlike_nodes(source), ..known };
         let needs = needs_of(server, node);
         let placed = self.node_claimed(tx, &needs, group.as_ref(), &mut around).await?;
         let chosen = match &placed.node {

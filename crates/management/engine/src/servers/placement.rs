@@ -127,7 +127,7 @@ impl Engine {
             authorize(ctx, arcus::PLACEMENT_READ_NODE, &Target::default())?;
         }
         let flavor = match &wish.flavor {
-            Some(name) => Some(server_flavor(self.flavor_named(ctx, name).await?)),
+            Some(name) => Some(server_flavor(self.flavor_named(ctx, name).await?)?),
             None if wish.vcpus.or(wish.memory_mib).or(wish.disk_gib).is_some() => None,
             None => {
                 return Err(EngineError::invalid(
