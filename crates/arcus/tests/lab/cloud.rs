@@ -59,12 +59,22 @@ fn base64(text: &str) -> Result<String> {
 impl Lab {
     /// A lab with a network that has a subnet, an image and a key.
     pub async fn up(name: &str, nodes: usize) -> Result<Self> {
+        Self::made(name, nodes, &[]).await
+    }
+
+    /// The same, with a folder that all nodes see for servers' disks.
+    pub async fn up_shared(name: &str, nodes: usize) -> Result<Self> {
+        Self::made(name, nodes, &["--shared"]).await
+    }
+
+    async fn made(name: &str, nodes: usize, more: &[&str]) -> Result<Self> {
         let home = PathBuf::from(format!("/tmp/al{name}{}", std::process::id()));
         ensure!(!home.exists(), "{} is left of an earlier run: arcus lab --home {0} down", home.display());
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/guest/arcus-tiny.qcow2");
         ensure!(file.exists(), "{} is missing: run `cargo xtask image`", file.display());
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
-        let made = arcus(&home, &["--nodes", &nodes.to_string(), "--port", &port, "--accel", "tcg"]);
+        let count = nodes.to_string();
+        let made = arcus(&home, &[&["--nodes", &count, "--port", &port, "--accel", "tcg"], more].concat());
         if made.is_err() {
             drop(arcus(&home, &["down"]));
         }
@@ -143,6 +153,26 @@ impl Lab {
         Ok(server)
     }
 
+    /// Closes a node for servers that come from elsewhere.
+    pub async fn close(&self, node: &str) -> Result<()> {
+        let body = json!({ "host": node, "binary": "nova-compute" });
+        self.admin.ok(Method::PUT, "/compute/v2.1/os-services/disable", Some(&body)).await.map(drop)
+    }
+
+    /// Waits until a server is another node's, and sees that it never has two processes; how long that took.
+    pub async fn watch_until_elsewhere(&self, server: &Server, from: &str, patience: Duration) -> Result<Duration> {
+        let began = Instant::now();
+        loop {
+            let found = self.processes_numbered(server)?;
+            ensure!(found.len() < 2, "the server has two processes: {found:?}");
+            if server.node().await? != from && found.len() == 1 {
+                return Ok(began.elapsed());
+            }
+            ensure!(began.elapsed() < patience, "the server does not start elsewhere: {}", server.show().await?);
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
     /// Opens one node for new servers, or all.
     async fn only(&self, node: Option<&str>) -> Result<()> {
         let services = self.admin.ok(Method::GET, "/compute/v2.1/os-services?binary=nova-compute", None).await?;
@@ -188,6 +218,9 @@ impl Lab {
         command.arg(format!("--net=/run/netns/{}", self.namespace(node)?)).arg(env!("CARGO_BIN_EXE_arcus"));
         command.args(["agent", "--node", node, "--underlay", underlay, "--accel", "tcg", "--home"]).arg(&home);
         command.args(["--boot-id", &format!("{}-{node}-0", state["tag"].as_str().unwrap_or_default())]);
+        if state["shared"] == true {
+            command.arg("--shared-disks").arg(self.home.join("disks"));
+        }
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/").spawn()?;
         Ok(())
     }

@@ -5,6 +5,7 @@ mod lost;
 #[path = "../rig/session.rs"]
 #[expect(dead_code, reason = "the project is for the crash test, one node is too few here")]
 mod session;
+mod shared;
 mod wire;
 
 use anyhow::{Result, ensure};

@@ -153,6 +153,7 @@ impl Engine {
         let needs = super::create::needs_of(server, at.or(zone.node));
         let NodeChosen { node_id, zone } = self.node_for(tx, server, "unshelve", needs).await?;
         server.node_id = Some(node_id);
+        self.disk_pool_set(server, node_id);
         server.availability_zone = zone;
         server.vcpus = u64::from(server.flavor.vcpus);
         server.memory_mib = server.flavor.memory_mib;
