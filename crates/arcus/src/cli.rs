@@ -54,7 +54,7 @@ pub struct Guard {
 #[derive(Debug, Clone, Args)]
 pub struct HomeOption {
     /// The folder that holds everything of this cloud.
-    #[arg(long, env = "ARCUS_HOME", default_value = "/var/lib/arcus")]
+    #[arg(long, global = true, env = "ARCUS_HOME", default_value = "/var/lib/arcus")]
     pub home: PathBuf,
 }
 

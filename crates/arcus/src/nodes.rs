@@ -2,7 +2,7 @@
 
 use crate::cli::{Node, NodeCommand};
 use crate::session::Session;
-use crate::tasks::{admin, print_json, text, watch};
+use crate::tasks::{print_json, text, watch};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 pub fn nodes(options: Node) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let admin = admin(&options.home).await?;
+        let admin = Session::admin(&options.home.home).await?;
         match &options.command {
             NodeCommand::List => {
                 let told = admin.get("/arcus/v1/nodes").await?;

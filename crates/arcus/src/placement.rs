@@ -1,17 +1,15 @@
 //! `arcus placement`: asks the running cloud why a server is where it is, why it is not elsewhere, and where one could go.
 
 use crate::cli::{Placement, PlacementCommand, PlacementExplain, PlacementWhy};
-use crate::daemon::{logins, running_url};
-use crate::home::Home;
 use crate::session::Session;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 /// Runs the command.
 pub fn placement(options: Placement) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let admin = admin(&Home::open(&options.home.home, false)?).await?;
+        let admin = Session::admin(&options.home.home).await?;
         let answer = match &options.command {
             PlacementCommand::Why(why) => ask_why(&admin, why).await?,
             PlacementCommand::Explain(wish) => ask_explain(&admin, wish).await?,
@@ -23,15 +21,6 @@ pub fn placement(options: Placement) -> Result<()> {
         }
         Ok(())
     })
-}
-
-/// An administrator of the cloud with this home folder, or of the lab with it.
-async fn admin(home: &Home) -> Result<Session> {
-    let lab = Home::open(&home.join("s"), false).ok().filter(|lab| running_url(lab).is_some());
-    let home = lab.as_ref().unwrap_or(home);
-    let url =
-        running_url(home).with_context(|| format!("no cloud runs with the home folder {}", home.path().display()))?;
-    Session::login(home, &url, "admin", &logins(home)?.admin_password, "admin").await
 }
 
 async fn ask_why(admin: &Session, why: &PlacementWhy) -> Result<Value> {

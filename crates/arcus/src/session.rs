@@ -1,5 +1,6 @@
 //! This program as a client of its own cloud.
 
+use crate::daemon::{logins, running_url};
 use crate::home::Home;
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -25,6 +26,16 @@ pub struct Session {
 }
 
 impl Session {
+    /// An administrator of the cloud with this home folder, or of the lab with it.
+    pub async fn admin(folder: &Path) -> Result<Self> {
+        let home = Home::open(folder, false)?;
+        let lab = Home::open(&home.join("s"), false).ok().filter(|lab| running_url(lab).is_some());
+        let home = lab.unwrap_or(home);
+        let url = running_url(&home)
+            .with_context(|| format!("no cloud runs with the home folder {}", home.path().display()))?;
+        Self::login(&home, &url, "admin", &logins(&home)?.admin_password, "admin").await
+    }
+
     pub async fn login(home: &Home, url: &str, user: &str, password: &str, project: &str) -> Result<Self> {
         let http = http(home)?;
         let default = json!({ "name": "Default" });

@@ -1,21 +1,11 @@
 //! `arcus task`: what was asked of the cloud and is not instant.
 
-use crate::cli::{HomeOption, TaskCommand, Tasks};
-use crate::daemon::{logins, running_url};
-use crate::home::Home;
+use crate::cli::{TaskCommand, Tasks};
 use crate::session::Session;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::io::IsTerminal;
-
-/// A session of the administrator of the cloud that runs here.
-pub async fn admin(home: &HomeOption) -> Result<Session> {
-    let home = Home::open(&home.home, false)?;
-    let url =
-        running_url(&home).with_context(|| format!("no cloud runs with the home folder {}", home.path().display()))?;
-    Session::login(&home, &url, "admin", &logins(&home)?.admin_password, "admin").await
-}
 
 /// Prints an answer as it is.
 pub fn print_json(answer: &Value) -> Result<()> {
@@ -36,7 +26,7 @@ pub fn text(value: &Value) -> String {
 pub fn tasks(options: Tasks) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let admin = admin(&options.home).await?;
+        let admin = Session::admin(&options.home.home).await?;
         let answer = match &options.command {
             TaskCommand::List { state, kind, limit } => {
                 let mut path = format!("/arcus/v1/tasks?limit={limit}");

@@ -108,7 +108,7 @@ async fn hints_keep_servers_together_and_apart() {
         if wanted == "ERROR" {
             let shown = nova.demo("2.1", "GET", &format!("/servers/{id}"), Value::Null).await.expect(200);
             let message = shown["server"]["fault"]["message"].as_str().unwrap().to_owned();
-            assert!(message.contains("scheduler hint"), "{message}");
+            assert!(message.contains("of the hint"), "{message}");
         }
     }
     for hints in [json!({ "same_host": "x" }), json!({ "different_host": [1] }), json!({ "query": "[]" })] {
