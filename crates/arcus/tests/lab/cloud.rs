@@ -36,6 +36,11 @@ pub struct Server {
     admin: Session,
 }
 
+/// A number that the environment may set.
+pub fn setting(name: &str, usual: u64) -> Result<u64> {
+    std::env::var(name).map_or(Ok(usual), |text| text.parse().with_context(|| format!("{name} is no number")))
+}
+
 fn arcus(home: &Path, words: &[&str]) -> Result<String> {
     let output = Command::new(env!("CARGO_BIN_EXE_arcus"))
         .args(["lab", "--home"])
@@ -124,7 +129,7 @@ impl Lab {
         let made = json!({ "security_group": { "name": "lab" } });
         let made = self.member.ok(Method::POST, "/network/v2.0/security-groups", Some(&made)).await?;
         let group = id(&made["security_group"])?;
-        for port in [22, 7000] {
+        for port in [22, 7000, 8080] {
             let rule = json!({ "security_group_rule": { "security_group_id": group, "direction": "ingress",
                 "ethertype": "IPv4", "protocol": "tcp", "port_range_min": port, "port_range_max": port } });
             self.member.ok(Method::POST, "/network/v2.0/security-group-rules", Some(&rule)).await?;

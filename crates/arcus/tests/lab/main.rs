@@ -6,6 +6,7 @@ mod lost;
 #[expect(dead_code, reason = "the project is for the crash test, one node is too few here")]
 mod session;
 mod shared;
+mod video;
 mod wire;
 
 use anyhow::{Result, ensure};

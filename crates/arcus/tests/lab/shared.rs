@@ -3,9 +3,9 @@
 //!
 //! `ARCUS_LAB_ROUNDS` says how often a node fails (50 for the full test), `ARCUS_LAB_SEED` how and when.
 
-use crate::cloud::Lab;
+use crate::cloud::{Lab, setting};
 use crate::wire::Wire;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 
 const LOST_MAX: Duration = Duration::from_secs(40);
@@ -19,10 +19,6 @@ const WRITER: &str = "cat > /root/writer <<\"E\"\n#!/bin/sh\nn=$(tail -n 1 /root
     echo \"::respawn:/usr/bin/nc -ll -p 7000 -e /usr/bin/cat\" >> /etc/inittab; sync; kill -HUP 1";
 /// The last line that is on the disk for certain.
 const LAST: &str = "l=$(tail -n 1 /root/lines); sync; echo $l";
-
-fn setting(name: &str, usual: u64) -> Result<u64> {
-    std::env::var(name).map_or(Ok(usual), |text| text.parse().with_context(|| format!("{name} is no number")))
-}
 
 #[tokio::test]
 async fn a_server_of_failing_nodes_serves_again_elsewhere_and_has_one_writer() -> Result<()> {

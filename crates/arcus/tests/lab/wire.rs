@@ -28,20 +28,41 @@ pub struct Told {
     pub bytes: u64,
 }
 
+/// What somebody who watches has seen.
+#[derive(Debug, Deserialize)]
+pub struct Seen {
+    /// How often the play stood still because nothing was left to be played, ever.
+    pub rebuffers: u64,
+    /// What was left at the least since the player was asked last, in milliseconds of play.
+    pub lowest_ms: u64,
+    /// Bytes that came and were what they had to be, ever.
+    pub bytes: u64,
+    /// Connections that were reset, ever.
+    pub resets: i64,
+}
+
 impl Wire {
     /// Connects from the client's interface on node n3.
     pub fn connect(lab: &Lab, client: &Server, server: &Server) -> Result<Self> {
-        let mut wire = Self::begin(lab, client, server, &[])?;
+        let mut wire = Self::begin(lab, client, "wire.py", &[&server.address, "7000"])?;
         wire.expect("connected")?;
         Ok(wire)
     }
 
     /// Takes a connection that the server begins, and over which it only listens.
     pub fn listen(lab: &Lab, client: &Server, server: &Server) -> Result<Self> {
-        let mut wire = Self::begin(lab, client, server, &["listen"])?;
+        let mut wire = Self::begin(lab, client, "wire.py", &[&server.address, "7000", "listen"])?;
         wire.expect("listening")?;
         let line = format!("start-stop-daemon -S -b -x /bin/sh -- -c \"sleep 9999 | nc {} 7000\"", client.address);
         wire.guest(lab, server, &line)?;
+        wire.expect("connected")?;
+        Ok(wire)
+    }
+
+    /// Plays an HTTP server's endless stream at a constant bit rate; see `player.py`.
+    pub fn play(lab: &Lab, client: &Server, server: &Server, path: &str, bits_per_s: u32) -> Result<Self> {
+        let rate = bits_per_s.to_string();
+        let mut wire = Self::begin(lab, client, "player.py", &[&server.address, "8080", path, &rate])?;
         wire.expect("connected")?;
         Ok(wire)
     }
@@ -52,14 +73,15 @@ impl Wire {
         Ok(())
     }
 
-    fn begin(lab: &Lab, client: &Server, server: &Server, more: &[&str]) -> Result<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/wire.py");
+    fn begin(lab: &Lab, client: &Server, script: &str, more: &[&str]) -> Result<Self> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab").join(script);
         let plain = client.port.replace('-', "");
         let tap = format!("p{}", &plain[plain.len() - 12..]);
         let mut child = Command::new("python3")
+            // No compiled copy of the module that the scripts share is left beside it.
+            .arg("-B")
             .arg(script)
             .args([&lab.segment("n3")?, &tap, &client.mac, &format!("{}/24", client.address), "1400"])
-            .args([server.address.as_str(), "7000"])
             .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -77,6 +99,15 @@ impl Wire {
 
     /// What happened since the last time.
     pub fn told(&mut self) -> Result<Told> {
+        self.asked()
+    }
+
+    /// The same of a player.
+    pub fn seen(&mut self) -> Result<Seen> {
+        self.asked()
+    }
+
+    fn asked<T: serde::de::DeserializeOwned>(&mut self) -> Result<T> {
         self.ask.write_all(b"\n")?;
         let line = self.line()?;
         serde_json::from_str(&line).with_context(|| format!("the client said {line}"))
@@ -130,7 +161,7 @@ impl Wire {
 
     /// Ends it well.
     pub fn end(mut self) -> Result<()> {
-        self.told()?;
+        self.asked::<serde_json::Value>()?;
         Ok(())
     }
 }
