@@ -31,6 +31,8 @@ pub enum Command {
     Node(Node),
     /// Show what was asked and is not instant, follow it, give it up or ask for it again.
     Task(Tasks),
+    /// Move a server to another node while it runs, or say what would come of that.
+    LiveMigrate(LiveMigrate),
     /// Ask why a server is where it is, why it is not elsewhere, and where one could go.
     Placement(Placement),
     /// Run a cloud of several nodes on this machine, to try things that need more than one, and to break them.
@@ -297,6 +299,34 @@ pub enum TaskCommand {
         /// Its id.
         id: String,
     },
+}
+
+/// `arcus live-migrate`.
+#[derive(Debug, Clone, Args)]
+pub struct LiveMigrate {
+    /// Where the cloud, or the lab, keeps everything.
+    #[command(flatten)]
+    pub home: HomeOption,
+    /// Print the answers as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// The server's id or name.
+    pub server: String,
+    /// The node to go to; otherwise one is chosen.
+    #[arg(long)]
+    pub node: Option<String>,
+    /// Only say what is in the way and what the move would take.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Never let the guest stand still for longer, in milliseconds.
+    #[arg(long, value_name = "MS")]
+    pub max_blackout: Option<u32>,
+    /// Give it up after so many seconds; the guest runs on where it is.
+    #[arg(long, value_name = "SECONDS")]
+    pub deadline: Option<u32>,
+    /// Do not wait until it is over.
+    #[arg(long)]
+    pub no_wait: bool,
 }
 
 /// `arcus placement`.

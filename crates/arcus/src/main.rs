@@ -11,6 +11,7 @@ mod home;
 mod join_token;
 mod lab;
 mod listener;
+mod live_migrate;
 mod node;
 mod nodes;
 mod passwords;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         cli::Command::JoinToken(options) => join_token::join_token(options),
         cli::Command::Node(options) => nodes::nodes(options),
         cli::Command::Task(options) => tasks::tasks(options),
+        cli::Command::LiveMigrate(options) => live_migrate::live_migrate(options),
         cli::Command::Placement(options) => placement::placement(options),
         cli::Command::Lab(options) => lab::lab(options),
         cli::Command::Guard(options) => {

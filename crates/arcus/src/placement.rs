@@ -23,15 +23,20 @@ pub fn placement(options: Placement) -> Result<()> {
     })
 }
 
-async fn ask_why(admin: &Session, why: &PlacementWhy) -> Result<Value> {
-    let found = admin.get(&format!("/compute/v2.1/servers?all_tenants=1&name={}", why.server)).await?;
+/// The id of the server with this name or id.
+pub async fn server_named(admin: &Session, name: &str) -> Result<String> {
+    let found = admin.get(&format!("/compute/v2.1/servers?all_tenants=1&name={name}")).await?;
     let named: Vec<&Value> =
-        found["servers"].as_array().into_iter().flatten().filter(|one| one["name"] == *why.server).collect();
-    let id = match named.as_slice() {
-        [] => why.server.clone(),
-        [one] => one["id"].as_str().unwrap_or_default().to_owned(),
-        several => bail!("{} servers are called {}: say which by its id", several.len(), why.server),
-    };
+        found["servers"].as_array().into_iter().flatten().filter(|one| one["name"] == *name).collect();
+    match named.as_slice() {
+        [] => Ok(name.to_owned()),
+        [one] => Ok(one["id"].as_str().unwrap_or_default().to_owned()),
+        several => bail!("{} servers are called {name}: say which by its id", several.len()),
+    }
+}
+
+async fn ask_why(admin: &Session, why: &PlacementWhy) -> Result<Value> {
+    let id = server_named(admin, &why.server).await?;
     let query = why.node.as_ref().map_or_else(String::new, |node| format!("?node={node}"));
     Ok(admin.get(&format!("/arcus/v1/servers/{id}/placement{query}")).await?["placement"].take())
 }

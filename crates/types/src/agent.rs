@@ -371,6 +371,8 @@ pub enum RelayKind {
         /// How many bytes at most.
         bytes_max: u64,
     },
+    /// What moving the guest would take, from the node: a [`GuestAppraisal`] as JSON, then the stream ends.
+    Appraisal,
 }
 
 /// All that a node has observed.

@@ -348,6 +348,27 @@ impl Server {
         self.admin.ok(Method::POST, &format!("{SERVERS}/{}/action", self.id), Some(&body)).await.map(drop)
     }
 
+    /// Asks the native API for a live migration; what it answers.
+    pub async fn live_migration(&self, wish: Value) -> Result<(u16, Value)> {
+        let path = format!("/arcus/v1/servers/{}/live-migration", self.id);
+        let (status, told) = self.admin.call(Method::POST, &path, Some(&json!({ "live_migration": wish }))).await?;
+        Ok((status.as_u16(), told))
+    }
+
+    /// Waits until a task is over; how it ended.
+    pub async fn task_over(&self, task: &Value, patience: Duration) -> Result<Value> {
+        let path = format!("/arcus/v1/tasks/{}", id(task)?);
+        let began = Instant::now();
+        loop {
+            let now = self.admin.ok(Method::GET, &path, None).await?["task"].clone();
+            if !now["finished_at"].is_null() {
+                return Ok(now);
+            }
+            ensure!(began.elapsed() < patience, "the task is not over: {now}");
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
     async fn live(&self) -> Result<Option<Value>> {
         let path = format!("{SERVERS}/{}/migrations", self.id);
         let told = self.admin.ok(Method::GET, &path, None).await?;

@@ -1,5 +1,6 @@
 //! A lab of several nodes with real guests: servers move between nodes while they run, and nobody notices.
 
+mod asked;
 mod cloud;
 mod lost;
 #[path = "../rig/session.rs"]

@@ -9,6 +9,8 @@
 
 mod plan;
 
+pub(crate) use plan::Rates;
+
 use crate::servers::retried;
 use crate::{Engine, EngineError};
 use arcus_store::{AuditEntry, Node, Relocation, Task, TaskFilter, Tx};

@@ -141,7 +141,7 @@ impl Engine {
         }
         state.tickets.insert(token.clone(), Ticket { node, server, kind, expires: now + TICKET_LIFETIME });
         let page = match kind {
-            RelayKind::Serial | RelayKind::ConsoleLog { .. } => "serial",
+            RelayKind::Serial | RelayKind::ConsoleLog { .. } | RelayKind::Appraisal => "serial",
             RelayKind::Vnc => "vnc",
         };
         Ok(ConsoleTicket { path: format!("/console/{page}?token={token}"), token })

@@ -38,7 +38,7 @@ pub use files::GuestFile;
 pub use image::{BackupWish, SnapshotWish};
 pub use interfaces::{Interface, InterfaceWish};
 pub use list::{ServerQuery, at_statuses};
-pub use live::{LiveMigrationView, LiveMigrationWish};
+pub use live::{Blocker, LiveMigrationAsked, LiveMigrationPlan, LiveMigrationView, LiveMigrationWish, Prediction};
 pub use placement::{ExplainWish, Explained, NodeAnswer, PlacementView};
 pub use rebuild::RebuildWish;
 pub use shelve::UnshelveWish;

@@ -39,8 +39,14 @@ pub struct LiveMigration {
 pub struct LiveProgress {
     /// How long the guest may stand still, in milliseconds.
     pub downtime_ms_max: u32,
+    /// Never let it stand still for longer than that.
+    pub downtime_strict: bool,
     /// Let it stand still for as long as it takes.
     pub force: bool,
+    /// Give up then.
+    pub deadline: Option<Timestamp>,
+    /// It was given up because that has passed.
+    pub overdue: bool,
     /// Give up if that is still possible.
     pub cancel: bool,
     /// What the guest's machine looks like: the source has said it.

@@ -40,6 +40,16 @@ pub(crate) async fn carry(shared: Arc<Shared>, relay: RelaySpec) {
             drop(to_server.close().await);
             return;
         }
+        RelayKind::Appraisal => {
+            let told = hypervisor.appraise(relay.server_id).await;
+            match told.map(|appraisal| serde_json::to_vec(&appraisal)) {
+                Ok(Ok(text)) => drop(to_server.send(Message::Binary(text.into())).await),
+                Ok(Err(error)) => tracing::warn!(server.id = %relay.server_id, %error, "no appraisal"),
+                Err(error) => tracing::warn!(server.id = %relay.server_id, error = chain(&error), "no appraisal"),
+            }
+            drop(to_server.close().await);
+            return;
+        }
     };
     let stream = match opened {
         Ok(stream) => stream,

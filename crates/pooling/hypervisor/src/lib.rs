@@ -24,7 +24,9 @@ pub use qemu::guard::{self, LeaseFile};
 pub use qemu::{AccelChoice, QemuConfig, QemuHypervisor};
 pub use sim::{SimConfig, SimHypervisor, SimOperation};
 
-use arcus_types::agent::{DiskFormat, DiskQos, HardwareSpec, MachineLayout, MigrationPlace, MigrationReport};
+use arcus_types::agent::{
+    DiskFormat, DiskQos, GuestAppraisal, HardwareSpec, MachineLayout, MigrationPlace, MigrationReport,
+};
 use arcus_types::ids::{MigrationId, PortId, ServerId, VolumeId};
 use arcus_types::text::MacAddr;
 use serde::{Deserialize, Serialize};
@@ -152,6 +154,8 @@ pub struct Departure {
     pub downtime_ms_max: u32,
     /// Let it stand still for as long as it takes.
     pub force: bool,
+    /// Never let it stand still for longer than that, however long the move takes.
+    pub strict: bool,
 }
 
 /// What a guest does.
@@ -359,6 +363,9 @@ pub trait Hypervisor: Send + Sync {
     /// Ends a guest's move at this end: what was set up for it goes, and a guest that was sent away runs here again. Only
     /// for a guest that is nowhere else. [`HypervisorError::Busy`] while it is still being sent: it is asked to give up.
     async fn move_end(&self, server: ServerId) -> Result<(), HypervisorError>;
+
+    /// What moving the guest would take: measured for about a second while it runs.
+    async fn appraise(&self, server: ServerId) -> Result<GuestAppraisal, HypervisorError>;
 
     /// What the guest's process has used; `None` if there is no process.
     async fn usage(&self, server: ServerId) -> Option<GuestUsage>;

@@ -4,6 +4,7 @@
 //! own, under QEMU's system call filter, and stays when the agent ends. Everything it needs beyond its disks is handed to
 //! it as an open descriptor, so that it needs no right to any folder of the node's.
 
+mod appraisal;
 mod arguments;
 mod cgroup;
 mod console;
@@ -25,7 +26,7 @@ use crate::{
     Arrival, Departure, GuestEvent, GuestState, GuestSummary, GuestUsage, Hypervisor, HypervisorError, HypervisorFacts,
     Launch, Nic, VolumeAttachment,
 };
-use arcus_types::agent::{DiskQos, MachineLayout, MigrationPlace, MigrationReport};
+use arcus_types::agent::{DiskQos, GuestAppraisal, MachineLayout, MigrationPlace, MigrationReport};
 use arcus_types::ids::{PortId, ServerId, VolumeId};
 use base64::Engine;
 use guest::Guest;
@@ -442,6 +443,10 @@ impl Hypervisor for QemuHypervisor {
             migration::move_end(&*inner.guest(server)?).await
         })
         .await
+    }
+
+    async fn appraise(&self, server: ServerId) -> Result<GuestAppraisal, HypervisorError> {
+        appraisal::appraise(&*self.inner.guest(server)?).await
     }
 
     async fn usage(&self, server: ServerId) -> Option<GuestUsage> {

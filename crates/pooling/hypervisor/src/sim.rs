@@ -9,7 +9,7 @@ use crate::{
     Arrival, Departure, EndReason, GuestChange, GuestEvent, GuestState, GuestSummary, GuestUsage, Hypervisor,
     HypervisorError, HypervisorFacts, Launch, Nic, VolumeAttachment,
 };
-use arcus_types::agent::{DiskQos, HardwareSpec, MachineLayout, MigrationPlace, MigrationReport};
+use arcus_types::agent::{DiskQos, GuestAppraisal, HardwareSpec, MachineLayout, MigrationPlace, MigrationReport};
 use arcus_types::ids::{PortId, ServerId, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -616,6 +616,11 @@ impl Hypervisor for SimHypervisor {
         _name: &str,
     ) -> Result<(), HypervisorError> {
         self.volume_change(server, volume, |_| {}).await
+    }
+
+    async fn appraise(&self, server: ServerId) -> Result<GuestAppraisal, HypervisorError> {
+        let usage = self.usage(server).await.ok_or(HypervisorError::NotRunning { server })?;
+        Ok(GuestAppraisal { memory_bytes: usage.memory_kib.saturating_mul(1024), disk_bytes: 0, dirty_rate: Some(0) })
     }
 
     async fn usage(&self, server: ServerId) -> Option<GuestUsage> {

@@ -1,6 +1,7 @@
 //! The native API: what OpenStack never standardised.
 
 mod join_tokens;
+mod live_migration;
 mod maintenance;
 mod nodes;
 mod placement;
@@ -8,7 +9,7 @@ mod task_watch;
 mod tasks;
 
 use crate::Route;
-use arcus_types::policy::arcus;
+use arcus_types::policy::{arcus, compute};
 
 /// The routes of the native API.
 pub fn routes() -> Vec<Route> {
@@ -24,6 +25,7 @@ pub fn routes() -> Vec<Route> {
         Route::get("/arcus/v1/tasks/{id}/events", arcus::TASK_READ, task_watch::one),
         Route::post("/arcus/v1/tasks/{id}/cancel", arcus::TASK_CANCEL, tasks::cancel),
         Route::post("/arcus/v1/tasks/{id}/retry", arcus::TASK_RETRY, tasks::retry),
+        Route::post("/arcus/v1/servers/{id}/live-migration", compute::SERVER_MIGRATE, live_migration::create),
         Route::get("/arcus/v1/servers/{id}/placement", arcus::PLACEMENT_READ, placement::show),
         Route::post("/arcus/v1/placement/explain", arcus::PLACEMENT_EXPLAIN, placement::explain),
     ]

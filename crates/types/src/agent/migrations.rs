@@ -51,6 +51,9 @@ pub enum MigrationPart {
         downtime_ms_max: u32,
         /// Let it stand still for as long as it takes.
         force: bool,
+        /// Never let it stand still for longer than that, however long the move takes.
+        #[serde(default)]
+        strict: bool,
     },
     /// The guest comes. It must not be started here: it runs when all of it has come.
     Incoming {
@@ -174,8 +177,23 @@ pub struct MigrationFigures {
     pub dirty_rate: u64,
     /// How often all that had changed was gone through.
     pub rounds: u64,
+    /// How much time was taken from the guest's processors at the most, so that its memory came into step, in percent; 0 if
+    /// that was not needed.
+    pub throttle_percent: u64,
     /// How long the guest stood still, in milliseconds; 0 until it is known.
     pub downtime_ms: u64,
     /// How long all of it took, in milliseconds; 0 until it is known.
     pub total_ms: u64,
+}
+
+/// What a guest's move would have to send, as its node measures it while the guest runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GuestAppraisal {
+    /// Memory that holds something, in bytes.
+    pub memory_bytes: u64,
+    /// What its disks have on the node's own storage beyond their image, in bytes.
+    pub disk_bytes: u64,
+    /// How much memory it changes, in bytes a second; `None` if that could not be measured.
+    pub dirty_rate: Option<u64>,
 }

@@ -21,12 +21,14 @@ const MEASURED_MAX: u64 = 16;
 
 /// What the last moves tell of the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rates {
+pub(crate) struct Rates {
     /// Bytes a millisecond.
     rate: u64,
     /// What of disks is sent, in bytes; `None` if nothing was measured: then a disk counts whole.
     disk_bytes: Option<u64>,
     blackout_ms: u64,
+    /// Of so many moves.
+    measured: usize,
 }
 
 fn median(mut values: Vec<u64>) -> Option<u64> {
@@ -35,21 +37,46 @@ fn median(mut values: Vec<u64>) -> Option<u64> {
 }
 
 impl Rates {
-    pub(super) fn of(moves: &[MoveFigures]) -> Self {
+    pub(crate) fn of(moves: &[MoveFigures]) -> Self {
         let known: Vec<_> = moves.iter().map(|m| m.figures).filter(|figures| figures.total_ms > 0).collect();
         let rates = known.iter().map(|f| (f.memory_sent + f.disk_sent) / f.total_ms).filter(|rate| *rate > 0).collect();
         Self {
             rate: median(rates).unwrap_or(RATE_ASSUMED),
             disk_bytes: median(known.iter().map(|f| f.disk_sent).collect()),
             blackout_ms: median(known.iter().map(|f| f.downtime_ms).collect()).unwrap_or(BLACKOUT_MS_ASSUMED),
+            measured: known.len(),
         }
+    }
+
+    /// What is sent in a millisecond, in bytes.
+    pub(crate) fn bytes_per_ms(&self) -> u64 {
+        self.rate
+    }
+
+    /// How long a guest stands still, in milliseconds.
+    pub(crate) fn blackout_ms(&self) -> u64 {
+        self.blackout_ms
+    }
+
+    /// How long a move takes beyond sending, in milliseconds.
+    pub(crate) fn overhead_ms(&self) -> u64 {
+        OVERHEAD_MS
+    }
+
+    /// How many moves tell so.
+    pub(crate) fn measured(&self) -> usize {
+        self.measured
+    }
+
+    /// What is likely to be sent of a disk, in bytes.
+    pub(crate) fn disk_bytes(&self, disk_gib: u64) -> u64 {
+        let whole = disk_gib.saturating_mul(1 << 30);
+        self.disk_bytes.map_or(whole, |bytes| bytes.min(whole))
     }
 
     /// How long a move should take.
     fn time_ms(&self, memory_mib: u64, disk_gib: u64) -> u64 {
-        let whole = disk_gib.saturating_mul(1 << 30);
-        let disk = self.disk_bytes.map_or(whole, |bytes| bytes.min(whole));
-        let bytes = memory_mib.saturating_mul(1 << 20).saturating_add(disk);
+        let bytes = memory_mib.saturating_mul(1 << 20).saturating_add(self.disk_bytes(disk_gib));
         OVERHEAD_MS.saturating_add(bytes / self.rate.max(1))
     }
 }

@@ -10,7 +10,12 @@
 //! reports how far they are. [`decide`] is pure. Whose guest it is stands in the server's row alone, and changes in the
 //! one transaction that ends the move: as long as the row names the source, only the source may run it again.
 
+mod asked;
+mod checks;
 mod room;
+
+pub use asked::{LiveMigrationAsked, LiveMigrationPlan, Prediction};
+pub use checks::Blocker;
 
 use super::create::needs_of;
 use super::{admit, retried};
@@ -45,6 +50,10 @@ pub struct LiveMigrationWish {
     pub node: Option<String>,
     /// Whether disks are to be copied; `None` leaves it to us.
     pub block: Option<bool>,
+    /// How long the guest may stand still at the most, in milliseconds; `None` lets us choose, and exceed it rather than never end.
+    pub blackout_ms_max: Option<u32>,
+    /// The move is given up after so long, in seconds.
+    pub deadline_s: Option<i64>,
 }
 
 /// A move as clients see it: its history's record and how far it is.
@@ -163,6 +172,11 @@ fn order(progress: &LiveProgress) -> OutgoingOrder {
     }
 }
 
+/// Whether its deadline has passed and it can still be given up.
+fn is_late(progress: &LiveProgress, now: Timestamp) -> bool {
+    progress.deadline.is_some_and(|at| at <= now) && !progress.cancel && !progress.switching && !progress.arrived
+}
+
 /// How far it is, in the compute API's words.
 pub(crate) fn status(progress: &LiveProgress) -> &'static str {
     if progress.moved || progress.arrived {
@@ -233,72 +247,11 @@ impl Engine {
             admit(ctx, &server, ServerRequest::LiveMigrate)?;
             let source = self.live_source(&tx, &server, wish).await?;
             let dest = self.live_destination(&tx, &server, &source, wish.node.clone(), Around::default()).await?;
-            self.live_begin(&tx, &mut server, &source, &dest).await?;
+            self.live_begin(&tx, &mut server, &source, &dest, wish).await?;
             tx.commit().await?;
             self.wake().all();
             Ok(())
         })
-    }
-
-    /// The node that the server leaves, if nothing of the server's own keeps it there.
-    pub(super) async fn live_source(
-        &self,
-        tx: &Tx,
-        server: &Server,
-        wish: &LiveMigrationWish,
-    ) -> Result<Node, EngineError> {
-        let id = server.id;
-        let source = match server.node_id {
-            Some(node) => tx.node_get(node).await?,
-            None => None,
-        };
-        let source = source.ok_or_else(|| refused(format!("Instance {id} is on no node.")))?;
-        if !self.node_alive(&source, Timestamp::now()) {
-            return Err(EngineError::Invalid {
-                code: "ComputeServiceUnavailable",
-                message: format!("Compute service of {} is unavailable at this time.", source.name),
-            });
-        }
-        if wish.block == Some(false) {
-            return Err(refused(format!(
-                "{} is not on shared storage: Live migration can not be used without shared storage except a \
-                 block_migration of 'auto' or true.",
-                source.name
-            )));
-        }
-        if server.details.disk_pool.is_some() {
-            return Err(refused(format!(
-                "Instance {id} has its disks in a folder that nodes share: moving between two of them while it runs is not \
-                 done yet."
-            )));
-        }
-        if !tx.volume_attachments_by_servers(&[id]).await?.is_empty() {
-            return Err(refused(format!(
-                "Instance {id} has volumes, and they lie on {}: detach them first.",
-                source.name
-            )));
-        }
-        if source.facts.underlay.is_none() {
-            return Err(refused(format!(
-                "{} has no address on the network that joins the nodes: start its agent with --underlay.",
-                source.name
-            )));
-        }
-        if let Some(node) = &wish.node {
-            if *node == source.name.as_str() {
-                return Err(EngineError::Invalid {
-                    code: "UnableToMigrateToSelf",
-                    message: format!("Unable to migrate instance ({id}) to current host ({node})."),
-                });
-            }
-            if tx.node_by_name(node).await?.is_none() {
-                return Err(EngineError::Invalid {
-                    code: "ComputeHostNotFound",
-                    message: format!("Compute host {node} could not be found."),
-                });
-            }
-        }
-        Ok(source)
     }
 
     /// The node that the server goes to, with its room claimed. `known` is what the caller knows of nodes beyond the fleet.
@@ -346,6 +299,7 @@ impl Engine {
         server: &mut Server,
         source: &Node,
         dest: &Node,
+        wish: &LiveMigrationWish,
     ) -> Result<MigrationId, EngineError> {
         let now = Timestamp::now();
         let id = MigrationId::new();
@@ -375,7 +329,12 @@ impl Engine {
             vcpus: server.vcpus,
             memory_mib: server.memory_mib,
             disk_gib: server.disk_gib,
-            progress: LiveProgress { downtime_ms_max: DOWNTIME_MS_MAX, ..LiveProgress::default() },
+            progress: LiveProgress {
+                downtime_ms_max: wish.blackout_ms_max.unwrap_or(DOWNTIME_MS_MAX),
+                downtime_strict: wish.blackout_ms_max.is_some(),
+                deadline: wish.deadline_s.map(|seconds| now.plus_seconds(seconds)),
+                ..LiveProgress::default()
+            },
             created_at: now,
             updated_at: now,
         })
@@ -479,6 +438,7 @@ impl Engine {
                     order: order(&live.progress),
                     downtime_ms_max: live.progress.downtime_ms_max,
                     force: live.progress.force,
+                    strict: live.progress.downtime_strict,
                 }
             } else {
                 MigrationPart::Incoming {
@@ -508,7 +468,8 @@ impl Engine {
         for mut live in self.store().live_migration_list_by_node(node).await? {
             let Some(said) = said.get(&live.id) else { continue };
             let end = if live.source_id == node { End::Source } else { End::Destination };
-            if decide(&mut live.progress, end, said) != Verdict::Same {
+            let late = is_late(&live.progress, Timestamp::now());
+            if decide(&mut live.progress, end, said) != Verdict::Same || late {
                 retried!({ self.live_observed(&ctx, live.server_id, live.id, end, said).await })?;
             }
         }
@@ -528,7 +489,13 @@ impl Engine {
         let Some(mut live) = tx.live_migration_of(server.id).await?.filter(|live| live.id == id) else {
             return Ok(());
         };
-        let verdict = decide(&mut live.progress, end, said);
+        let mut verdict = decide(&mut live.progress, end, said);
+        if matches!(verdict, Verdict::Same | Verdict::Figures | Verdict::Further)
+            && is_late(&live.progress, Timestamp::now())
+        {
+            (live.progress.cancel, live.progress.overdue) = (true, true);
+            verdict = Verdict::Further;
+        }
         match verdict {
             Verdict::Same => return Ok(()),
             Verdict::Figures => {
@@ -549,7 +516,11 @@ impl Engine {
             }
             Verdict::Completed => self.live_completed(&tx, &mut server, &live).await?,
             Verdict::Cancelled => {
-                self.live_stays(&tx, &mut server, &live, "cancelled", "The live migration was cancelled.").await?;
+                let why = match live.progress.overdue {
+                    true => "It was not over by its deadline and was given up.",
+                    false => "The live migration was cancelled.",
+                };
+                self.live_stays(&tx, &mut server, &live, "cancelled", why).await?;
             }
             Verdict::Failed(why) => self.live_stays(&tx, &mut server, &live, "failed", &why).await?,
         }
@@ -587,6 +558,9 @@ impl Engine {
                 "total_ms": figures.total_ms,
                 "memory_bytes": figures.memory_sent,
                 "disk_bytes": figures.disk_sent,
+                "rounds": figures.rounds,
+                "throttle_percent": figures.throttle_percent,
+                "strategy": if figures.throttle_percent > 0 { "auto-converge" } else { "plain" },
             });
             tx.task_describe(server.id.0, request, None, &told).await?;
         }
@@ -700,6 +674,12 @@ impl Engine {
             tx.node_touch(live.dest_id).await?;
             let detail = json!({ "migration": live.id, "given_up": "the source is down" });
             self.server_audit(&tx, &server, compute::SERVER_OBSERVE, &detail).await?;
+        } else if is_late(progress, now) {
+            (progress.cancel, progress.overdue) = (true, true);
+            tx.live_migration_update(&live, status(&live.progress)).await?;
+            tx.node_touch(live.source_id).await?;
+            let detail = json!({ "migration": live.id, "cancelled": "its deadline has passed" });
+            self.server_audit(&tx, &server, compute::SERVER_OBSERVE, &detail).await?;
         } else if !dest_alive && !progress.moved && !progress.arrived && !progress.cancel {
             progress.cancel = true;
             tx.live_migration_update(&live, status(&live.progress)).await?;
@@ -783,6 +763,16 @@ mod tests {
         let mut early = LiveProgress::default();
         let ended = decide(&mut early, End::Source, &report(MigrationStage::Ended));
         assert_eq!(ended, Verdict::Failed(GUEST_ENDED.into()));
+    }
+
+    #[test]
+    fn a_deadline_counts_until_the_guest_stands_still() {
+        let at = Timestamp::now();
+        let mut progress = LiveProgress { deadline: Some(at), ..LiveProgress::default() };
+        assert!(!is_late(&progress, at.plus_seconds(-1)));
+        assert!(is_late(&progress, at));
+        progress.switching = true;
+        assert!(!is_late(&progress, at));
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl Worker {
     /// Does this node's part in a move until the order changes.
     pub(super) async fn migrate(&mut self, wish: &Wish, spec: &MigrationSpec) -> Result<(), Stop> {
         match &spec.part {
-            MigrationPart::Outgoing { order, downtime_ms_max, force } => {
+            MigrationPart::Outgoing { order, downtime_ms_max, force, strict } => {
                 let departure = |to: MigrationPlace, switch| Departure {
                     id: spec.id,
                     key: spec.key.clone(),
@@ -34,6 +34,7 @@ impl Worker {
                     switch,
                     downtime_ms_max: *downtime_ms_max,
                     force: *force,
+                    strict: *strict,
                 };
                 let departure = match order {
                     OutgoingOrder::Go(to) => Some(departure(*to, false)),

@@ -66,6 +66,7 @@ struct Orders {
     force: bool,
     cancel: bool,
     downtime_ms_max: u32,
+    strict: bool,
 }
 
 /// A move that a source works at.
@@ -247,8 +248,8 @@ fn target_node(index: usize) -> String {
 /// # Errors
 /// `LaunchRefused`, `NotRunning`, `Busy`, `File`.
 pub fn send(guest: &Arc<Guest>, wish: &Departure) -> Result<(), HypervisorError> {
-    let orders =
-        Orders { switch: wish.switch, force: wish.force, cancel: false, downtime_ms_max: wish.downtime_ms_max };
+    let Departure { switch, force, downtime_ms_max, strict, .. } = *wish;
+    let orders = Orders { switch, force, cancel: false, downtime_ms_max, strict };
     let mut departing = guest.departing();
     if let Some(under_way) = departing.as_ref().filter(|under_way| under_way.id == wish.id) {
         // What was once cancelled stays so.
@@ -563,6 +564,7 @@ impl Source {
             }
             let wanted = match orders {
                 Orders { force: true, .. } => DOWNTIME_FORCED_MS,
+                Orders { switch: true, strict: true, downtime_ms_max, .. } => u64::from(downtime_ms_max),
                 Orders { switch: true, downtime_ms_max, .. } => patience(u64::from(downtime_ms_max), rounds),
                 Orders { switch: false, .. } => {
                     if rounds > ROUNDS_PATIENT {
@@ -604,6 +606,8 @@ impl Source {
             figures.memory_remaining = number("remaining");
             figures.dirty_rate = number("dirty-pages-rate").saturating_mul(page);
             figures.rounds = number("dirty-sync-count");
+            let throttle = told["cpu-throttle-percentage"].as_u64().unwrap_or(0);
+            figures.throttle_percent = figures.throttle_percent.max(throttle);
         });
         let bytes_per_ms = ram["mbps"].as_f64().map_or(0.0, |mbps| mbps * 125.0);
         if bytes_per_ms < 1.0 {

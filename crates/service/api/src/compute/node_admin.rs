@@ -244,7 +244,7 @@ pub async fn console_token(
     let (server, _, kind) = app.engine.console_token_show(&ctx, &token)?;
     let path = match kind {
         RelayKind::Vnc => "/console/vnc",
-        RelayKind::Serial | RelayKind::ConsoleLog { .. } => "/console/serial",
+        RelayKind::Serial | RelayKind::ConsoleLog { .. } | RelayKind::Appraisal => "/console/serial",
     };
     let url = app.endpoint.url.split_once("://").map_or(app.endpoint.url.as_str(), |(_, rest)| rest);
     let authority = url.split('/').next().unwrap_or(url);

@@ -29,7 +29,7 @@ impl Engine {
         place: &LivePlace,
         taken: &HashMap<NodeId, Amounts>,
     ) -> Result<NodeId, EngineError> {
-        let wish = LiveMigrationWish { node: self.node_called(tx, place.only).await?, block: None };
+        let wish = LiveMigrationWish { node: self.node_called(tx, place.only).await?, ..Default::default() };
         let source = self.live_source(tx, server, &wish).await?;
         let known = Around {
             claimed: taken.clone(),
@@ -53,7 +53,7 @@ impl Engine {
         task: TaskId,
     ) -> Result<LiveBegun, EngineError> {
         admit(ctx, server, ServerRequest::LiveMigrate)?;
-        let wish = LiveMigrationWish { node: self.node_called(tx, place.only).await?, block: None };
+        let wish = LiveMigrationWish { node: self.node_called(tx, place.only).await?, ..Default::default() };
         let source = self.live_source(tx, server, &wish).await?;
         let kept = Amounts { vcpus: server.vcpus, memory_mib: server.memory_mib, disk_gib: server.disk_gib };
         // What is known of that node counts the room that was just given back.
@@ -71,7 +71,7 @@ impl Engine {
             Some(dest) => dest,
             None => self.live_destination(tx, server, &source, wish.node.clone(), known).await?,
         };
-        let migration = self.live_begin(tx, server, &source, &dest).await?;
+        let migration = self.live_begin(tx, server, &source, &dest, &wish).await?;
         let told = json!({ "migration": migration, "source": source.name, "target": dest.name });
         tx.task_describe(server.id.0, ctx.request_id, Some(task), &told).await?;
         Ok(LiveBegun { migration, target: dest.id })

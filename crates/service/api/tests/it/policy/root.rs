@@ -36,6 +36,8 @@ pub fn cases() -> Vec<Case> {
         case("GET /arcus/v1/tasks/{id}/events", Task, 200).query("max_s=0"),
         case("POST /arcus/v1/tasks/{id}/cancel", Task, 409).because(NO_CANCEL),
         case("POST /arcus/v1/tasks/{id}/retry", Task, 409).because(NO_RETRY),
+        case("POST /arcus/v1/servers/{id}/live-migration", Server, 200)
+            .body(r#"{"live_migration":{"dry_run":true,"max_blackout_ms":100}}"#),
         case("GET /arcus/v1/servers/{id}/placement", Server, 200),
         case("GET /arcus/v1/servers/{id}/placement", Server, 200).query("node=node-1").rule(Rule::Admin),
         case("POST /arcus/v1/placement/explain", Nothing, 200).body(EXPLAIN),

@@ -36,7 +36,7 @@ impl Call<'_> {
             return Err(required("os-migrateLive", "disk_over_commit"));
         }
         fields.end()?;
-        let wish = LiveMigrationWish { node, block };
+        let wish = LiveMigrationWish { node, block, ..LiveMigrationWish::default() };
         if v.at_least(34) {
             return done(self.app.engine.server_migrate_live_later(&self.ctx, self.id, &wish).await);
         }
