@@ -52,6 +52,16 @@ impl ByHand {
         Ok(Self { words, folder: folder.to_owned(), backing, size_bytes })
     }
 
+    /// The same as one end of a move: in a namespace, listening at this address.
+    pub fn end(&self, namespace: &str, address: &str) -> Value {
+        serde_json::json!({ "words": self.words, "folder": self.folder, "namespace": namespace, "address": address })
+    }
+
+    /// What its disk begins as: the image and its size in bytes.
+    pub fn disk(&self) -> (&str, u64) {
+        (&self.backing, self.size_bytes)
+    }
+
     /// Starts it on a fresh disk and waits until it has come to life; then it is ended.
     pub async fn boot(&self) -> Result<(Instant, Life)> {
         let (disk, console) = (self.folder.join("root.qcow2"), self.folder.join("console.log"));

@@ -6,27 +6,35 @@
 #[path = "../../tests/rig/arcus.rs"]
 mod arcus;
 mod by_hand;
+#[path = "../../tests/lab/cloud.rs"]
+#[expect(dead_code, reason = "the lab's tests ask it for more")]
+mod cloud;
 mod control_plane;
 mod first_answer;
 mod guests;
 mod idle;
 mod image_upload;
+mod live_migration;
 mod load;
 mod measurement;
 mod server_boot;
 #[path = "../../tests/rig/session.rs"]
 mod session;
 mod speed;
+#[path = "../../tests/lab/wire.rs"]
+#[expect(dead_code, reason = "the lab's tests ask it for more")]
+mod wire;
 
 use anyhow::{Context as _, Result};
 
 /// In the order in which they run: what a quiet machine matters most to comes first.
-const BENCHMARKS: [&str; 9] = [
+const BENCHMARKS: [&str; 10] = [
     "idle",
     "first_answer",
     "control_plane",
     "server_boot",
     "image_upload",
+    "live_migration",
     "tokens",
     "ports",
     "servers",
@@ -49,6 +57,7 @@ async fn run(name: &str) -> Result<()> {
         "first_answer" => first_answer::run().await,
         "control_plane" => control_plane::run().await,
         "server_boot" => server_boot::run().await,
+        "live_migration" => live_migration::run().await,
         "tokens" => speed::tokens().await,
         "ports" => speed::ports().await,
         "servers" => speed::servers().await,

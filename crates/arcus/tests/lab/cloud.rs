@@ -194,7 +194,21 @@ impl Lab {
         Ok(serde_json::from_str(&std::fs::read_to_string(self.home.join("lab.json"))?)?)
     }
 
-    fn namespace(&self, node: &str) -> Result<String> {
+    /// The address of a node on the network that joins the nodes.
+    pub fn underlay(&self, node: &str) -> Result<String> {
+        let state = self.state()?;
+        let machine = state["nodes"].as_array().and_then(|all| all.iter().find(|one| one["name"] == node));
+        let underlay = machine.and_then(|one| one["underlay"].as_str()).context("the node has no address")?;
+        Ok(underlay.split('/').next().unwrap_or(underlay).to_owned())
+    }
+
+    /// Where the lab keeps everything.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// A node's namespace.
+    pub fn namespace(&self, node: &str) -> Result<String> {
         let state = self.state()?;
         Ok(format!("arcus-lab-{}-{node}", state["tag"].as_str().context("the lab has no tag")?))
     }

@@ -1,7 +1,9 @@
 //! A lab of several nodes with real guests: servers move between nodes while they run, and nobody notices.
 
 mod asked;
+#[expect(dead_code, reason = "the benchmarks ask it for more")]
 mod cloud;
+mod fails;
 mod lost;
 #[path = "../rig/session.rs"]
 #[expect(dead_code, reason = "the project is for the crash test, one node is too few here")]

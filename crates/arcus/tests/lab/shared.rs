@@ -13,12 +13,12 @@ const BACK_MAX: Duration = Duration::from_secs(60);
 const SERVING_MAX: Duration = Duration::from_secs(120);
 
 /// From each boot on the guest answers on port 7000 and writes numbered lines to its disk, each with what tells the boot.
-const WRITER: &str = "cat > /root/writer <<\"E\"\n#!/bin/sh\nn=$(tail -n 1 /root/lines 2>/dev/null | cut -d\" \" -f1)\n\
+pub const WRITER: &str = "cat > /root/writer <<\"E\"\n#!/bin/sh\nn=$(tail -n 1 /root/lines 2>/dev/null | cut -d\" \" -f1)\n\
     n=${n:-0}\nb=$(cat /proc/sys/kernel/random/boot_id)\nwhile :; do n=$((n+1)); echo \"$n $b\" >> /root/lines; sync; \
     usleep 100000; done\nE\nchmod 755 /root/writer; echo \"::respawn:/root/writer\" >> /etc/inittab; \
     echo \"::respawn:/usr/bin/nc -ll -p 7000 -e /usr/bin/cat\" >> /etc/inittab; sync; kill -HUP 1";
 /// The last line that is on the disk for certain.
-const LAST: &str = "l=$(tail -n 1 /root/lines); sync; echo $l";
+pub const LAST: &str = "l=$(tail -n 1 /root/lines); sync; echo $l";
 
 #[tokio::test]
 async fn a_server_of_failing_nodes_serves_again_elsewhere_and_has_one_writer() -> Result<()> {

@@ -82,7 +82,7 @@ impl Worker {
             let report = match (&state, known) {
                 (GuestState::Ended(_) | GuestState::Absent, _) => {
                     self.migration = Some(bare(id, MigrationStage::Ended));
-                    return self.tell_ended(wish, &state).await;
+                    return self.leave_ended(wish, &state).await;
                 }
                 (_, Some(report)) if is_over(&report.stage) => {
                     if matches!(order, OutgoingOrder::Return) {
@@ -115,6 +115,17 @@ impl Worker {
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         }
+    }
+
+    /// The guest has ended before it left. One that ended because its node was restarted has not ended by itself: should it
+    /// stay this node's, it is started again once the move is over.
+    async fn leave_ended(&mut self, wish: &Wish, state: &GuestState) -> Result<(), Stop> {
+        let started = self.shared.ledger.entry(self.id)?.started;
+        if started.is_some_and(|(_, boot)| boot == self.shared.boot_id) {
+            return self.tell_ended(wish, state).await;
+        }
+        self.tell(wish, Observed::Preparing, Some("waiting for the end of its move"), 0, None).await;
+        Ok(())
     }
 
     async fn leave_begin(
