@@ -121,5 +121,7 @@ try:
         at = 1 - at
         machine, took = move(machine, spec["ends"][at])
         print(f"{took:.1f}", flush=True)
+except KeyboardInterrupt:
+    pass
 finally:
     end_of(machine)
