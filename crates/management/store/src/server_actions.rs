@@ -48,6 +48,9 @@ pub struct ServerActionEvent {
     pub details: Option<String>,
 }
 
+/// So many actions of a server that are not over are told of at once.
+const OPEN_MAX: u32 = 100;
+
 const COLUMNS: &str = "server_id, request_id, action, user_id, project_id, message, event, event_node, event_started_at, \
      event_finished_at, event_result, event_details, steps_done, started_at, updated_at";
 
@@ -236,6 +239,21 @@ impl Tx {
         )
         .await?;
         self.task_step(server.0, request, next, at).await
+    }
+
+    /// The requests that asked a server for one of `events` and are not over, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn server_action_open(&self, server: ServerId, events: &[&str]) -> Result<Vec<RequestId>, StoreError> {
+        let mut filter = Where::default();
+        filter.and("server_id = ? AND event_finished_at IS NULL", params![server]);
+        filter.and_in("event", events.to_vec());
+        let sql = format!(
+            "SELECT request_id FROM server_actions{} ORDER BY started_at, request_id LIMIT {OPEN_MAX}",
+            filter.sql()
+        );
+        self.all(sql, filter.params).await?.iter().map(|row| row.get("request_id")).collect()
     }
 
     /// Records how an action and its task ended: `failure` says why it failed, unless it succeeded.

@@ -78,6 +78,7 @@ impl Engine {
         if let Some(request) = server.request_id {
             tx.server_action_finish(server.id, request, now, None).await?;
         }
+        self.interfaces_settled(tx, server.id, None, now).await?;
         tx.tasks_end_with(server.id.0, "The server was deleted.", now).await?;
         server.state = server.state.after(ServerEvent::Removed).map_err(|e| EngineError::conflict(e.to_string()))?;
         server.task = None;

@@ -156,6 +156,7 @@ impl Engine {
         }
         tx.server_action_finish(server.id, snapshot.request_id, now, failure).await?;
         if matches!(server.task, Some(ServerTask::ImageSnapshot | ServerTask::ImageBackup)) {
+            server.request_id = None;
             server.task = None;
             server.task_deadline = None;
         }

@@ -6,11 +6,16 @@ use crate::{Engine, EngineError};
 use arcus_store::{Port, SecurityGroup, Server, Tx};
 use arcus_types::policy::compute;
 use arcus_types::servers::ServerRequest;
-use arcus_types::{OpCtx, PortId, ServerId};
+use arcus_types::{OpCtx, PortId, ServerId, Timestamp};
 use serde_json::json;
 
 /// The most interfaces of a server.
 const INTERFACES_MAX: usize = 16;
+
+/// What a server's node does for another interface, in the history.
+const ATTACH_EVENT: &str = "compute_attach_interface";
+/// What it does for one less.
+const DETACH_EVENT: &str = "compute_detach_interface";
 
 /// An interface that is asked for: on the named network, on the only one, or a port.
 #[derive(Debug, Clone)]
@@ -92,7 +97,8 @@ impl Engine {
             }
             let detail = json!({ "port_id": port_id });
             let action = compute::SERVER_INTERFACES_WRITE;
-            self.server_record(&tx, &server, action, "attach_interface", None, &detail).await?;
+            let event = server.node_id.map(|_| ATTACH_EVENT);
+            self.server_record(&tx, &server, action, "attach_interface", event, &detail).await?;
             self.server_wish(&tx, &mut server, None).await?;
             let port = tx.port_get(port_id).await?.ok_or_else(|| no_port(id, port_id))?;
             tx.commit().await?;
@@ -135,12 +141,28 @@ impl Engine {
             server.details.port_tags.remove(&port);
             let detail = json!({ "port_id": port });
             let action = compute::SERVER_INTERFACES_WRITE;
-            self.server_record(&tx, &server, action, "detach_interface", None, &detail).await?;
+            let event = server.node_id.map(|_| DETACH_EVENT);
+            self.server_record(&tx, &server, action, "detach_interface", event, &detail).await?;
             self.server_wish(&tx, &mut server, None).await?;
             tx.commit().await?;
             self.wake().all();
             Ok(())
         })
+    }
+
+    /// Ends what the history says of interfaces and is not over: its node has acted on the server as it is wished now, or
+    /// never will. Several may be open, for each wish takes the place of the one before it; `failure` says what went wrong.
+    pub(super) async fn interfaces_settled(
+        &self,
+        tx: &Tx,
+        id: ServerId,
+        failure: Option<&str>,
+        now: Timestamp,
+    ) -> Result<(), EngineError> {
+        for request in tx.server_action_open(id, &[ATTACH_EVENT, DETACH_EVENT]).await? {
+            tx.server_action_finish(id, request, now, failure).await?;
+        }
+        Ok(())
     }
 
     /// The security groups of a server's ports.

@@ -570,6 +570,7 @@ impl Engine {
             server.id = %server.id, migration.id = %live.id, downtime_ms = figures.downtime_ms,
             duration_ms = figures.total_ms, "a server moved to another node"
         );
+        self.interfaces_settled(tx, server.id, None, now).await?;
         self.server_settled(tx, server, None, now).await
     }
 
@@ -592,6 +593,7 @@ impl Engine {
         if let (Some(request), "cancelled") = (server.request_id, status) {
             tx.task_finish(server.id.0, request, TaskState::Cancelled, Some(why), now).await?;
         }
+        self.interfaces_settled(tx, server.id, None, now).await?;
         if server.task == Some(ServerTask::Migrating) {
             self.server_settled(tx, server, Some(why), now).await
         } else {

@@ -20,6 +20,9 @@ const TRANSIENT_PATIENCE_S: i64 = 60;
 /// So many servers' news are written at once: their transactions share the wait for stable storage.
 const OBSERVED_AT_ONCE: usize = 8;
 
+/// What is told of a failure that the node says nothing of.
+const UNSAID: &str = "The node could not do it and did not say why.";
+
 /// What a report means for a server.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Verdict {
@@ -33,6 +36,8 @@ pub(super) enum Verdict {
     Ended { power_state: PowerState, why: Option<String> },
     /// The wish cannot be brought about, or not yet.
     Failed { fault: ServerFault },
+    /// What changed nothing but the hardware is brought about, or cannot be: the state stays.
+    Settled { failure: Option<String> },
     /// The node holds nothing of it any more, as wished.
     Gone,
 }
@@ -51,13 +56,23 @@ pub(super) fn judge(server: &Server, report: Option<&ServerReport>, spec_generat
     let acted = report.version >= server.version;
     match report.observed {
         Observed::Preparing => figures(server, report, server.power_state),
-        Observed::Failed if acted => failed(server, report, now),
+        Observed::Failed if acted => match failed(server, report, now) {
+            Verdict::Same if pending(server) => {
+                let message = report.fault.as_ref().map_or(UNSAID, |f| f.message.as_str());
+                Verdict::Settled { failure: Some(message.to_owned()) }
+            }
+            other => other,
+        },
         Observed::Failed => Verdict::Same,
         Observed::Ended if acted && server.power != Power::Stopped => {
             let power_state = if report.fault.is_some() { PowerState::Crashed } else { PowerState::Shutdown };
             let why = report.fault.as_ref().map(|f| f.message.clone());
             let known = server.state == ServerState::Stopped && server.task.is_none();
-            if known { Verdict::Same } else { Verdict::Ended { power_state, why } }
+            match known {
+                true if pending(server) => Verdict::Settled { failure: None },
+                true => Verdict::Same,
+                false => Verdict::Ended { power_state, why },
+            }
         }
         Observed::Running | Observed::Paused | Observed::Stopped | Observed::Suspended | Observed::Ended => {
             let power_state = power_state(report.observed);
@@ -65,6 +80,8 @@ pub(super) fn judge(server: &Server, report: Option<&ServerReport>, spec_generat
                 let asked = server.task == Some(ServerTask::UpdatingPassword);
                 let failure = report.password_fault.clone().filter(|_| asked);
                 Verdict::Reached { power_state, failure }
+            } else if acted && reached(server, report) && pending(server) {
+                Verdict::Settled { failure: None }
             } else {
                 figures(server, report, power_state)
             }
@@ -110,6 +127,11 @@ fn awaited(server: &Server) -> bool {
     }
 }
 
+/// Whether somebody waits for what is no task: other hardware of a server that is left as it is.
+fn pending(server: &Server) -> bool {
+    server.task.is_none() && server.request_id.is_some()
+}
+
 fn figures(server: &Server, report: &ServerReport, power_state: PowerState) -> Verdict {
     let preparing = report.observed == Observed::Preparing;
     let progress = if preparing { report.progress_percent.min(99) } else { server.progress };
@@ -123,8 +145,7 @@ fn figures(server: &Server, report: &ServerReport, power_state: PowerState) -> V
 fn failed(server: &Server, report: &ServerReport, now: Timestamp) -> Verdict {
     let told = report.fault.as_ref();
     let transient = told.is_some_and(|f| f.transient);
-    let message =
-        told.map_or_else(|| "The node could not do it and did not say why.".to_owned(), |f| f.message.clone());
+    let message = told.map_or(UNSAID, |f| f.message.as_str()).to_owned();
     if let (true, Some(task), Some(deadline)) = (transient, server.task, server.task_deadline) {
         let began = deadline.plus_seconds(-task.deadline_s());
         if now < began.plus_seconds(TRANSIENT_PATIENCE_S) {
@@ -206,6 +227,7 @@ impl Engine {
         }
         let verdict = judge(&server, report, spec_generation, now);
         let shelved = server.details.shelve.clone();
+        let mut broken = None;
         match verdict {
             Verdict::Same => return Ok(()),
             Verdict::Figures { power_state, progress, step } => {
@@ -232,8 +254,16 @@ impl Engine {
             Verdict::Ended { power_state, why } => {
                 self.server_ended(&tx, &mut server, power_state, why, now).await?;
             }
-            Verdict::Failed { fault } => self.server_failed(&tx, &mut server, fault).await?,
+            Verdict::Failed { fault } => {
+                broken = Some(fault.message.clone());
+                self.server_failed(&tx, &mut server, fault).await?;
+            }
+            Verdict::Settled { failure } => {
+                self.server_settled(&tx, &mut server, failure.as_deref(), now).await?;
+                broken = failure;
+            }
         }
+        self.interfaces_settled(&tx, id, broken.as_deref(), now).await?;
         let detail = json!({ "state": server.state.text(), "task": server.task.map(ServerTask::text) });
         self.server_audit(&tx, &server, compute::SERVER_OBSERVE, &detail).await?;
         tx.commit().await?;

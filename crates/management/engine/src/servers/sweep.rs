@@ -64,6 +64,10 @@ impl Engine {
             ServerTask::ShelvingOffloading => {
                 server.task = None;
                 server.task_deadline = None;
+                if let Some(request) = server.request_id.take() {
+                    let why = "The node did not let go of the server in time.";
+                    tx.server_action_finish(id, request, now, Some(why)).await?;
+                }
                 self.server_audit(&tx, &server, compute::SERVER_SHELVE, &json!({ "overdue": true })).await?;
                 tx.server_update(&mut server).await?;
             }

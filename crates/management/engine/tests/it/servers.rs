@@ -3,6 +3,7 @@
 mod claims;
 mod drain;
 mod evacuate;
+mod interfaces;
 mod placement;
 mod volumes;
 
