@@ -245,7 +245,7 @@ fn filter_rule(rule: &SecurityGroupRule) -> FilterRule {
         protocol: rule.protocol_number,
         port_min: rule.port_min,
         port_max: rule.port_max,
-        remote_cidr: rule.remote_cidr,
+        remote_cidr: rule.normalized_cidr(),
         remote_group: rule.remote_group_id,
         remote_address_group: rule.remote_address_group_id,
     }

@@ -60,7 +60,7 @@ pub struct SecurityGroupRule {
     pub port_min: Option<u16>,
     /// The last port, or the ICMP code.
     pub port_max: Option<u16>,
-    /// The other side's range.
+    /// The other side's range as its owner wrote it: it may name a host of the range.
     pub remote_cidr: Option<ipnet::IpNet>,
     /// The group that the other side is in.
     pub remote_group_id: Option<SecurityGroupId>,
@@ -75,6 +75,11 @@ pub struct SecurityGroupRule {
 }
 
 impl SecurityGroupRule {
+    /// The other side's range, cut to its prefix: what packets are compared with.
+    pub fn normalized_cidr(&self) -> Option<ipnet::IpNet> {
+        self.remote_cidr.map(|cidr| cidr.trunc())
+    }
+
     /// Everything that makes this rule differ from another one of its group, in one text.
     pub fn fingerprint(&self) -> String {
         let show = |value: Option<String>| value.unwrap_or_else(|| "*".to_owned());
@@ -84,7 +89,7 @@ impl SecurityGroupRule {
             show(self.protocol_number.map(|n| n.to_string())),
             show(self.port_min.map(|n| n.to_string())),
             show(self.port_max.map(|n| n.to_string())),
-            show(self.remote_cidr.map(|c| c.to_string())),
+            show(self.normalized_cidr().map(|c| c.to_string())),
             show(self.remote_group_id.map(|g| g.to_string())),
         ]
         .into_iter()

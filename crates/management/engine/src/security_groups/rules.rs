@@ -155,7 +155,7 @@ pub fn rule(new: &RuleNew, project_id: ProjectId, now: Timestamp) -> Result<Secu
         protocol_number: number,
         port_min,
         port_max,
-        remote_cidr: new.remote_cidr.map(|cidr| cidr.trunc()),
+        remote_cidr: new.remote_cidr,
         remote_group_id: new.remote_group_id,
         remote_address_group_id: new.remote_address_group_id,
         revision: 1,
@@ -283,9 +283,13 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_cut_to_its_prefix() {
+    fn a_range_is_kept_as_written_and_compared_by_its_prefix() {
         let wish = RuleNew { remote_cidr: Some("10.0.0.5/24".parse().unwrap()), ..new("tcp", None, None) };
         let made = rule(&wish, ProjectId::new(), Timestamp(0)).unwrap();
-        assert_eq!(made.remote_cidr, Some("10.0.0.0/24".parse().unwrap()));
+        assert_eq!(made.remote_cidr, wish.remote_cidr);
+        let cut = RuleNew { remote_cidr: Some("10.0.0.0/24".parse().unwrap()), ..wish };
+        let same = rule(&cut, ProjectId::new(), Timestamp(0)).unwrap();
+        assert_eq!(made.fingerprint(), same.fingerprint());
+        assert_eq!(made.normalized_cidr(), same.remote_cidr);
     }
 }

@@ -107,7 +107,7 @@ impl Engine {
             protocol_number: says.protocol_number,
             port_min: says.port_min,
             port_max: says.port_max,
-            remote_cidr: says.remote_cidr,
+            remote_cidr: says.remote_cidr.map(|cidr| cidr.trunc()),
             remote_self: new.remote_self,
             in_default: new.in_default,
             in_others: new.in_others,

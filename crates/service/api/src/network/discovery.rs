@@ -33,7 +33,6 @@ pub fn routes() -> Vec<Route> {
 /// What is honoured: alias, name, one line. An alias is a promise to clients, so nothing is here that is not tested.
 const EXTENSIONS: &[(&str, &str, &str)] = &[
     ("address-group", "Address group", "Named lists of ranges that rules refer to."),
-    ("address-scope", "Address scope", "Spaces in which no address is given twice."),
     ("agent", "agent", "The nodes that carry networks."),
     ("allowed-address-pairs", "Allowed Address Pairs", "Further addresses that a port may use."),
     ("auto-allocated-topology", "Auto Allocated Topology Services", "A network behind a router for the asking."),
@@ -85,7 +84,6 @@ const EXTENSIONS: &[(&str, &str, &str)] = &[
     ("quota_details", "Quota details management support", "Quotas with what is used of them."),
     ("quotas", "Quota management support", "How much of each thing a project may have."),
     ("rbac-address-group", "Add address_group type to RBAC", "Address groups shared by policy."),
-    ("rbac-address-scope", "Add address_scope type to RBAC", "Address scopes shared by policy."),
     ("rbac-policies", "RBAC Policies", "Things shared with other projects."),
     ("rbac-security-groups", "Add security_group type to network RBAC", "Security groups shared by policy."),
     ("rbac-subnetpool", "Add subnetpool type to RBAC", "Subnet pools shared by policy."),

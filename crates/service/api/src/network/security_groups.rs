@@ -164,7 +164,7 @@ fn rule_view(rule: &SecurityGroupRule) -> Value {
         "port_range_min": rule.port_min,
         "port_range_max": rule.port_max,
         "remote_ip_prefix": rule.remote_cidr,
-        "normalized_cidr": rule.remote_cidr,
+        "normalized_cidr": rule.normalized_cidr(),
         "remote_group_id": rule.remote_group_id,
         "remote_address_group_id": rule.remote_address_group_id,
     });

@@ -216,14 +216,29 @@ async fn each_microversion_adds_what_it_says() {
     let id = nova.running().await;
     let path = format!("/servers/{id}");
     let base: BTreeSet<&str> = AT_2_1.into_iter().collect();
-    let steps: [(&str, &[&str]); 8] = [
+    let steps: [(&str, &[&str]); 12] = [
         ("2.8", &[]),
         ("2.9", &["locked"]),
         ("2.19", &["locked", "description"]),
         ("2.26", &["locked", "description", "tags"]),
         ("2.63", &["locked", "description", "tags", "trusted_image_certificates"]),
+        ("2.65", &["locked", "description", "tags", "trusted_image_certificates"]),
+        ("2.69", &["locked", "description", "tags", "trusted_image_certificates"]),
         ("2.71", &["locked", "description", "tags", "trusted_image_certificates", "server_groups"]),
+        ("2.72", &["locked", "description", "tags", "trusted_image_certificates", "server_groups"]),
         ("2.79", &["locked", "description", "tags", "trusted_image_certificates", "server_groups", "locked_reason"]),
+        (
+            "2.95",
+            &[
+                "locked",
+                "description",
+                "tags",
+                "trusted_image_certificates",
+                "server_groups",
+                "locked_reason",
+                "OS-EXT-SRV-ATTR:hostname",
+            ],
+        ),
         (
             "2.96",
             &[

@@ -378,8 +378,12 @@ async fn rules_are_checked_kept_once_and_removed() {
         json!({ "protocol": "tcp", "port_range_min": 22, "port_range_max": 22, "remote_ip_prefix": "10.0.0.9/8" });
     let made = net.post("security-group-rules", rule(ssh.clone())).await.expect(201);
     let made = &made["security_group_rule"];
-    assert_eq!((&made["remote_ip_prefix"], &made["ethertype"]), (&json!("10.0.0.0/8"), &json!("IPv4")));
-    assert_eq!(refused(net.post("security-group-rules", rule(ssh)).await, 409), "SecurityGroupRuleExists");
+    assert_eq!((&made["remote_ip_prefix"], &made["ethertype"]), (&json!("10.0.0.9/8"), &json!("IPv4")));
+    assert_eq!(made["normalized_cidr"], "10.0.0.0/8");
+    assert_eq!(refused(net.post("security-group-rules", rule(ssh.clone())).await, 409), "SecurityGroupRuleExists");
+    let mut same = ssh;
+    same["remote_ip_prefix"] = json!("10.0.0.0/8");
+    assert_eq!(refused(net.post("security-group-rules", rule(same)).await, 409), "SecurityGroupRuleExists");
     for (more, status, kind) in [
         (json!({ "protocol": "bogus" }), 400, "SecurityGroupRuleInvalidProtocol"),
         (json!({ "protocol": "tcp", "port_range_min": 9, "port_range_max": 8 }), 400, "SecurityGroupInvalidPortRange"),
