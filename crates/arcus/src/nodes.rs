@@ -17,10 +17,12 @@ pub fn nodes(options: Node) -> Result<()> {
                 if options.json {
                     return print_json(&told);
                 }
+                println!("{:<20} {:<8} {:<7} why", "node", "state", "takes");
                 for node in told["nodes"].as_array().into_iter().flatten() {
-                    let open = if node["enabled"] == true { "open" } else { "closed" };
+                    let open = if node["enabled"] == true { "servers" } else { "none" };
                     let why = node["disabled_reason"].as_str().or(node["state_reason"].as_str()).unwrap_or_default();
-                    println!("{:<20} {:<8} {open:<7} {why}", text(&node["name"]), text(&node["state"]));
+                    let line = format!("{:<20} {:<8} {open:<7} {why}", text(&node["name"]), text(&node["state"]));
+                    println!("{}", line.trim_end());
                 }
                 Ok(())
             }

@@ -25,6 +25,16 @@ pub struct Session {
     token: String,
 }
 
+/// What a refusal says, in its own words where it has some.
+fn refusal(method: &reqwest::Method, path: &str, status: reqwest::StatusCode, text: &str) -> String {
+    let told: Value = serde_json::from_str(text).unwrap_or_default();
+    let inner = told.as_object().and_then(|fields| fields.values().find_map(|field| field["message"].as_str()));
+    match inner.or(told["message"].as_str()) {
+        Some(message) => format!("{message} ({status})"),
+        None => format!("{method} {path} was answered with {status}: {text}"),
+    }
+}
+
 impl Session {
     /// An administrator of the cloud with this home folder, or of the lab with it.
     pub async fn admin(folder: &Path) -> Result<Self> {
@@ -64,7 +74,7 @@ impl Session {
         let status = answer.status();
         let text = answer.text().await?;
         if !status.is_success() {
-            bail!("{method} {path} was answered with {status}: {text}");
+            bail!("{}", refusal(&method, path, status, &text));
         }
         Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
     }
@@ -82,7 +92,8 @@ impl Session {
         let request = self.http.get(format!("{}{path}", self.url)).header("x-auth-token", &self.token);
         let answer = request.timeout(STREAM_MAX).send().await?;
         if !answer.status().is_success() {
-            bail!("GET {path} was answered with {}: {}", answer.status(), answer.text().await.unwrap_or_default());
+            let status = answer.status();
+            bail!("{}", refusal(&reqwest::Method::GET, path, status, &answer.text().await.unwrap_or_default()));
         }
         Ok(answer)
     }

@@ -6,6 +6,11 @@ use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+/// How long a watch goes on without an answer: a server that is started again takes up what it was doing.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Prints an answer as it is.
 pub fn print_json(answer: &Value) -> Result<()> {
@@ -46,7 +51,10 @@ pub fn tasks(options: Tasks) -> Result<()> {
             return print_json(&answer);
         }
         match answer["tasks"].as_array() {
-            Some(all) => all.iter().for_each(|task| println!("{}", line(task))),
+            Some(all) => {
+                println!("{:<36}  {:<20} {:<20} {:>5}  state", "task", "kind", "of", "done");
+                all.iter().for_each(|task| println!("{}", line(task)));
+            }
             None => show(&answer["task"]),
         }
         Ok(())
@@ -80,11 +88,19 @@ pub async fn watch(admin: &Session, id: &str, json: bool) -> Result<()> {
         }
         bar
     });
+    let mut heard = Instant::now();
     // A watch lasts some minutes at most: whoever wants to know more asks again.
     loop {
-        let mut answer = admin.stream(&format!("/arcus/v1/tasks/{id}/events")).await?;
+        let mut answer = match admin.stream(&format!("/arcus/v1/tasks/{id}/events")).await {
+            Err(error) if error.is::<reqwest::Error>() && heard.elapsed() < SILENCE_MAX => {
+                tokio::time::sleep(ASK_AGAIN).await;
+                continue;
+            }
+            answer => answer?,
+        };
         let mut pending = String::new();
-        while let Some(piece) = answer.chunk().await? {
+        while let Ok(Some(piece)) = answer.chunk().await {
+            heard = Instant::now();
             pending.push_str(&String::from_utf8_lossy(&piece));
             while let Some((event, rest)) = pending.split_once("\n\n").map(|(e, r)| (e.to_owned(), r.to_owned())) {
                 pending = rest;

@@ -4,6 +4,7 @@
 //! `ARCUS_BENCH` names the one to run.
 
 #[path = "../../tests/rig/arcus.rs"]
+#[expect(dead_code, reason = "nodes apart and crashes are for tests")]
 mod arcus;
 mod by_hand;
 #[path = "../../tests/lab/cloud.rs"]

@@ -4,9 +4,11 @@
 //! `ARCUS_SEED` repeats a run's choices (though not its timing), `ARCUS_ROUNDS` sets another number of rounds.
 
 #[path = "../rig/arcus.rs"]
-#[expect(dead_code, reason = "the number of the process is for benchmarks")]
+#[expect(dead_code, reason = "clouds without nodes and the number of the process are for others")]
 mod arcus;
 mod books;
+#[path = "../rig/claims.rs"]
+mod claims;
 #[path = "../rig/session.rs"]
 mod session;
 mod worker;
@@ -60,7 +62,7 @@ async fn nothing_acknowledged_is_lost_when_the_cloud_is_killed_a_hundred_times()
             worker.session = session.clone();
         }
         let mut books = Books::read(&cloud.home, &session).await?;
-        books.quotas_add_up().with_context(|| format!("after round {round}"))?;
+        books.claims.add_up().with_context(|| format!("after round {round}"))?;
         for worker in &mut workers {
             worker.compare(&mut books).with_context(|| format!("after round {round}"))?;
         }
@@ -72,7 +74,7 @@ async fn nothing_acknowledged_is_lost_when_the_cloud_is_killed_a_hundred_times()
     let acknowledged: u64 = workers.iter().map(|worker| worker.acknowledged).sum();
     eprintln!("{rounds} rounds in {:?}, {acknowledged} acknowledged calls, slowest start {slowest:?}", began.elapsed());
     empty(&cloud, &mut workers).await?;
-    books::database_is_sound(&cloud.home).await?;
+    claims::database_is_sound(&cloud.home).await?;
     cloud.down()
 }
 
@@ -138,7 +140,7 @@ async fn empty(cloud: &Arcus, workers: &mut [Worker]) -> Result<()> {
     let session = Session::login(&cloud.home, &cloud.url, "arcus").await?;
     settle(cloud, &session, workers).await?;
     let mut books = Books::read(&cloud.home, &session).await?;
-    books.quotas_add_up()?;
+    books.claims.add_up()?;
     for worker in workers.iter_mut() {
         worker.compare(&mut books)?;
     }

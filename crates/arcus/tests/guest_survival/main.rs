@@ -1,7 +1,7 @@
 //! Real guests outlive the cloud's own process, and the cloud notices when a guest's process dies.
 
 #[path = "../rig/arcus.rs"]
-#[expect(dead_code, reason = "the number of the process is for benchmarks")]
+#[expect(dead_code, reason = "the number of the process is for benchmarks, clouds without nodes for other tests")]
 mod arcus;
 mod guest;
 #[path = "../rig/session.rs"]

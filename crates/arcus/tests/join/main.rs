@@ -3,82 +3,22 @@
 #[path = "../rig/arcus.rs"]
 #[expect(dead_code, reason = "killing the process is for other tests")]
 mod arcus;
+#[path = "../rig/machine.rs"]
+#[expect(dead_code, reason = "killing a machine is for other tests")]
+mod machine;
 #[path = "../rig/session.rs"]
 #[expect(dead_code, reason = "images and projects are for other tests")]
 mod session;
 
 use anyhow::{Context as _, Result, ensure};
 use arcus::Arcus;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use machine::Machine;
 use reqwest::Method;
 use session::Session;
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long what a test waits for may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// `arcus agent` as a child process; its home folder goes with it.
-struct Machine {
-    home: PathBuf,
-    child: Option<Child>,
-}
-
-fn agent(home: &PathBuf, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arcus"));
-    command.args(["agent", "--simulate", "--home"]).arg(home).args(arguments);
-    command.env_remove("ARCUS_JOIN_TOKEN").env_remove("ARCUS_NODE").stdin(Stdio::null());
-    command
-}
-
-impl Machine {
-    fn new(name: &str) -> Self {
-        Self { home: format!("/tmp/arcus-{name}-{}", std::process::id()).into(), child: None }
-    }
-
-    fn start(&mut self, arguments: &[&str]) -> Result<()> {
-        std::fs::create_dir_all(&self.home)?;
-        let log = std::fs::File::create(self.home.join("arcus.log"))?;
-        let child = agent(&self.home, arguments).stdout(log.try_clone()?).stderr(log).spawn()?;
-        self.child = Some(child);
-        Ok(())
-    }
-
-    fn stop(&mut self) -> Result<()> {
-        let mut child = self.child.take().context("the agent does not run")?;
-        kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM)?;
-        ensure!(child.wait()?.success(), "the agent ended badly");
-        Ok(())
-    }
-
-    /// What it says when it ends by itself.
-    fn refused(&self, arguments: &[&str]) -> Result<String> {
-        let Output { status, stderr, .. } = agent(&self.home, arguments).output()?;
-        ensure!(!status.success(), "the agent ended well");
-        Ok(String::from_utf8(stderr)?)
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            drop(child.kill());
-            drop(child.wait());
-        }
-        drop(std::fs::remove_dir_all(&self.home));
-    }
-}
-
-/// The words of the command that `arcus join-token` prints, less `arcus agent`.
-fn join_words(cloud: &Arcus) -> Result<Vec<String>> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_arcus"));
-    let told = command.args(["join-token", "--uses", "2", "--home"]).arg(&cloud.home).output()?;
-    ensure!(told.status.success(), "join-token: {}", String::from_utf8_lossy(&told.stderr));
-    let told = String::from_utf8(told.stdout)?;
-    Ok(told.split_whitespace().skip(2).map(str::to_owned).collect())
-}
 
 /// Waits until so many nodes are up; their names.
 async fn nodes_up(admin: &Session, count: usize) -> Result<Vec<String>> {
@@ -104,7 +44,7 @@ async fn a_machine_joins_with_a_token_and_finds_its_cloud_again() -> Result<()> 
     cloud.start().await?;
     let admin = Session::login(&cloud.home, &cloud.url, "arcus-admin").await?;
     let own = nodes_up(&admin, 1).await?;
-    let words = join_words(&cloud)?;
+    let words = cloud.join_words(2)?;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let mut machine = Machine::new("joiner");
 
@@ -119,6 +59,7 @@ async fn a_machine_joins_with_a_token_and_finds_its_cloud_again() -> Result<()> 
     machine.start(&[&words[..], &["--node", "joined"]].concat())?;
     ensure!(nodes_up(&admin, 2).await?.contains(&"joined".to_owned()), "the node has another name");
     machine.stop()?;
+    std::fs::remove_file(machine.home.join("arcus.log"))?;
     // It needs neither token nor address any more.
     machine.start(&[])?;
     let began = Instant::now();

@@ -220,6 +220,58 @@ impl Lab {
         Ok(format!("arcus-{}-n-{}", tag.trim(), &plain[plain.len() - 12..]))
     }
 
+    /// Ends the server as `kill -9` does.
+    pub fn server_kill(&self) -> Result<()> {
+        let pid: i32 = std::fs::read_to_string(self.home.join("s/arcus.pid"))?.trim().parse()?;
+        Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?)
+    }
+
+    /// Starts the server again and waits until it answers.
+    pub async fn server_start(&self) -> Result<()> {
+        let (home, state) = (self.home.join("s"), self.state()?);
+        let at = state["url"].as_str().and_then(|url| url.strip_prefix("https://")).context("no endpoint")?;
+        let (listen, port) = at.rsplit_once(':').context("no port")?;
+        let log = std::fs::OpenOptions::new().append(true).open(home.join("arcus.log"))?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_arcus"));
+        command.args(["server", "--port", port, "--listen", listen, "--home"]).arg(&home);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/").spawn()?;
+        let began = Instant::now();
+        while let Err(error) = self.admin.call(Method::GET, "/", None).await {
+            ensure!(began.elapsed() < BOOT_MAX, "the server does not answer: {error:#}");
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Asks to empty a node, or to bring back what was there; the task's id.
+    pub async fn maintain(&self, node: &str, word: &str) -> Result<String> {
+        let path = format!("/arcus/v1/nodes/{node}/{word}");
+        let told = self.admin.ok(Method::POST, &path, Some(&json!({ (word): {} }))).await?;
+        id(&told["task"])
+    }
+
+    /// What a task of several servers does with each of them: name, state, node.
+    pub async fn moved_servers(&self, task: &str) -> Result<Vec<(String, String, String)>> {
+        let told = self.admin.ok(Method::GET, &format!("/arcus/v1/tasks/{task}/servers"), None).await?;
+        let text = |one: &Value, field: &str| one[field].as_str().unwrap_or_default().to_owned();
+        let all = told["servers"].as_array().context("no list")?;
+        Ok(all.iter().map(|one| (text(one, "name"), text(one, "state"), text(one, "target"))).collect())
+    }
+
+    /// Waits until a task is done.
+    pub async fn wait_for_task(&self, task: &str, patience: Duration) -> Result<()> {
+        let began = Instant::now();
+        loop {
+            let told = self.admin.ok(Method::GET, &format!("/arcus/v1/tasks/{task}"), None).await?["task"].clone();
+            if told["state"] == "done" {
+                return Ok(());
+            }
+            let under_way = told["state"] == "running" || told["state"] == "waiting";
+            ensure!(under_way && began.elapsed() < patience, "the task is not done: {told}");
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
     /// Ends a node's agent as `kill -9` does; its guests go on.
     pub fn agent_kill(&self, node: &str) -> Result<()> {
         let pid: i32 = std::fs::read_to_string(self.home.join(node).join("arcus.pid"))?.trim().parse()?;

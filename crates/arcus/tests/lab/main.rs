@@ -5,6 +5,7 @@ mod asked;
 mod cloud;
 mod fails;
 mod lost;
+mod maintenance;
 #[path = "../rig/session.rs"]
 #[expect(dead_code, reason = "the project is for the crash test, one node is too few here")]
 mod session;

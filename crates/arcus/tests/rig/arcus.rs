@@ -1,4 +1,4 @@
-//! `arcus up` as a child process, on a home folder and a port of its own. Tests and benchmarks share it.
+//! `arcus up` or `arcus server` as a child process, on a home folder and a port of its own. Tests and benchmarks share it.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use std::fs::OpenOptions;
@@ -19,17 +19,27 @@ pub struct Arcus {
     /// Its endpoint.
     pub url: String,
     port: u16,
-    simulate: bool,
+    /// The words that say what runs.
+    words: &'static [&'static str],
     child: Option<Child>,
 }
 
 impl Arcus {
     /// One that has not been started yet. The name must be short: the home folder's path has a limit.
     pub fn new(name: &str, simulate: bool) -> Result<Self> {
+        Self::with(name, if simulate { &["up", "--simulate"] } else { &["up"] })
+    }
+
+    /// One without a node, which has not been started yet.
+    pub fn server(name: &str) -> Result<Self> {
+        Self::with(name, &["server"])
+    }
+
+    fn with(name: &str, words: &'static [&'static str]) -> Result<Self> {
         let home = PathBuf::from(format!("/tmp/arcus-{name}-{}", std::process::id()));
         ensure!(!home.exists(), "{} is left of an earlier run: arcus down --home {0}", home.display());
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        Ok(Self { home, url: format!("https://127.0.0.1:{port}"), port, simulate, child: None })
+        Ok(Self { home, url: format!("https://127.0.0.1:{port}"), port, words, child: None })
     }
 
     /// Starts the process; answers how long it took from there until it answered a request.
@@ -37,10 +47,8 @@ impl Arcus {
         std::fs::create_dir_all(&self.home)?;
         let log = OpenOptions::new().create(true).append(true).open(self.home.join("arcus.log"))?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_arcus"));
-        command.args(["up", "--port", &self.port.to_string(), "--home"]).arg(&self.home);
-        if self.simulate {
-            command.arg("--simulate");
-        }
+        command.args(self.words).args(["--port", &self.port.to_string(), "--home"]).arg(&self.home);
+        command.env("ARCUS_CRASH_FILE", self.crash_file());
         command.env_remove("ARCUS_UPLINK").env_remove("ARCUS_DATABASE");
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/").process_group(0);
         // Whether the right cloud answers is shown by the log-in that follows.
@@ -53,21 +61,44 @@ impl Arcus {
                 return Ok(began.elapsed());
             }
             if let Some(status) = child.try_wait()? {
-                bail!("arcus up ended with {status}");
+                bail!("arcus ended with {status}");
             }
-            ensure!(began.elapsed() < ANSWER_DEADLINE, "arcus up does not answer on {}", self.url);
+            ensure!(began.elapsed() < ANSWER_DEADLINE, "arcus does not answer on {}", self.url);
             tokio::time::sleep(ASK_EVERY).await;
         }
     }
 
+    /// The file that makes the process end itself: see the store's `crash.rs`.
+    pub fn crash_file(&self) -> PathBuf {
+        self.home.join("crash-at")
+    }
+
+    /// Whether the process has ended, by itself or because it was killed.
+    pub fn ended(&mut self) -> Result<bool> {
+        let child = self.child.as_mut().context("arcus does not run")?;
+        let ended = child.try_wait()?.is_some();
+        if ended {
+            self.child = None;
+        }
+        Ok(ended)
+    }
+
+    /// The words of the command that `arcus join-token` prints, less `arcus agent`.
+    pub fn join_words(&self, uses: u32) -> Result<Vec<String>> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_arcus"));
+        let told = command.args(["join-token", "--uses", &uses.to_string(), "--home"]).arg(&self.home).output()?;
+        ensure!(told.status.success(), "join-token: {}", String::from_utf8_lossy(&told.stderr));
+        Ok(String::from_utf8(told.stdout)?.split_whitespace().skip(2).map(str::to_owned).collect())
+    }
+
     /// The number of the running process.
     pub fn pid(&self) -> Result<u32> {
-        self.child.as_ref().map(Child::id).context("arcus up does not run")
+        self.child.as_ref().map(Child::id).context("arcus does not run")
     }
 
     /// Ends the process as `kill -9` does, and waits until it is gone.
     pub fn kill(&mut self) -> Result<()> {
-        let mut child = self.child.take().context("arcus up does not run")?;
+        let mut child = self.child.take().context("arcus does not run")?;
         child.kill()?;
         child.wait()?;
         Ok(())

@@ -15,6 +15,8 @@ mod audit;
 mod auto_topologies;
 mod catalog;
 mod consumers;
+#[cfg(debug_assertions)]
+mod crash;
 mod credentials;
 mod default_rules;
 mod domains;
@@ -464,13 +466,18 @@ impl Tx {
             debug_assert!(false, "a transaction wrote without an audit record");
             return Err(StoreError::Unaudited);
         }
+        let tasks_changed = self.tasks_changed.load(Ordering::Relaxed);
+        #[cfg(debug_assertions)]
+        crash::before_commit(tasks_changed);
         match self.db.link {
             Link::Turn(turn) => turn.into_inner().unwrap_or_else(PoisonError::into_inner).commit().await?,
             Link::Transaction(tx) => tx.commit().await?,
             Link::Sqlite(_) | Link::Postgres(_) => {}
         }
         self.db.changes.add(self.providers.into_inner().unwrap_or_else(PoisonError::into_inner));
-        if self.tasks_changed.load(Ordering::Relaxed) {
+        #[cfg(debug_assertions)]
+        crash::after_commit(tasks_changed);
+        if tasks_changed {
             self.db.tasks.send_modify(|n| *n += 1);
         }
         Ok(())

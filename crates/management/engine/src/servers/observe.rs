@@ -106,7 +106,8 @@ fn reached(server: &Server, report: &ServerReport) -> bool {
             report.observed == Observed::Running
                 && report.restarts >= server.restarts
                 && report.incarnation == server.incarnation
-                && report.passwords >= server.details.passwords
+                // Another node than the one that set a password knows nothing of it.
+                && (server.task != Some(ServerTask::UpdatingPassword) || report.passwords >= server.details.passwords)
         }
         Power::Paused => report.observed == Observed::Paused,
         Power::Stopped => matches!(report.observed, Observed::Stopped | Observed::Ended),
