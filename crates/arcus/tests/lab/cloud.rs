@@ -220,10 +220,16 @@ impl Lab {
         Ok(format!("arcus-{}-n-{}", tag.trim(), &plain[plain.len() - 12..]))
     }
 
-    /// Ends the server as `kill -9` does.
-    pub fn server_kill(&self) -> Result<()> {
+    /// Ends the server as `kill -9` does, and waits until it is gone.
+    pub async fn server_kill(&self) -> Result<()> {
         let pid: i32 = std::fs::read_to_string(self.home.join("s/arcus.pid"))?.trim().parse()?;
-        Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?)
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)?;
+        let began = Instant::now();
+        while std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+            ensure!(began.elapsed() < BOOT_MAX, "the server does not end");
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+        Ok(())
     }
 
     /// Starts the server again and waits until it answers.
@@ -234,7 +240,9 @@ impl Lab {
         let log = std::fs::OpenOptions::new().append(true).open(home.join("arcus.log"))?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_arcus"));
         command.args(["server", "--port", port, "--listen", listen, "--home"]).arg(&home);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/").spawn()?;
+        let mut child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/").spawn()?;
+        // A process that has ended counts as running until somebody has waited for it.
+        std::thread::spawn(move || child.wait());
         let began = Instant::now();
         while let Err(error) = self.admin.call(Method::GET, "/", None).await {
             ensure!(began.elapsed() < BOOT_MAX, "the server does not answer: {error:#}");
@@ -243,10 +251,12 @@ impl Lab {
         Ok(())
     }
 
-    /// Asks to empty a node, or to bring back what was there; the task's id.
+    /// Asks to empty a node, or to bring back what was there, one server after the other; the task's id.
+    ///
+    /// QEMU before 9.0 loses writes of emulated guests that move, the more the longer it takes: two at once do not survive it.
     pub async fn maintain(&self, node: &str, word: &str) -> Result<String> {
         let path = format!("/arcus/v1/nodes/{node}/{word}");
-        let told = self.admin.ok(Method::POST, &path, Some(&json!({ (word): {} }))).await?;
+        let told = self.admin.ok(Method::POST, &path, Some(&json!({ (word): { "parallel": 1 } }))).await?;
         id(&told["task"])
     }
 

@@ -24,7 +24,7 @@ async fn a_node_is_drained_and_restored_though_the_server_is_killed_meanwhile() 
         for kill in 0..kills {
             wait_until_one_moves(&lab, &task).await?;
             tokio::time::sleep(Duration::from_millis(300 * kill)).await;
-            lab.server_kill()?;
+            lab.server_kill().await?;
             lab.server_start().await?;
         }
         lab.wait_for_task(&task, DRAIN_MAX).await?;
