@@ -145,6 +145,9 @@ async fn watch(engine: Engine, stop: CancellationToken) {
         if let Err(error) = looked {
             tracing::warn!(error = arcus_api::error::chain(&error), "nodes could not be looked at");
         }
+        if let Err(error) = engine.nodes_seen_write(now).await {
+            tracing::warn!(error = arcus_api::error::chain(&error), "it could not be written when nodes were heard of");
+        }
         if let Err(error) = engine.servers_recover(now).await {
             tracing::warn!(
                 error = arcus_api::error::chain(&error),

@@ -1,6 +1,8 @@
 //! The inventory in memory: every resource provider with what it has and what is claimed of it. Servers are placed from
 //! it and the placement API answers from it, so no request reads a table of nodes.
 //!
+//! When nodes were heard of is no change of a provider: that comes from memory ([`arcus_store::Presence`]).
+//!
 //! It only proposes: the database decides, by conditional claims. Transactions of this process say which providers they
 //! have changed, and these are read again before the next look; where the database is shared, all is read again once it
 //! is older than `SHARED_AGE_MAX`.
@@ -105,12 +107,11 @@ impl Words {
 
     /// A node as a decision sees it; `down_after_s` without a word of it, it counts as down.
     fn candidate(&mut self, node: &Node, down_after_s: u64) -> Candidate {
-        let limit = i64::try_from(down_after_s).unwrap_or(i64::MAX);
         Candidate {
             node_id: node.id,
             cap: Amounts { vcpus: node.vcpus_cap, memory_mib: node.memory_mib_cap, disk_gib: node.disk_gib_cap },
             used: Amounts { vcpus: node.vcpus_used, memory_mib: node.memory_mib_used, disk_gib: node.disk_gib_used },
-            alive_until: if node.state.is_down() { Timestamp(i64::MIN) } else { node.seen_at.plus_seconds(limit) },
+            alive_until: alive_until(node, down_after_s),
             closed: closed(node).map(Into::into),
             zone: self.zone(&node.availability_zone),
             filling: Filling::Spread,
@@ -118,6 +119,12 @@ impl Words {
             name: node.name.as_str().into(),
         }
     }
+}
+
+/// Until when a node counts as up if no more is heard of it.
+fn alive_until(node: &Node, down_after_s: u64) -> Timestamp {
+    let limit = i64::try_from(down_after_s).unwrap_or(i64::MAX);
+    if node.state.is_down() { Timestamp(i64::MIN) } else { node.seen_at.plus_seconds(limit) }
 }
 
 /// Why a node takes no new servers, if so.
@@ -229,6 +236,18 @@ impl Members {
         Self { list, at, below, candidates, candidate_at, words }
     }
 
+    /// Takes in when nodes were heard of: nothing else of them has changed, so nothing is read.
+    fn heard(&mut self, news: HashMap<NodeId, Timestamp>, down_after_s: u64) {
+        for (id, at) in news {
+            let found = self.at.get(&id.into()).and_then(|at| self.list.get_mut(*at));
+            let Some(node) = found.map(Arc::make_mut).and_then(|member| member.node.as_mut()) else { continue };
+            node.seen_at = at;
+            if let Some(candidate) = self.candidate_at.get(&id).and_then(|at| self.candidates.get_mut(*at)) {
+                candidate.alive_until = alive_until(node, down_after_s);
+            }
+        }
+    }
+
     /// Puts what was read again in its place.
     fn replace(&mut self, read: Vec<arcus_store::Provider>, down_after_s: u64) {
         let mut reshaped = false;
@@ -266,6 +285,11 @@ impl Engine {
     pub(crate) async fn fleet_refresh(&self) -> Result<(), EngineError> {
         let (fleet, store) = (self.fleet(), self.store());
         let mut read_at = fleet.read_at.lock().await;
+        let news = store.presence().take_news();
+        if !news.is_empty() {
+            let mut members = fleet.members.write().unwrap_or_else(PoisonError::into_inner);
+            members.heard(news, self.config().node_down_after_s);
+        }
         let fresh = read_at.is_some_and(|at| !store.is_postgres() || at.elapsed() < SHARED_AGE_MAX);
         let changed = store.provider_changes().take();
         if fresh && changed.is_empty() {

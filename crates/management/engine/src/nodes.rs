@@ -2,7 +2,7 @@
 
 use crate::authority::NODE_CERTIFICATE_S;
 use crate::{Engine, EngineError};
-use arcus_store::{AuditEntry, NodeNew};
+use arcus_store::{AuditEntry, NodeNew, SEEN_BATCH};
 use arcus_types::agent::{NodeFacts, NodeIdentity, NodeReport, NodeSpec, SPEC_POLL_S};
 use arcus_types::nodes::{LEASE_MARGIN_MS, LEASE_MS, NodeState};
 use arcus_types::policy::{Target, arcus, authorize};
@@ -34,12 +34,12 @@ pub struct NodeMemory {
     recoveries: Mutex<HashMap<NodeId, (u64, Instant)>>,
     /// Since when this process listens without having slept, and when it looked last.
     awake: Mutex<Option<(Instant, Instant)>>,
+    /// When it was last written who is heard of.
+    seen_written: Mutex<Option<Instant>>,
 }
 
 #[derive(Default, Clone)]
 struct Seen {
-    at: Timestamp,
-    written_at: Timestamp,
     facts: Option<NodeFacts>,
     heard: Option<Instant>,
     /// The generation of the spec that it has acted on.
@@ -285,8 +285,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes in what a node has observed. A report that says nothing new writes nothing but, now and then, that the node
-    /// was heard of.
+    /// Takes in what a node has observed. A report that says nothing new writes nothing: that the node was heard of is kept in
+    /// memory, and written by [`Self::nodes_seen_write`].
     ///
     /// # Errors
     /// [`EngineError::Denied`] unless the caller is a node.
@@ -321,39 +321,64 @@ impl Engine {
 
     async fn node_heard(&self, node_id: NodeId, report: &NodeReport) -> Result<(), EngineError> {
         let facts = &report.facts;
-        let now = Timestamp::now();
-        let every_us = i64::try_from(self.config().node_down_after_s / 3).unwrap_or(20).saturating_mul(1_000_000);
-        let (facts_changed, write) = {
+        self.store().presence().heard(node_id, Timestamp::now());
+        let changed = {
             let mut seen = self.node_memory().seen();
             let entry = seen.entry(node_id).or_default();
-            entry.at = now;
             entry.heard = entry.heard.max(Some(Instant::now()));
             entry.generation = report.spec_generation;
             let changed = entry.facts.as_ref() != Some(facts);
-            let write = changed || now.0 - entry.written_at.0 >= every_us;
-            if write {
-                entry.written_at = now;
+            if changed {
                 entry.facts = Some(facts.clone());
             }
-            (changed, write)
+            changed
         };
-        if !write {
+        if !changed {
             return Ok(());
         }
+        let config = self.config();
+        let scaled = |amount: u64, percent: u32| amount.saturating_mul(u64::from(percent)) / 100;
+        let caps = (
+            scaled(u64::from(facts.vcpus), config.vcpu_overcommit_percent),
+            scaled(facts.memory_mib, config.memory_overcommit_percent),
+            scaled(facts.disk_gib, config.disk_overcommit_percent),
+        );
         let tx = self.store().begin_unaudited().await?;
-        if facts_changed {
-            let config = self.config();
-            let scaled = |amount: u64, percent: u32| amount.saturating_mul(u64::from(percent)) / 100;
-            let caps = (
-                scaled(u64::from(facts.vcpus), config.vcpu_overcommit_percent),
-                scaled(facts.memory_mib, config.memory_overcommit_percent),
-                scaled(facts.disk_gib, config.disk_overcommit_percent),
-            );
-            tx.node_facts_set(node_id, facts, caps).await?;
-            tx.node_prefetches_done(node_id, &facts.cached_images, prefetch_since()).await?;
-        } else {
-            tx.node_seen(node_id, now).await?;
+        tx.node_facts_set(node_id, facts, caps).await?;
+        tx.node_prefetches_done(node_id, &facts.cached_images, prefetch_since()).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// Writes of all nodes when they were heard of, three times within the time after which a silent node counts as down, so
+    /// that a process which starts later and replicas know; how many were written. To be called every second or so.
+    ///
+    /// No lease depends on it: who starts counts silence from then on.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`]; what was not written is when this is called next.
+    pub async fn nodes_seen_write(&self, now: Instant) -> Result<usize, EngineError> {
+        let every = Duration::from_secs(self.config().node_down_after_s / 3);
+        {
+            let mut written = self.node_memory().seen_written.lock().unwrap_or_else(PoisonError::into_inner);
+            if written.is_some_and(|at| now.saturating_duration_since(at) < every) {
+                return Ok(0);
+            }
+            *written = Some(now);
         }
+        let seen: Vec<(NodeId, Timestamp)> = self.store().presence().take_unwritten().into_iter().collect();
+        for (at, batch) in seen.chunks(SEEN_BATCH).enumerate() {
+            if let Err(error) = self.seen_batch_write(batch).await {
+                self.store().presence().put_back(seen.get(at * SEEN_BATCH..).unwrap_or_default());
+                *self.node_memory().seen_written.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                return Err(error);
+            }
+        }
+        Ok(seen.len())
+    }
+
+    async fn seen_batch_write(&self, batch: &[(NodeId, Timestamp)]) -> Result<(), EngineError> {
+        let tx = self.store().begin_unaudited().await?;
+        tx.nodes_seen(batch).await?;
         Ok(tx.commit().await?)
     }
 }

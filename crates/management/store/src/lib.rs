@@ -34,6 +34,7 @@ mod nodes;
 mod placement_decisions;
 mod port_forwardings;
 mod ports;
+mod presence;
 mod projects;
 mod providers;
 mod qos;
@@ -107,6 +108,7 @@ pub use ports::{
     PortFilter, PortStatus,
 };
 pub use projects::{Project, ProjectChange, ProjectFilter, ProjectInDomain, ProjectKey, ProjectTags};
+pub use presence::{Presence, SEEN_BATCH};
 pub use providers::{Inventory, Provider, ProviderChanges, ProviderWord};
 pub use qos::{QOS_POLICY_FIELDS, QosPolicy, QosRule, QosRuleKind};
 pub use quotas::{Quota, QuotaResource};
@@ -268,6 +270,8 @@ pub struct Db {
     link: Link,
     queries: Arc<AtomicU64>,
     changes: Arc<ProviderChanges>,
+    writes: Arc<AtomicU64>,
+    presence: Arc<Presence>,
     tasks: Arc<watch::Sender<u64>>,
     seal: Arc<OnceLock<SealKey>>,
 }
@@ -281,6 +285,16 @@ impl Db {
     /// How many statements have been run through this store since it was opened: tests hold requests to a number.
     pub fn queries(&self) -> u64 {
         self.queries.load(Ordering::Relaxed)
+    }
+
+    /// How many transactions that wrote something were committed through this store since it was opened.
+    pub fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Relaxed)
+    }
+
+    /// When nodes were last heard of.
+    pub fn presence(&self) -> &Presence {
+        &self.presence
     }
 
     /// Which providers' figures committed transactions of this process have changed.
@@ -325,6 +339,8 @@ impl Store {
             link,
             queries: Arc::default(),
             changes: Arc::default(),
+            writes: Arc::default(),
+            presence: Arc::default(),
             tasks: Arc::default(),
             seal: Arc::default(),
         })))
@@ -349,6 +365,8 @@ impl Store {
             link,
             queries: Arc::clone(&self.0.queries),
             changes: Arc::clone(&self.0.changes),
+            writes: Arc::clone(&self.0.writes),
+            presence: Arc::clone(&self.0.presence),
             tasks: Arc::clone(&self.0.tasks),
             seal: Arc::clone(&self.0.seal),
         };
@@ -474,6 +492,7 @@ impl Tx {
             Link::Transaction(tx) => tx.commit().await?,
             Link::Sqlite(_) | Link::Postgres(_) => {}
         }
+        self.db.writes.fetch_add(u64::from(self.wrote.load(Ordering::Relaxed)), Ordering::Relaxed);
         self.db.changes.add(self.providers.into_inner().unwrap_or_else(PoisonError::into_inner));
         #[cfg(debug_assertions)]
         crash::after_commit(tasks_changed);

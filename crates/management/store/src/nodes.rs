@@ -80,7 +80,7 @@ pub struct NodeStateNew<'a> {
 pub(crate) const COLUMNS: &str = "id, name, availability_zone, enabled, disabled_reason, forced_down, state, state_at, \
      state_reason, held, spec_generation, facts, seen_at, vcpus_cap, vcpus_used, memory_mib_cap, memory_mib_used, disk_gib_cap, disk_gib_used, created_at, updated_at";
 
-pub(crate) fn node(row: &Row) -> Result<Node, StoreError> {
+fn stored(row: &Row) -> Result<Node, StoreError> {
     Ok(Node {
         id: row.get("id")?,
         name: row.get("name")?,
@@ -107,13 +107,23 @@ pub(crate) fn node(row: &Row) -> Result<Node, StoreError> {
 }
 
 impl Db {
+    /// A node as it is written, heard of when it was: that is written later.
+    pub(crate) fn node(&self, row: &Row) -> Result<Node, StoreError> {
+        let mut node = stored(row)?;
+        if let Some(heard) = self.presence().of(node.id) {
+            // Another replica may have heard of it since.
+            node.seen_at = if self.is_postgres() { node.seen_at.max(heard) } else { heard };
+        }
+        Ok(node)
+    }
+
     /// The node with this id.
     ///
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn node_get(&self, id: NodeId) -> Result<Option<Node>, StoreError> {
         let row = self.one(format!("SELECT {COLUMNS} FROM nodes WHERE id = $1"), params![id]).await?;
-        row.as_ref().map(node).transpose()
+        row.as_ref().map(|row| self.node(row)).transpose()
     }
 
     /// The node with this name.
@@ -122,7 +132,7 @@ impl Db {
     /// [`StoreError::Database`].
     pub async fn node_by_name(&self, name: &str) -> Result<Option<Node>, StoreError> {
         let row = self.one(format!("SELECT {COLUMNS} FROM nodes WHERE name = $1"), params![name]).await?;
-        row.as_ref().map(node).transpose()
+        row.as_ref().map(|row| self.node(row)).transpose()
     }
 
     /// All nodes, by name.
@@ -131,7 +141,7 @@ impl Db {
     /// [`StoreError::Database`].
     pub async fn node_list(&self) -> Result<Vec<Node>, StoreError> {
         let rows = self.all(format!("SELECT {COLUMNS} FROM nodes ORDER BY name"), vec![]).await?;
-        rows.iter().map(node).collect()
+        rows.iter().map(|row| self.node(row)).collect()
     }
 
     /// Nodes by name, at most `limit`, those after `after`.
@@ -141,7 +151,7 @@ impl Db {
     pub async fn node_page(&self, after: Option<&str>, limit: u64) -> Result<Vec<Node>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM nodes WHERE name > $1 ORDER BY name LIMIT {limit}");
         let rows = self.all(sql, params![after.unwrap_or_default()]).await?;
-        rows.iter().map(node).collect()
+        rows.iter().map(|row| self.node(row)).collect()
     }
 
     /// What is held of a node.
@@ -218,16 +228,6 @@ impl Tx {
             params![id, Json(facts), vcpus, memory_mib, disk_gib, Timestamp::now()],
         )
         .await?;
-        self.provider_changed(id.into());
-        Ok(())
-    }
-
-    /// Records that a node was heard of.
-    ///
-    /// # Errors
-    /// [`StoreError::Database`].
-    pub async fn node_seen(&self, id: NodeId, at: Timestamp) -> Result<(), StoreError> {
-        self.exec("UPDATE nodes SET seen_at = $2 WHERE id = $1", params![id, at]).await?;
         self.provider_changed(id.into());
         Ok(())
     }

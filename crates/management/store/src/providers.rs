@@ -154,7 +154,7 @@ impl Db {
         let filter = among("id");
         let nodes = self.all(format!("SELECT {} FROM nodes{}", nodes::COLUMNS, filter.sql()), filter.params).await?;
         let mut of_node: HashMap<ProviderId, Node> =
-            nodes.iter().map(nodes::node).map(|n| n.map(|n| (n.id.into(), n))).collect::<Result<_, _>>()?;
+            nodes.iter().map(|row| self.node(row)).map(|n| n.map(|n| (n.id.into(), n))).collect::<Result<_, _>>()?;
         let filter = among("id");
         let sql = format!(
             "SELECT id, name, parent_id, root_id, generation, created_at, updated_at FROM providers{} ORDER BY created_at, id",

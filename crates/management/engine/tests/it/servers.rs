@@ -5,6 +5,7 @@ mod drain;
 mod evacuate;
 mod interfaces;
 mod placement;
+mod presence;
 mod volumes;
 
 use arcus_engine::images::ImageNew;
@@ -472,9 +473,7 @@ async fn what_no_node_can_take_says_why() {
 async fn a_server_on_a_node_that_is_gone_can_be_deleted() {
     let cloud = Cloud::start().await;
     let id = cloud.running().await;
-    let tx = cloud.engine.store().begin_unaudited().await.unwrap();
-    tx.node_seen(cloud.node, Timestamp(0)).await.unwrap();
-    tx.commit().await.unwrap();
+    cloud.engine.store().presence().heard(cloud.node, Timestamp(0));
     cloud.engine.server_delete(&again(&cloud.member), id).await.unwrap();
     assert_eq!(cloud.server(id).await.state, ServerState::Deleted);
     assert_eq!(cloud.used().await, [0, 0, 0, 0]);
