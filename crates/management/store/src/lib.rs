@@ -107,8 +107,8 @@ pub use ports::{
     AllowedPair, DhcpOption, OWNER_FLOATING_IP, OWNER_ROUTER_GATEWAY, OWNER_ROUTER_INTERFACE, PORT_FIELDS, Port,
     PortFilter, PortStatus,
 };
-pub use projects::{Project, ProjectChange, ProjectFilter, ProjectInDomain, ProjectKey, ProjectTags};
 pub use presence::{Presence, SEEN_BATCH};
+pub use projects::{Project, ProjectChange, ProjectFilter, ProjectInDomain, ProjectKey, ProjectTags};
 pub use providers::{Inventory, Provider, ProviderChanges, ProviderWord};
 pub use qos::{QOS_POLICY_FIELDS, QosPolicy, QosRule, QosRuleKind};
 pub use quotas::{Quota, QuotaResource};

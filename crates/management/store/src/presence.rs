@@ -67,7 +67,8 @@ impl Tx {
         if seen.is_empty() {
             return Ok(());
         }
-        let whens: String = seen.iter().enumerate().map(|(i, (_, at))| format!(" WHEN ${} THEN {}", i + 1, at.0)).collect();
+        let whens: String =
+            seen.iter().enumerate().map(|(i, (_, at))| format!(" WHEN ${} THEN {}", i + 1, at.0)).collect();
         let marks: Vec<String> = (1..=seen.len()).map(|i| format!("${i}")).collect();
         let later = if self.is_postgres() { "GREATEST" } else { "MAX" };
         let sql = format!(
