@@ -98,14 +98,35 @@ async fn a_claim_never_exceeds_what_there_is(store: &Store) {
     assert!(store.allocation_list(pool.id).await.unwrap().is_empty());
 }
 
+async fn when_nodes_were_heard_of_is_written_at_once_and_never_goes_back(store: &Store) {
+    let new = |name: &str| NodeNew { id: NodeId::new(), name: name.parse().unwrap(), availability_zone: "nova".into() };
+    let (one, two, other) = (new("seen-1"), new("seen-2"), new("seen-3"));
+    let t = begin(store).await;
+    for node in [&one, &two, &other] {
+        t.node_insert(node).await.unwrap();
+    }
+    t.nodes_seen(&[(one.id, Timestamp(5_000)), (two.id, Timestamp(7_000))]).await.unwrap();
+    t.nodes_seen(&[(one.id, Timestamp(4_000)), (two.id, Timestamp(8_000))]).await.unwrap();
+    t.nodes_seen(&[]).await.unwrap();
+    t.commit().await.unwrap();
+    let mut seen = Vec::new();
+    for node in [&one, &two, &other] {
+        seen.push(store.node_get(node.id).await.unwrap().unwrap().seen_at.0);
+    }
+    assert_eq!(seen, [5_000, 8_000, 0]);
+}
+
 #[tokio::test]
 async fn on_sqlite() {
     let (store, _folder) = sqlite().await;
     a_claim_never_exceeds_what_there_is(&store).await;
+    when_nodes_were_heard_of_is_written_at_once_and_never_goes_back(&store).await;
 }
 
 #[tokio::test]
 async fn on_postgres() {
     let postgres = Postgres::start();
-    a_claim_never_exceeds_what_there_is(&postgres.store().await).await;
+    let store = postgres.store().await;
+    a_claim_never_exceeds_what_there_is(&store).await;
+    when_nodes_were_heard_of_is_written_at_once_and_never_goes_back(&store).await;
 }
