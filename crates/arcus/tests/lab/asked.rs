@@ -1,13 +1,11 @@
 //! Moves that are asked for with limits: what is in the way and what it takes is said before, what it took afterwards.
 
-use crate::MOVE_MAX;
 use crate::cloud::Lab;
 use crate::wire::Wire;
+use crate::{ANSWER_MAX, MOVE_MAX};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
-use std::time::Duration;
 
-const ANSWER_MAX: Duration = Duration::from_secs(10);
 const BLACKOUT_MS: u64 = 250;
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 //! `ARCUS_LAB_ROUNDS` says how often a node fails, `ARCUS_LAB_SEED` how and when.
 
 use crate::cloud::{Lab, setting};
-use crate::shared::{LAST, WRITER};
 use crate::wire::Wire;
+use crate::writer::{self, LAST, WRITER};
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 
@@ -28,9 +28,7 @@ async fn nodes_that_fail_in_the_middle_of_a_move_leave_one_guest() -> Result<()>
     wire.end()?;
     let (mut random, mut certain) = (seed | 1, Vec::new());
     for round in 0..rounds {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
+        random = writer::next_random(random);
         let from = server.node().await?;
         let to = if from == "n1" { "n2" } else { "n1" };
         let mut wire = Wire::connect(&lab, &client, &server)?;
@@ -79,14 +77,7 @@ async fn nodes_that_fail_in_the_middle_of_a_move_leave_one_guest() -> Result<()>
         lab.command(&["slow", to])?;
     }
     let mut wire = Wire::connect(&lab, &client, &server)?;
-    let lines = wire.guest(&lab, &server, "cat /root/lines")?;
-    let lines: Vec<&str> = lines.lines().collect();
-    for (at, line) in lines.iter().enumerate() {
-        ensure!(line.starts_with(&format!("{} ", at + 1)), "line {} is {line:?}: there were two writers", at + 1);
-    }
-    for said in certain {
-        ensure!(!said.is_empty() && lines.contains(&said.as_str()), "{said:?} was on the disk and is lost");
-    }
+    writer::has_lost_nothing(&mut wire, &lab, &server, &certain)?;
     wire.end()?;
     lab.down()
 }

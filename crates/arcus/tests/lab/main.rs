@@ -12,6 +12,7 @@ mod session;
 mod shared;
 mod video;
 mod wire;
+mod writer;
 
 use anyhow::{Result, ensure};
 use cloud::Lab;

@@ -2,14 +2,11 @@
 
 use crate::cloud::Lab;
 use crate::wire::Wire;
+use crate::{ANSWER_MAX, MOVE_MAX, STALL_MS_MAX};
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 
 const DRAIN_MAX: Duration = Duration::from_secs(180);
-const MOVING_MAX: Duration = Duration::from_secs(60);
-const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// As in the other tests of moves: the kernel's retransmission timer may not fire.
-const STALL_MS_MAX: u64 = 1_000;
 
 #[tokio::test]
 async fn a_node_is_drained_and_restored_though_the_server_is_killed_meanwhile() -> Result<()> {
@@ -33,7 +30,7 @@ async fn a_node_is_drained_and_restored_though_the_server_is_killed_meanwhile() 
         for one in [&server, &second] {
             let node = one.node().await?;
             ensure!((node == "n1") == (word == "restore"), "after {word} a server is on {node}");
-            lab.wait_for_one_process(one, &node, MOVING_MAX).await?;
+            lab.wait_for_one_process(one, &node, MOVE_MAX).await?;
         }
         ensure!(moved.len() == 2 && moved.iter().all(|(_, state, _)| state == "moved"), "{moved:?}");
         stalls.push(wire.answered(ANSWER_MAX)?);
@@ -53,7 +50,7 @@ async fn wait_until_one_moves(lab: &Lab, task: &str) -> Result<()> {
         {
             return Ok(());
         }
-        ensure!(began.elapsed() < MOVING_MAX, "nothing moves: {servers:?}");
+        ensure!(began.elapsed() < MOVE_MAX, "nothing moves: {servers:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -5,20 +5,13 @@
 
 use crate::cloud::{Lab, setting};
 use crate::wire::Wire;
-use anyhow::{Result, ensure};
+use crate::writer::{self, LAST, WRITER};
+use anyhow::Result;
 use std::time::{Duration, Instant};
 
 const LOST_MAX: Duration = Duration::from_secs(40);
 const BACK_MAX: Duration = Duration::from_secs(60);
 const SERVING_MAX: Duration = Duration::from_secs(120);
-
-/// From each boot on the guest answers on port 7000 and writes numbered lines to its disk, each with what tells the boot.
-pub const WRITER: &str = "cat > /root/writer <<\"E\"\n#!/bin/sh\nn=$(tail -n 1 /root/lines 2>/dev/null | cut -d\" \" -f1)\n\
-    n=${n:-0}\nb=$(cat /proc/sys/kernel/random/boot_id)\nwhile :; do n=$((n+1)); echo \"$n $b\" >> /root/lines; sync; \
-    usleep 100000; done\nE\nchmod 755 /root/writer; echo \"::respawn:/root/writer\" >> /etc/inittab; \
-    echo \"::respawn:/usr/bin/nc -ll -p 7000 -e /usr/bin/cat\" >> /etc/inittab; sync; kill -HUP 1";
-/// The last line that is on the disk for certain.
-pub const LAST: &str = "l=$(tail -n 1 /root/lines); sync; echo $l";
 
 #[tokio::test]
 async fn a_server_of_failing_nodes_serves_again_elsewhere_and_has_one_writer() -> Result<()> {
@@ -32,10 +25,7 @@ async fn a_server_of_failing_nodes_serves_again_elsewhere_and_has_one_writer() -
     wire.end()?;
     let (mut random, mut took, mut certain) = (seed | 1, Vec::new(), Vec::new());
     for round in 0..rounds {
-        // xorshift: all that is asked of it is that a seed gives the same rounds again.
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
+        random = writer::next_random(random);
         let from = server.node().await?;
         tokio::time::sleep(Duration::from_millis(random % 3_000)).await;
         let mut wire = Wire::connect(&lab, &client, &server)?;
@@ -62,14 +52,7 @@ async fn a_server_of_failing_nodes_serves_again_elsewhere_and_has_one_writer() -
     took.sort_unstable();
     eprintln!("serving after its start elsewhere: median {:?}, all {took:?}", took.get(took.len() / 2));
     let mut wire = Wire::connect(&lab, &client, &server)?;
-    let lines = wire.guest(&lab, &server, "cat /root/lines")?;
-    let lines: Vec<&str> = lines.lines().collect();
-    for (at, line) in lines.iter().enumerate() {
-        ensure!(line.starts_with(&format!("{} ", at + 1)), "line {} is {line:?}: there were two writers", at + 1);
-    }
-    for said in certain {
-        ensure!(!said.is_empty() && lines.contains(&said.as_str()), "{said:?} was on the disk and is lost");
-    }
+    writer::has_lost_nothing(&mut wire, &lab, &server, &certain)?;
     wire.end()?;
     lab.down()
 }
