@@ -60,5 +60,6 @@ async fn link(options: &Agent, home: &Home) -> Result<Link> {
     let url = url.trim_end_matches('/');
     let (ca_pem, secret) = Link::discover(url, token).await?;
     home.write_private(SERVER, url)?;
-    Ok(Link::join(url, &ca_pem, &secret, &node::name(&options.node), &identity).await?)
+    let (name, cluster) = (node::name(&options.node), options.cluster.as_deref());
+    Ok(Link::join(url, &ca_pem, &secret, &name, cluster, &identity).await?)
 }

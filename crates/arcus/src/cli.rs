@@ -29,6 +29,8 @@ pub enum Command {
     JoinToken(JoinToken),
     /// Show nodes, take all servers off one for maintenance, and bring them back.
     Node(Node),
+    /// Show clusters of nodes, change what may be claimed of them, and say which nodes belong together.
+    Cluster(Clusters),
     /// Show what was asked and is not instant, follow it, give it up or ask for it again.
     Task(Tasks),
     /// Move a server to another node while it runs, or say what would come of that.
@@ -182,6 +184,9 @@ pub struct Agent {
     /// The token that `arcus join-token` printed. It also says which certificate authority to trust.
     #[arg(long, env = "ARCUS_JOIN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+    /// The cluster that this machine goes to when it joins for the first time; otherwise the default one.
+    #[arg(long, env = "ARCUS_CLUSTER")]
+    pub cluster: Option<String>,
     /// The part that runs guests.
     #[command(flatten)]
     pub node: NodeOptions,
@@ -219,7 +224,11 @@ pub struct Node {
 #[derive(Debug, Clone, Subcommand)]
 pub enum NodeCommand {
     /// Show the nodes and what is held of each.
-    List,
+    List {
+        /// Only those of this cluster, by its name or id.
+        #[arg(long)]
+        cluster: Option<String>,
+    },
     /// Take all running servers of a node elsewhere while they run; no new ones come to it from then on.
     Drain {
         /// The node.
@@ -248,6 +257,114 @@ pub enum NodeCommand {
         #[arg(long)]
         no_wait: bool,
     },
+}
+
+/// `arcus cluster`.
+#[derive(Debug, Clone, Args)]
+pub struct Clusters {
+    /// Where the cloud, or the lab, keeps everything.
+    #[command(flatten)]
+    pub home: HomeOption,
+    /// Print what the API answers, as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ClusterCommand,
+}
+
+/// What can be done with clusters.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ClusterCommand {
+    /// Show the clusters.
+    List,
+    /// Show one, with what its nodes have in common.
+    Show {
+        /// Its name or id.
+        cluster: String,
+    },
+    /// Make a cluster.
+    Create {
+        /// Its name.
+        name: String,
+        /// All else.
+        #[command(flatten)]
+        figures: ClusterFigures,
+    },
+    /// Change a cluster; what is left out stays.
+    Set {
+        /// Its name or id.
+        cluster: String,
+        /// Its new name.
+        #[arg(long)]
+        name: Option<String>,
+        /// All else.
+        #[command(flatten)]
+        figures: ClusterFigures,
+    },
+    /// Remove a cluster without nodes.
+    Delete {
+        /// Its name or id.
+        cluster: String,
+    },
+    /// Put a node into a cluster, unless guests could not move between it and the others.
+    AddNode {
+        /// The cluster's name or id.
+        cluster: String,
+        /// The node.
+        node: String,
+        /// Also if they cannot for another processor model or another release of QEMU.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Take a node out of a cluster: it goes to the default one.
+    RemoveNode {
+        /// The cluster's name or id.
+        cluster: String,
+        /// The node.
+        node: String,
+    },
+    /// Show what a node would cost a cluster.
+    Check {
+        /// The cluster's name or id.
+        cluster: String,
+        /// The node.
+        node: String,
+    },
+    /// Show which nodes' guests can move to which others.
+    Pairs {
+        /// The cluster's name or id.
+        cluster: String,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+        /// Those after this pair.
+        #[arg(long, num_args = 2, value_names = ["SOURCE", "DEST"])]
+        after: Vec<String>,
+    },
+}
+
+/// What a cluster is like.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ClusterFigures {
+    /// The zone of its nodes.
+    #[arg(long)]
+    pub zone: Option<String>,
+    /// A description.
+    #[arg(long)]
+    pub description: Option<String>,
+    /// Virtual CPUs that may be claimed, in percent of a node's threads; 1600 in a new cluster.
+    #[arg(long, value_name = "PERCENT")]
+    pub vcpus: Option<u64>,
+    /// Memory that may be claimed, in percent of a node's; 100 in a new cluster.
+    #[arg(long, value_name = "PERCENT")]
+    pub memory: Option<u64>,
+    /// Disk that may be claimed, in percent of a node's; 1000 in a new cluster.
+    #[arg(long, value_name = "PERCENT")]
+    pub disk: Option<u64>,
+    /// Whether the emptiest node is taken first, or the fullest that has room.
+    #[arg(long, value_parser = ["spread", "pack"])]
+    pub placement: Option<String>,
 }
 
 /// `arcus task`.

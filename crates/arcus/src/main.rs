@@ -4,6 +4,7 @@ mod agent;
 mod cli;
 mod cloud;
 mod clouds;
+mod clusters;
 mod daemon;
 mod down;
 mod first_server;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         cli::Command::Server(options) => daemon::server(options),
         cli::Command::Agent(options) => agent::agent(options),
         cli::Command::JoinToken(options) => join_token::join_token(options),
+        cli::Command::Cluster(options) => clusters::clusters(options),
         cli::Command::Node(options) => nodes::nodes(options),
         cli::Command::Task(options) => tasks::tasks(options),
         cli::Command::LiveMigrate(options) => live_migrate::live_migrate(options),

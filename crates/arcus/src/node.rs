@@ -11,6 +11,7 @@ use arcus_storage::Storage;
 use arcus_storage::dir::{DirOptions, DirStorage};
 use arcus_storage::sim::{SimOptions, SimStorage};
 use arcus_types::agent::NodeFacts;
+use arcus_types::clusters::CpuFacts;
 use arcus_types::{DiskPoolId, ServerId};
 use std::path::Path;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ pub async fn start(
         Link::open(&cloud.url, &identity)?
     } else {
         let token = cloud.join_token().await?;
-        Link::join(&cloud.url, &cloud.ca_pem()?, &token, &name(options), &identity).await?
+        Link::join(&cloud.url, &cloud.ca_pem()?, &token, &name(options), None, &identity).await?
     };
     run(options, home, link, stop)
 }
@@ -72,6 +73,12 @@ fn simulated(home: &Home) -> Result<(AgentConfig, Drivers)> {
     };
     let pretend = NodeFacts {
         cpu_model: "simulated".to_owned(),
+        cpu: CpuFacts {
+            architecture: std::env::consts::ARCH.to_owned(),
+            vendor: "Simulated".to_owned(),
+            features: "simulated".to_owned(),
+            machine: "sim".to_owned(),
+        },
         vcpus: 10_000,
         memory_mib: 100 << 20,
         disk_gib: 1 << 20,

@@ -12,8 +12,14 @@ pub fn nodes(options: Node) -> Result<()> {
     runtime.block_on(async {
         let admin = Session::admin(&options.home.home).await?;
         match &options.command {
-            NodeCommand::List => {
-                let told = admin.get("/arcus/v1/nodes").await?;
+            NodeCommand::List { cluster } => {
+                let told = match cluster {
+                    Some(cluster) => {
+                        let id = crate::clusters::id_of(&admin, cluster).await?;
+                        admin.get(&format!("/arcus/v1/nodes?cluster_id={id}")).await?
+                    }
+                    None => admin.get("/arcus/v1/nodes").await?,
+                };
                 if options.json {
                     return print_json(&told);
                 }

@@ -47,6 +47,9 @@ pub struct JoinRequest {
     pub name: String,
     /// A certificate request in PEM; only its public key is used.
     pub csr_pem: String,
+    /// The cluster that a new node goes to, by name; without it, the default one.
+    #[serde(default)]
+    pub cluster: Option<String>,
 }
 
 /// What a node sends to get a fresh certificate.
@@ -441,6 +444,9 @@ pub struct NodeFacts {
     pub booted_at_s: u64,
     /// The CPU's model name.
     pub cpu_model: String,
+    /// The processor and the machine in detail.
+    #[serde(default)]
+    pub cpu: crate::clusters::CpuFacts,
     /// Threads that guests may use.
     pub vcpus: u32,
     /// Memory that guests may use, in MiB.

@@ -77,6 +77,8 @@ ids! {
     ServerId, "server", dashed;
     /// A machine that runs guests.
     NodeId, "node", dashed;
+    /// A set of nodes between which guests move.
+    ClusterId, "cluster", dashed;
     /// A folder that several nodes see, for servers' disks.
     DiskPoolId, "disk pool", dashed;
     /// A group of nodes that administrators make.

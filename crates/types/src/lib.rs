@@ -4,6 +4,7 @@
 //! Nothing here does I/O, reads a clock or draws a random number, except [`ids`], whose `random()` constructors do.
 
 pub mod agent;
+pub mod clusters;
 pub mod ctx;
 pub mod flavors;
 pub mod ids;

@@ -166,6 +166,27 @@ pub enum Filling {
     Pack,
 }
 
+impl Filling {
+    /// The text in the database and in the native API.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Spread => "spread",
+            Self::Pack => "pack",
+        }
+    }
+}
+
+impl std::str::FromStr for Filling {
+    type Err = crate::Rejected;
+    fn from_str(text: &str) -> Result<Self, crate::Rejected> {
+        match text {
+            "spread" => Ok(Self::Spread),
+            "pack" => Ok(Self::Pack),
+            other => Err(crate::Rejected(format!("a cluster is filled by spread or pack, not by '{other}'"))),
+        }
+    }
+}
+
 /// A node that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeLooked {

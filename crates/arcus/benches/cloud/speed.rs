@@ -230,7 +230,7 @@ pub async fn candidates() -> Result<()> {
     for number in 0..NODES {
         let (id, name) = (NodeId::new(), format!("pretended-{number}").parse()?);
         tx.node_insert(&NodeNew { id, name, availability_zone: "nova".to_owned() }).await?;
-        tx.node_facts_set(id, &facts, (1_024, 1 << 18, 40_000)).await?;
+        tx.node_facts_set(id, &facts).await?;
     }
     tx.commit().await?;
     store.close().await;

@@ -24,7 +24,7 @@ pub fn run(options: SimulatedNodes) -> Result<()> {
             let link = if Link::has_joined(&identity) {
                 Link::open(&options.join, &identity)?
             } else {
-                let joined = Link::join(&options.join, &ca_pem, &secret, &name, &identity).await;
+                let joined = Link::join(&options.join, &ca_pem, &secret, &name, None, &identity).await;
                 joined.with_context(|| format!("simulated node {name} could not join"))?
             };
             agents.push(node::run(&NodeOptions::simulated(&name), &own, link, stop.clone())?);

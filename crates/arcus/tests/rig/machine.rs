@@ -17,7 +17,7 @@ pub struct Machine {
 fn agent(home: &PathBuf, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_arcus"));
     command.args(["agent", "--simulate", "--home"]).arg(home).args(arguments);
-    command.env_remove("ARCUS_JOIN_TOKEN").env_remove("ARCUS_NODE").stdin(Stdio::null());
+    command.env_remove("ARCUS_JOIN_TOKEN").env_remove("ARCUS_NODE").env_remove("ARCUS_CLUSTER").stdin(Stdio::null());
     command
 }
 

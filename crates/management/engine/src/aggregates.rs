@@ -246,9 +246,11 @@ impl Engine {
     }
 
     /// Puts a node into the zone that its aggregates say, else into the cloud's own.
-    async fn node_zone_derive(&self, tx: &Tx, node: &Node) -> Result<(), EngineError> {
+    pub(crate) async fn node_zone_derive(&self, tx: &Tx, node: &Node) -> Result<(), EngineError> {
         let zones = tx.aggregate_zones_of(node.id).await?;
-        let wanted = zones.first().map_or(&self.config().default_zone, |(_, zone)| zone);
+        let cluster = tx.cluster_get(node.cluster_id).await?.map(|cluster| cluster.zone);
+        let own = cluster.as_ref().unwrap_or(&self.config().default_zone);
+        let wanted = zones.first().map_or(own, |(_, zone)| zone);
         if zones.iter().any(|(_, zone)| zone != wanted) {
             return Err(EngineError::conflict(format!("Host {} would be in two availability zones.", node.name)));
         }

@@ -11,7 +11,6 @@ use crate::{Engine, EngineError};
 use arcus_placement::candidates::{Provider, Stock};
 use arcus_placement::{Amounts, Around, Candidate, Decision, Needs, Verdict, decide, image_mark, judge};
 use arcus_store::{Inventory, Node};
-use arcus_types::placement::Filling;
 use arcus_types::{NodeId, ProviderId, Timestamp};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -114,7 +113,7 @@ impl Words {
             alive_until: alive_until(node, down_after_s),
             closed: closed(node).map(Into::into),
             zone: self.zone(&node.availability_zone),
-            filling: Filling::Spread,
+            filling: node.filling,
             images: self.images(&node.facts.cached_images),
             name: node.name.as_str().into(),
         }
@@ -145,8 +144,7 @@ pub struct Fleet {
 }
 
 /// A class with quantities as a node has them.
-fn of_node(class: &str, total: u64, cap: u64, used: u64) -> Inventory {
-    let ratio = u128::from(cap) * 1_000_000 / u128::from(total.max(1));
+fn of_node(class: &str, total: u64, percent: u64, cap: u64, used: u64) -> Inventory {
     Inventory {
         class: class.to_owned(),
         total,
@@ -154,7 +152,7 @@ fn of_node(class: &str, total: u64, cap: u64, used: u64) -> Inventory {
         min_unit: 1,
         max_unit: total,
         step_size: 1,
-        ratio_millionths: u64::try_from(ratio).unwrap_or(u64::MAX),
+        ratio_millionths: percent.saturating_mul(10_000),
         cap,
         used,
     }
@@ -165,13 +163,14 @@ pub(crate) fn member(p: arcus_store::Provider) -> Member {
     let mut traits = p.traits;
     if let Some(node) = &p.node {
         let facts = &node.facts;
-        for (class, total, cap, used) in [
-            ("DISK_GB", facts.disk_gib, node.disk_gib_cap, node.disk_gib_used),
-            ("MEMORY_MB", facts.memory_mib, node.memory_mib_cap, node.memory_mib_used),
-            ("VCPU", u64::from(facts.vcpus), node.vcpus_cap, node.vcpus_used),
+        let ratios = &node.overcommit;
+        for (class, total, percent, cap, used) in [
+            ("DISK_GB", facts.disk_gib, ratios.disk_percent, node.disk_gib_cap, node.disk_gib_used),
+            ("MEMORY_MB", facts.memory_mib, ratios.memory_percent, node.memory_mib_cap, node.memory_mib_used),
+            ("VCPU", u64::from(facts.vcpus), ratios.vcpus_percent, node.vcpus_cap, node.vcpus_used),
         ] {
             if total > 0 {
-                inventories.push(of_node(class, total, cap, used));
+                inventories.push(of_node(class, total, percent, cap, used));
             }
         }
         traits.extend(NODE_TRAITS.iter().map(|t| (*t).to_owned()));

@@ -6,6 +6,7 @@ pub mod address_scopes;
 pub mod aggregates;
 pub mod authority;
 pub mod auto_topologies;
+pub mod clusters;
 pub mod error;
 pub mod flavors;
 pub mod fleet;
@@ -69,12 +70,6 @@ pub struct EngineConfig {
     pub images_dir: PathBuf,
     /// The largest image that may be uploaded, in bytes.
     pub image_bytes_max: u64,
-    /// Virtual CPUs that may be claimed for each thread of a node, in percent.
-    pub vcpu_overcommit_percent: u32,
-    /// Memory that may be claimed, in percent of a node's.
-    pub memory_overcommit_percent: u32,
-    /// Disk that may be claimed, in percent of a node's.
-    pub disk_overcommit_percent: u32,
     /// The zone that nodes and servers are in unless they say otherwise.
     pub default_zone: String,
     /// A node that has not reported for so long is taken for down, in seconds.
@@ -90,9 +85,6 @@ impl EngineConfig {
             ca_dir: home.join("ca"),
             images_dir: home.join("images"),
             image_bytes_max: 1 << 40,
-            vcpu_overcommit_percent: 1600,
-            memory_overcommit_percent: 100,
-            disk_overcommit_percent: 1000,
             default_zone: "nova".to_owned(),
             node_down_after_s: 60,
             recovery: true,

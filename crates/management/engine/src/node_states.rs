@@ -9,7 +9,7 @@ use crate::{Engine, EngineError};
 use arcus_store::{AuditEntry, Node, NodeStateNew};
 use arcus_types::nodes::{LEASE_MARGIN_MS, LEASE_MS, MASS_LOSS_S, NodeEvent, NodeState, is_mass_loss, node_event};
 use arcus_types::policy::{Target, arcus, authorize};
-use arcus_types::{NodeId, OpCtx, Timestamp};
+use arcus_types::{ClusterId, NodeId, OpCtx, Timestamp};
 use serde_json::json;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -134,18 +134,20 @@ impl Engine {
         Ok(true)
     }
 
-    /// Nodes by name with what is held of them, those after `marker`, and whether more follow.
+    /// Nodes by name with what is held of them, those after `marker`, and whether more follow; only those of `cluster`, if one is
+    /// named.
     ///
     /// # Errors
     /// A refusal.
     pub async fn node_page(
         &self,
         ctx: &OpCtx,
+        cluster: Option<ClusterId>,
         marker: Option<&str>,
         limit: u64,
     ) -> Result<(Vec<Node>, bool), EngineError> {
         authorize(ctx, arcus::NODE_LIST, &Target::default())?;
-        let mut found = self.store().node_page(marker, limit.saturating_add(1)).await?;
+        let mut found = self.store().node_page(cluster, marker, limit.saturating_add(1)).await?;
         let keep = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = found.len() > keep;
         found.truncate(keep);

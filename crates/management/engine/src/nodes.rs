@@ -6,7 +6,7 @@ use arcus_store::{AuditEntry, NodeNew, SEEN_BATCH};
 use arcus_types::agent::{NodeFacts, NodeIdentity, NodeReport, NodeSpec, SPEC_POLL_S};
 use arcus_types::nodes::{LEASE_MARGIN_MS, LEASE_MS, NodeState};
 use arcus_types::policy::{Target, arcus, authorize};
-use arcus_types::{Actor, Name, NodeId, OpCtx, ServerId, Timestamp};
+use arcus_types::{Actor, ClusterId, Name, NodeId, OpCtx, ServerId, Timestamp};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
@@ -143,7 +143,8 @@ impl Engine {
         Ok(token)
     }
 
-    /// Takes a machine into the cloud. A machine that joins again under its name keeps its id.
+    /// Takes a machine into the cloud, and a new one into the cluster of this name. A machine that joins again under its name keeps
+    /// its id and its cluster.
     ///
     /// # Errors
     /// [`EngineError::Denied`] for a token that is not good, [`EngineError::Invalid`] for a bad name or request.
@@ -153,6 +154,7 @@ impl Engine {
         token: &str,
         name: &str,
         csr_pem: &str,
+        cluster: Option<&str>,
     ) -> Result<NodeIdentity, EngineError> {
         authorize(ctx, arcus::NODE_JOIN, &Target::default())?;
         let name: Name = name.parse()?;
@@ -168,8 +170,12 @@ impl Engine {
             }
             Some(node) => node.id,
             None => {
-                let new = NodeNew { id: NodeId::new(), name, availability_zone: self.config().default_zone.clone() };
+                let cluster = self.cluster_to_join(&tx, cluster).await?;
+                let new = NodeNew { id: NodeId::new(), name, availability_zone: cluster.zone };
                 tx.node_insert(&new).await?;
+                if cluster.id != ClusterId::DEFAULT {
+                    tx.node_cluster_set(new.id, cluster.id).await?;
+                }
                 new.id
             }
         };
@@ -336,15 +342,8 @@ impl Engine {
         if !changed {
             return Ok(());
         }
-        let config = self.config();
-        let scaled = |amount: u64, percent: u32| amount.saturating_mul(u64::from(percent)) / 100;
-        let caps = (
-            scaled(u64::from(facts.vcpus), config.vcpu_overcommit_percent),
-            scaled(facts.memory_mib, config.memory_overcommit_percent),
-            scaled(facts.disk_gib, config.disk_overcommit_percent),
-        );
         let tx = self.store().begin_unaudited().await?;
-        tx.node_facts_set(node_id, facts, caps).await?;
+        tx.node_facts_set(node_id, facts).await?;
         tx.node_prefetches_done(node_id, &facts.cached_images, prefetch_since()).await?;
         Ok(tx.commit().await?)
     }

@@ -424,5 +424,5 @@ fn same_figures(told: &Inventory, said: &Inventory) -> bool {
 }
 
 fn told_by_node(node: &Member, class: &str) -> String {
-    format!("{class} of {} is what the node itself tells: change the node, or the cloud's overcommit.", node.name)
+    format!("{class} of {} is what the node itself tells: change the node, or its cluster's overcommit.", node.name)
 }

@@ -14,6 +14,7 @@ mod assignments;
 mod audit;
 mod auto_topologies;
 mod catalog;
+mod clusters;
 mod consumers;
 #[cfg(debug_assertions)]
 mod crash;
@@ -84,6 +85,7 @@ pub use assignments::{
 };
 pub use audit::{AuditEntry, UsageEntry};
 pub use catalog::{EndpointEntry, EndpointFilter, RegionEntry, ServiceEntry};
+pub use clusters::{Cluster, ClusterUse};
 pub use consumers::{AllocationRow, Consumer, ConsumerUsage};
 pub use credentials::{CredentialEntry, CredentialFilter};
 pub use default_rules::{DEFAULT_RULE_FIELDS, DefaultRule};
@@ -335,7 +337,7 @@ impl Store {
             Some(path) => Link::Sqlite(open_sqlite(path, &shown).await?),
             None => Link::Postgres(open_postgres(url, shown).await?),
         };
-        Ok(Self(Arc::new(Db {
+        let store = Self(Arc::new(Db {
             link,
             queries: Arc::default(),
             changes: Arc::default(),
@@ -343,7 +345,9 @@ impl Store {
             presence: Arc::default(),
             tasks: Arc::default(),
             seal: Arc::default(),
-        })))
+        }));
+        store.cluster_default_ensure().await?;
+        Ok(store)
     }
 
     /// Gives the key that seals secrets; the first one stays. Without one, secrets can be neither read nor written.

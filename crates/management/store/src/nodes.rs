@@ -3,8 +3,10 @@
 use crate::sql::{Json, Row, params};
 use crate::{Db, StoreError, Tx};
 use arcus_types::agent::NodeFacts;
+use arcus_types::clusters::Overcommit;
 use arcus_types::nodes::NodeState;
-use arcus_types::{Name, NodeId, Timestamp};
+use arcus_types::placement::Filling;
+use arcus_types::{ClusterId, Name, NodeId, Timestamp};
 
 /// A machine that runs guests.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +17,12 @@ pub struct Node {
     pub name: Name,
     /// The availability zone that it is in.
     pub availability_zone: String,
+    /// The cluster that it is in.
+    pub cluster_id: ClusterId,
+    /// What may be claimed of it: its cluster's figures.
+    pub overcommit: Overcommit,
+    /// How its cluster is filled.
+    pub filling: Filling,
     /// Whether new servers may be placed on it.
     pub enabled: bool,
     /// Why not, in an operator's words.
@@ -77,14 +85,29 @@ pub struct NodeStateNew<'a> {
     pub held: bool,
 }
 
-pub(crate) const COLUMNS: &str = "id, name, availability_zone, enabled, disabled_reason, forced_down, state, state_at, \
+pub(crate) const COLUMNS: &str = "id, name, availability_zone, cluster_id, vcpus_percent, memory_percent, disk_percent, filling, enabled, disabled_reason, forced_down, state, state_at, \
      state_reason, held, spec_generation, facts, seen_at, vcpus_cap, vcpus_used, memory_mib_cap, memory_mib_used, disk_gib_cap, disk_gib_used, created_at, updated_at";
+
+/// The figures of a cluster, beside it or beside its nodes.
+pub(crate) fn overcommit(row: &Row) -> Result<Overcommit, StoreError> {
+    Ok(Overcommit {
+        vcpus_percent: row.get("vcpus_percent")?,
+        memory_percent: row.get("memory_percent")?,
+        disk_percent: row.get("disk_percent")?,
+    })
+}
+
+/// More of anything a node does not have: what may be claimed of it stays a number of the database.
+const QUANTITY_MAX: u64 = 1 << 40;
 
 fn stored(row: &Row) -> Result<Node, StoreError> {
     Ok(Node {
         id: row.get("id")?,
         name: row.get("name")?,
         availability_zone: row.get("availability_zone")?,
+        cluster_id: row.opt("cluster_id")?.unwrap_or(ClusterId::DEFAULT),
+        overcommit: overcommit(row)?,
+        filling: row.text("filling")?,
         enabled: row.get("enabled")?,
         disabled_reason: row.opt("disabled_reason")?,
         forced_down: row.get("forced_down")?,
@@ -144,13 +167,24 @@ impl Db {
         rows.iter().map(|row| self.node(row)).collect()
     }
 
-    /// Nodes by name, at most `limit`, those after `after`.
+    /// Nodes by name, at most `limit`, those after `after`; only those of `cluster`, if one is named.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn node_page(&self, after: Option<&str>, limit: u64) -> Result<Vec<Node>, StoreError> {
-        let sql = format!("SELECT {COLUMNS} FROM nodes WHERE name > $1 ORDER BY name LIMIT {limit}");
-        let rows = self.all(sql, params![after.unwrap_or_default()]).await?;
+    pub async fn node_page(
+        &self,
+        cluster: Option<ClusterId>,
+        after: Option<&str>,
+        limit: u64,
+    ) -> Result<Vec<Node>, StoreError> {
+        let mut values = params![after.unwrap_or_default()];
+        let mut filter = "";
+        if let Some(cluster) = cluster {
+            values.extend(params![cluster]);
+            filter = "AND cluster_id = $2";
+        }
+        let sql = format!("SELECT {COLUMNS} FROM nodes WHERE name > $1 {filter} ORDER BY name LIMIT {limit}");
+        let rows = self.all(sql, values).await?;
         rows.iter().map(|row| self.node(row)).collect()
     }
 
@@ -174,7 +208,7 @@ impl Db {
 }
 
 impl Tx {
-    /// Records a node that joins; it can hold nothing until its first report, and does not count as alive before that.
+    /// Records a node that joins, in the default cluster; it can hold nothing until its first report, and does not count as alive before that.
     ///
     /// # Errors
     /// [`StoreError::Duplicate`] if the name is taken.
@@ -187,6 +221,7 @@ impl Tx {
             params![new.id, &new.name, &new.availability_zone, Json(&NodeFacts::default()), Timestamp(0), now],
         )
         .await?;
+        self.node_cluster_set(new.id, ClusterId::DEFAULT).await?;
         self.exec(
             "INSERT INTO providers (id, name, parent_id, root_id, generation, created_at, updated_at)
              VALUES ($1, $2, NULL, $1, 0, $3, $3)",
@@ -216,16 +251,23 @@ impl Tx {
         Ok(())
     }
 
-    /// Records what a node said of itself, with the capacity that follows from it.
+    /// Records what a node said of itself; what may be claimed of it follows from that and from its cluster's figures.
     ///
     /// # Errors
     /// [`StoreError::Database`].
-    pub async fn node_facts_set(&self, id: NodeId, facts: &NodeFacts, caps: (u64, u64, u64)) -> Result<(), StoreError> {
-        let (vcpus, memory_mib, disk_gib) = caps;
+    pub async fn node_facts_set(&self, id: NodeId, facts: &NodeFacts) -> Result<(), StoreError> {
         self.exec(
-            "UPDATE nodes SET facts = $2, vcpus_cap = $3, memory_mib_cap = $4, disk_gib_cap = $5, seen_at = $6, updated_at = $6
-             WHERE id = $1",
-            params![id, Json(facts), vcpus, memory_mib, disk_gib, Timestamp::now()],
+            "UPDATE nodes SET facts = $2, vcpus_total = $3, memory_mib_total = $4, disk_gib_total = $5, seen_at = $6, updated_at = $6,
+             vcpus_cap = $3 * vcpus_percent / 100, memory_mib_cap = $4 * memory_percent / 100,
+             disk_gib_cap = $5 * disk_percent / 100 WHERE id = $1",
+            params![
+                id,
+                Json(facts),
+                u64::from(facts.vcpus),
+                facts.memory_mib.min(QUANTITY_MAX),
+                facts.disk_gib.min(QUANTITY_MAX),
+                Timestamp::now()
+            ],
         )
         .await?;
         self.provider_changed(id.into());

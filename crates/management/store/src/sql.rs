@@ -71,6 +71,7 @@ id_columns!(
     ServerId,
     NodeId,
     AggregateId,
+    ClusterId,
     MigrationId,
     TaskId,
     ImageId,

@@ -125,10 +125,22 @@ impl Link {
     ///
     /// # Errors
     /// [`LinkError`]: the token may be used up or too old.
-    pub async fn join(url: &str, ca_pem: &str, token: &str, name: &str, folder: &Path) -> Result<Self, LinkError> {
+    pub async fn join(
+        url: &str,
+        ca_pem: &str,
+        token: &str,
+        name: &str,
+        cluster: Option<&str>,
+        folder: &Path,
+    ) -> Result<Self, LinkError> {
         let (key_pem, csr_pem) = request()?;
         let http = client(ca_pem, None)?.http;
-        let body = JoinRequest { token: token.to_owned(), name: name.to_owned(), csr_pem };
+        let body = JoinRequest {
+            token: token.to_owned(),
+            name: name.to_owned(),
+            csr_pem,
+            cluster: cluster.map(str::to_owned),
+        };
         let sent = http.post(format!("{url}/agent/v1/join")).json(&body).timeout(CALL_DEADLINE).send().await;
         let answer = checked("to let this node join", url, sent).await?;
         let identity: NodeIdentity = answer.json().await.map_err(|source| unreachable(url, source))?;

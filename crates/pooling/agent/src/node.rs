@@ -9,6 +9,7 @@ use arcus_hypervisor::{Hypervisor, LeaseFile};
 use arcus_network::Network;
 use arcus_storage::{ImageFetch, Storage};
 use arcus_types::agent::{NodeFacts, NodeSpec, ServerSpec, SnapshotSpec, VolumeSpec, VolumeState};
+use arcus_types::clusters::CpuFacts;
 use arcus_types::{DiskPoolId, ImageId, PortId, RelayId, ServerId, VolumeId};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -484,6 +485,7 @@ async fn read_facts(shared: &Shared) {
         Ok(hypervisor) => {
             facts.hypervisor_version = hypervisor.version;
             facts.accel = hypervisor.accel;
+            facts.cpu.machine = hypervisor.machine;
         }
         Err(error) => tracing::error!(error = chain(&error), "this node cannot run guests"),
     }
@@ -513,12 +515,14 @@ fn machine() -> NodeFacts {
         .find_map(|l| l.strip_prefix("MemTotal:"))
         .and_then(|l| l.trim().trim_end_matches(" kB").parse().ok())
         .unwrap_or(0);
-    let cpu_model = read("/proc/cpuinfo")
+    let cpuinfo = read("/proc/cpuinfo");
+    let cpu_model = cpuinfo
         .lines()
         .find_map(|l| l.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned()))
         .unwrap_or_default();
     NodeFacts {
         cpu_model,
+        cpu: CpuFacts::of_cpuinfo(&cpuinfo),
         vcpus: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
         memory_mib: (memory_kib >> 10).saturating_sub(RESERVED_MIB),
         ..NodeFacts::default()

@@ -49,7 +49,7 @@ async fn join(
     State(app): State<App>,
     Json(body): Json<JoinRequest>,
 ) -> Result<axum::Json<NodeIdentity>, ApiError> {
-    Ok(axum::Json(app.engine.node_join(&ctx, &body.token, &body.name, &body.csr_pem).await?))
+    Ok(axum::Json(app.engine.node_join(&ctx, &body.token, &body.name, &body.csr_pem, body.cluster.as_deref()).await?))
 }
 
 async fn renew(

@@ -1,5 +1,6 @@
 //! The native API: what OpenStack never standardised.
 
+mod clusters;
 mod join_tokens;
 mod live_migration;
 mod maintenance;
@@ -18,6 +19,15 @@ pub fn routes() -> Vec<Route> {
         Route::get("/arcus/v1/nodes", arcus::NODE_LIST, nodes::list),
         Route::post("/arcus/v1/nodes/{name}/drain", arcus::NODE_DRAIN, maintenance::drain),
         Route::post("/arcus/v1/nodes/{name}/restore", arcus::NODE_RESTORE, maintenance::restore),
+        Route::get("/arcus/v1/clusters", arcus::CLUSTER_LIST, clusters::list),
+        Route::post("/arcus/v1/clusters", arcus::CLUSTER_CREATE, clusters::create),
+        Route::get("/arcus/v1/clusters/{id}", arcus::CLUSTER_READ, clusters::show),
+        Route::patch("/arcus/v1/clusters/{id}", arcus::CLUSTER_UPDATE, clusters::update),
+        Route::delete("/arcus/v1/clusters/{id}", arcus::CLUSTER_DELETE, clusters::delete),
+        Route::get("/arcus/v1/clusters/{id}/pairs", arcus::CLUSTER_READ, clusters::pairs),
+        Route::get("/arcus/v1/clusters/{id}/candidates/{node}", arcus::CLUSTER_READ, clusters::candidate),
+        Route::put("/arcus/v1/clusters/{id}/nodes/{node}", arcus::CLUSTER_NODE_SET, clusters::node_add),
+        Route::delete("/arcus/v1/clusters/{id}/nodes/{node}", arcus::CLUSTER_NODE_SET, clusters::node_remove),
         Route::get("/arcus/v1/tasks/{id}/servers", arcus::NODE_DRAIN, maintenance::servers),
         Route::get("/arcus/v1/tasks", arcus::TASK_LIST, tasks::list),
         Route::get("/arcus/v1/tasks/watch", arcus::TASK_LIST, task_watch::all),

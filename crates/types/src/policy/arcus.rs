@@ -11,6 +11,12 @@ crate::actions! {
     NODE_WATCH = "arcus:nodes:watch", Admin;
     NODE_DRAIN = "arcus:nodes:drain", Admin;
     NODE_RESTORE = "arcus:nodes:restore", Admin;
+    CLUSTER_LIST = "arcus:clusters:list", Admin;
+    CLUSTER_READ = "arcus:clusters:read", Admin;
+    CLUSTER_CREATE = "arcus:clusters:create", Admin;
+    CLUSTER_UPDATE = "arcus:clusters:update", Admin;
+    CLUSTER_DELETE = "arcus:clusters:delete", Admin;
+    CLUSTER_NODE_SET = "arcus:clusters:node_set", Admin;
     TASK_LIST = "arcus:tasks:list", ProjectReader;
     TASK_READ = "arcus:tasks:read", ProjectReader;
     TASK_CANCEL = "arcus:tasks:cancel", ProjectMember;

@@ -25,6 +25,7 @@ use arcus_store::{LiveMigration, LiveProgress, Node, Server, ServerMigration, Tx
 use arcus_types::agent::{
     FLOWS_MAX, MigrationPart, MigrationReport, MigrationSpec, MigrationStage, NodeReport, OutgoingOrder,
 };
+use arcus_types::clusters;
 use arcus_types::policy::{Target, authorize, compute};
 use arcus_types::servers::{ServerRequest, ServerTask};
 use arcus_types::tasks::TaskState;
@@ -194,20 +195,7 @@ pub(crate) fn status(progress: &LiveProgress) -> &'static str {
 
 /// Why a guest of one node cannot run on another, if so.
 pub(super) fn unlike(source: &Node, dest: &Node) -> Option<String> {
-    let release = |node: &Node| node.facts.hypervisor_version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
-    if dest.facts.underlay.is_none() {
-        return Some("it has no address on the network that joins the nodes".to_owned());
-    }
-    if source.facts.accel != dest.facts.accel {
-        return Some(format!("it runs guests with {}, the source with {}", dest.facts.accel, source.facts.accel));
-    }
-    if source.facts.accel == "kvm" && source.facts.cpu_model != dest.facts.cpu_model {
-        return Some(format!("its CPU is {}, the source's is {}", dest.facts.cpu_model, source.facts.cpu_model));
-    }
-    if release(source) != release(dest) {
-        return Some(format!("it has QEMU {}, the source {}", release(dest), release(source)));
-    }
-    None
+    clusters::unlike(&source.facts, &dest.facts).into_iter().next().map(|first| first.message)
 }
 
 /// Notes in the task how far a move is.

@@ -1,6 +1,7 @@
 //! Servers, with a node that this test plays: it reads its spec and says what it sees.
 
 mod claims;
+mod clusters;
 mod drain;
 mod evacuate;
 mod interfaces;
@@ -69,7 +70,7 @@ pub async fn node_in(store: &Store, name: &str, memory_mib: u64, zone: &str) -> 
     let tx = store.begin_unaudited().await.unwrap();
     tx.node_insert(&new).await.unwrap();
     let facts = NodeFacts { vcpus: 8, memory_mib, disk_gib: 100, ..NodeFacts::default() };
-    tx.node_facts_set(new.id, &facts, (128, memory_mib, 1000)).await.unwrap();
+    tx.node_facts_set(new.id, &facts).await.unwrap();
     tx.commit().await.unwrap();
     new.id
 }
@@ -455,7 +456,8 @@ async fn a_snapshot_ends_with_the_nodes_word() {
 async fn what_no_node_can_take_says_why() {
     let cloud = Cloud::start().await;
     let tx = cloud.engine.store().begin_unaudited().await.unwrap();
-    tx.node_facts_set(cloud.node, &NodeFacts::default(), (128, 100, 1000)).await.unwrap();
+    let facts = NodeFacts { vcpus: 8, memory_mib: 100, disk_gib: 100, ..NodeFacts::default() };
+    tx.node_facts_set(cloud.node, &facts).await.unwrap();
     tx.commit().await.unwrap();
     let id = cloud.create(cloud.wish()).await.unwrap().servers[0].id;
     let server = cloud.server(id).await;

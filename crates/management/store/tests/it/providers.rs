@@ -47,7 +47,7 @@ async fn a_claim_never_exceeds_what_there_is(store: &Store) {
     let t = begin(store).await;
     t.provider_insert(&pool).await.unwrap();
     t.node_insert(&node).await.unwrap();
-    t.node_facts_set(node.id, &NodeFacts::default(), (8, 1024, 10)).await.unwrap();
+    t.node_facts_set(node.id, &NodeFacts { vcpus: 2, ..NodeFacts::default() }).await.unwrap();
     assert!(t.inventory_set(pool.id, &vgpus(4)).await.unwrap());
     assert!(t.provider_generation_raise(pool.id, Some(0)).await.unwrap());
     assert!(!t.provider_generation_raise(pool.id, Some(0)).await.unwrap());
@@ -82,7 +82,7 @@ async fn a_claim_never_exceeds_what_there_is(store: &Store) {
     assert_eq!(all[0].inventories[0].used, 5);
     assert_eq!(all[0].traits, ["CUSTOM_A", "CUSTOM_B"]);
     assert_eq!(all[0].aggregates, [aggregate]);
-    assert_eq!(all[1].node.as_ref().unwrap().vcpus_cap, 8);
+    assert_eq!(all[1].node.as_ref().unwrap().vcpus_cap, 32);
     assert_eq!(store.provider_list(Some(&[pool.id])).await.unwrap(), all[..1]);
     let (who, claims) = store.consumer_get(consumer).await.unwrap().unwrap();
     assert_eq!((who.generation, claims), (2, vec![claim.clone()]));

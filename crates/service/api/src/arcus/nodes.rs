@@ -7,16 +7,18 @@ use axum::extract::State;
 use axum::response::Response;
 use serde_json::json;
 
-/// `GET /arcus/v1/nodes?limit=&marker=`, by name; `marker` is the name after which to go on, told as `next`.
+/// `GET /arcus/v1/nodes?cluster_id=&limit=&marker=`, by name; `marker` is the name after which to go on, told as `next`.
 pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, query: Pairs) -> Result<Response, ApiError> {
-    query::known(&query, &["limit", "marker"])?;
-    let (nodes, more) = app.engine.node_page(&ctx, query.first("marker"), query::limit(&query)?).await?;
+    query::known(&query, &["cluster_id", "limit", "marker"])?;
+    let cluster = query::parsed(&query, "cluster_id")?;
+    let (nodes, more) = app.engine.node_page(&ctx, cluster, query.first("marker"), query::limit(&query)?).await?;
     let next = nodes.last().filter(|_| more).map(|node| ("next", json!(node.name)));
     let shown = nodes.iter().map(|node| {
         json!({
             "id": node.id,
             "name": node.name,
             "availability_zone": node.availability_zone,
+            "cluster_id": node.cluster_id,
             "enabled": node.enabled,
             "disabled_reason": node.disabled_reason,
             "state": node.state.text(),

@@ -68,7 +68,10 @@ fn full(h: &Hypervisor, version: Microversion) -> Value {
     out["disk_available_least"] = json!(n.facts.disk_free_gib);
     out["current_workload"] = json!(0);
     out["running_vms"] = json!(h.servers);
-    let cpu = json!({ "arch": "x86_64", "model": n.facts.cpu_model, "vendor": "", "features": [],
+    let seen = &n.facts.cpu;
+    let features: Vec<&str> = seen.features.split_whitespace().collect();
+    let arch = if seen.architecture.is_empty() { "x86_64" } else { &seen.architecture };
+    let cpu = json!({ "arch": arch, "model": n.facts.cpu_model, "vendor": seen.vendor, "features": features,
         "topology": { "sockets": 1, "cores": n.facts.vcpus, "threads": 1 } });
     out["cpu_info"] = if version.at_least(28) { cpu } else { json!(cpu.to_string()) };
     out

@@ -30,7 +30,7 @@ impl Nova {
         let tx = cloud.store.begin_unaudited().await.unwrap();
         tx.node_insert(&new).await.unwrap();
         let facts = NodeFacts { vcpus: 8, memory_mib: 8192, disk_gib: 100, ..NodeFacts::default() };
-        tx.node_facts_set(new.id, &facts, (128, 8192, 1000)).await.unwrap();
+        tx.node_facts_set(new.id, &facts).await.unwrap();
         tx.commit().await.unwrap();
         let demo = cloud.demo().await;
         let body = json!({ "name": "tiny", "disk_format": "raw", "container_format": "bare" });

@@ -76,7 +76,7 @@ impl Net {
         tx.node_insert(&node).await.unwrap();
         let number = if name == "n1" { 1 } else { 2 };
         let facts = NodeFacts { underlay: Some([10, 255, 0, number].into()), ..NodeFacts::default() };
-        tx.node_facts_set(node.id, &facts, (8, 8192, 100)).await.unwrap();
+        tx.node_facts_set(node.id, &facts).await.unwrap();
         tx.commit().await.unwrap();
         node.id
     }

@@ -18,7 +18,7 @@ impl Cloud {
         for (at, id) in (1..).zip(nodes) {
             let underlay = Some(std::net::IpAddr::from([192, 0, 2, at]));
             let facts = NodeFacts { vcpus: 8, memory_mib: 8192, disk_gib: 100, underlay, ..NodeFacts::default() };
-            tx.node_facts_set(*id, &facts, (128, 8192, 1000)).await.unwrap();
+            tx.node_facts_set(*id, &facts).await.unwrap();
         }
         tx.commit().await.unwrap();
     }

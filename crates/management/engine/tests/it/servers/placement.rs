@@ -91,7 +91,7 @@ async fn racing_claims_never_give_a_node_away_twice() {
     let tx = cloud.engine.store().begin_unaudited().await.unwrap();
     for (_, id, memory) in sizes {
         let facts = NodeFacts { vcpus: 8, memory_mib: memory, disk_gib: 100, ..NodeFacts::default() };
-        tx.node_facts_set(id, &facts, (128, memory, 1000)).await.unwrap();
+        tx.node_facts_set(id, &facts).await.unwrap();
     }
     tx.commit().await.unwrap();
     let config = EngineConfig::under(cloud._folder.path());

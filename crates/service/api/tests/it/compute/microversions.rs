@@ -366,7 +366,7 @@ impl Nova {
         let facts =
             NodeFacts { vcpus: 64, memory_mib: 1 << 18, disk_gib: 10_000, booted_at_s: 1, ..NodeFacts::default() };
         let tx = cloud.store.begin_unaudited().await.unwrap();
-        tx.node_facts_set(self.node, &facts, (1_000, 1 << 20, 10_000)).await.unwrap();
+        tx.node_facts_set(self.node, &facts).await.unwrap();
         tx.commit().await.unwrap();
         let gone = self.running().await;
         self.demo("2.1", "DELETE", &format!("/servers/{gone}"), NO).await.expect(204);
@@ -500,7 +500,7 @@ impl Nova {
         for (at, id) in (1..).zip([self.node, new.id]) {
             let underlay = Some(std::net::IpAddr::from([192, 0, 2, at]));
             let facts = NodeFacts { vcpus: 8, memory_mib: 8192, disk_gib: 100, underlay, ..NodeFacts::default() };
-            tx.node_facts_set(id, &facts, (128, 8192, 1000)).await.unwrap();
+            tx.node_facts_set(id, &facts).await.unwrap();
         }
         tx.commit().await.unwrap();
         new.id

@@ -1,7 +1,7 @@
 //! The root, the link to the nodes and consoles.
 
 use super::Who::Nobody;
-use super::things::Thing::{Image, JoinToken, Nothing, Server, Snapshot, Task};
+use super::things::Thing::{Cluster, ClusterWithNode, Image, JoinToken, Nothing, Server, Snapshot, Task};
 use super::{Case, case, walk};
 use arcus_types::policy::Rule;
 
@@ -11,6 +11,8 @@ const NO_CANCEL: &str = "what is asked of a server by its owner is not given up 
 const NO_RETRY: &str = "it has not failed";
 const RENEW: &str = r#"{"csr_pem":"{csr}"}"#;
 const JOIN: &str = r#"{"token":"{join_token}","name":"node-2","csr_pem":"{csr}"}"#;
+const CLUSTER: &str =
+    r#"{"cluster":{"name":"second-floor","zone":"nova","overcommit":{"memory_percent":120},"placement":"pack"}}"#;
 const EXPLAIN: &str = r#"{"placement":{"flavor":"arcus.tiny","availability_zone":"nova"}}"#;
 const REPORT: &str = r#"{"spec_generation":0,"servers":[],"snapshots":[],"ports_up":[],"network_faults":[],
     "facts":{"agent_version":"1","hypervisor_version":"sim","accel":"sim","boot_id":"1","cpu_model":"sim","vcpus":1,
@@ -29,6 +31,16 @@ pub fn cases() -> Vec<Case> {
         case("POST /arcus/v1/nodes/{name}/restore", Nothing, 202)
             .with("name", "node-1")
             .body(r#"{"restore":{"parallel":1}}"#),
+        case("GET /arcus/v1/clusters", Nothing, 200).query("limit=10"),
+        case("POST /arcus/v1/clusters", Nothing, 201).body(CLUSTER),
+        case("GET /arcus/v1/clusters/{id}", Cluster, 200),
+        case("PATCH /arcus/v1/clusters/{id}", Cluster, 200)
+            .body(r#"{"cluster":{"overcommit":{"vcpus_percent":400},"placement":"pack"}}"#),
+        case("DELETE /arcus/v1/clusters/{id}", Cluster, 204),
+        case("GET /arcus/v1/clusters/{id}/pairs", Cluster, 200).query("limit=10"),
+        case("GET /arcus/v1/clusters/{id}/candidates/{node}", Cluster, 200).with("node", "node-1"),
+        case("PUT /arcus/v1/clusters/{id}/nodes/{node}", Cluster, 200).with("node", "node-1"),
+        case("DELETE /arcus/v1/clusters/{id}/nodes/{node}", ClusterWithNode, 204).with("node", "node-1"),
         case("GET /arcus/v1/tasks/{id}/servers", Task, 200),
         case("GET /arcus/v1/tasks", Task, 200).query("limit=1000"),
         case("GET /arcus/v1/tasks/watch", Nothing, 200).query("max_s=0&kind=drain"),

@@ -63,6 +63,10 @@ pub enum Thing {
     Server,
     /// The same after these actions.
     ServerAfter(&'static [&'static str]),
+    /// A cluster without nodes.
+    Cluster,
+    /// A cluster that node-1 is in.
+    ClusterWithNode,
     /// An aggregate of nodes, by its number.
     Aggregate,
     ServerGroup,
@@ -356,7 +360,7 @@ impl World {
         self.admin("PUT", &format!("/network/v2.0/quotas/{project}"), json!({ "quota": quota })).await;
         let tx = self.nova.cloud.store.begin_unaudited().await.unwrap();
         let facts = NodeFacts { vcpus: 1000, memory_mib: 1 << 20, disk_gib: 10_000, ..NodeFacts::default() };
-        tx.node_facts_set(self.nova.node, &facts, (1000, 1 << 20, 10_000)).await.unwrap();
+        tx.node_facts_set(self.nova.node, &facts).await.unwrap();
         tx.commit().await.unwrap();
     }
 
@@ -459,6 +463,15 @@ impl World {
                 for action in actions {
                     self.act(vars.get("id").unwrap(), action).await;
                 }
+            }
+            Thing::Cluster | Thing::ClusterWithNode => {
+                let body = json!({ "cluster": { "name": self.word() } });
+                let made = self.admin("POST", "/arcus/v1/clusters", body).await;
+                let id = made["cluster"]["id"].as_str().unwrap();
+                if matches!(thing, Thing::ClusterWithNode) {
+                    self.admin("PUT", &format!("/arcus/v1/clusters/{id}/nodes/node-1"), json!(null)).await;
+                }
+                vars.set("id", Kind::Common, id);
             }
             Thing::Aggregate => {
                 let body = json!({ "aggregate": { "name": self.word() } });
