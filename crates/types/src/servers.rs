@@ -101,13 +101,15 @@ texts! {
         RebuildingVolume = "rebuild_block_device_mapping",
         /// It starts after that.
         RebuildFinishing = "rebuild_spawning",
-        /// It shuts down to get another flavor.
+        /// It shuts down to get another flavor, or to go to another node.
         ResizeStopping = "resize_migrating",
-        /// It starts with another flavor.
+        /// An image of its disk is being made, for the node that it goes to.
+        ResizeCopying = "resize_copying",
+        /// It starts with another flavor, or on another node.
         ResizeFinishing = "resize_finish",
-        /// It shuts down to get its old flavor back.
+        /// It shuts down to get its old flavor and node back.
         RevertStopping = "resize_reverting",
-        /// It starts with its old flavor.
+        /// It starts with its old flavor, on its old node.
         RevertFinishing = "resize_reverting_finish",
         /// An image is being made of its disk.
         ImageSnapshot = "image_snapshot",
@@ -394,7 +396,7 @@ impl ServerState {
                 Some(T::RebootingHard) => "HARD_REBOOT",
                 Some(T::UpdatingPassword) => "PASSWORD",
                 Some(T::Rebuilding | T::RebuildingVolume | T::RebuildFinishing) => "REBUILD",
-                Some(T::ResizeStopping | T::ResizeFinishing) => "RESIZE",
+                Some(T::ResizeStopping | T::ResizeCopying | T::ResizeFinishing) => "RESIZE",
                 Some(T::Migrating) => "MIGRATING",
                 Some(
                     T::Spawning
@@ -454,6 +456,7 @@ impl ServerTask {
     /// The spelling of `task_state` that clients know.
     pub const fn task_state(self) -> &'static str {
         match self {
+            Self::ResizeCopying => "resize_migrating",
             Self::RevertFinishing => "resize_reverting",
             Self::Spawning
             | Self::Rebooting
@@ -498,7 +501,11 @@ impl ServerTask {
             // The volume gives up first, and says why.
             Self::RebuildingVolume => 40 * 60,
             Self::Suspending | Self::Resuming => 15 * 60,
-            Self::ImageSnapshot | Self::ImageBackup | Self::ShelvingSnapshot | Self::Migrating => 6 * 60 * 60,
+            Self::ImageSnapshot
+            | Self::ImageBackup
+            | Self::ShelvingSnapshot
+            | Self::ResizeCopying
+            | Self::Migrating => 6 * 60 * 60,
             Self::Rebooting
             | Self::RebootingHard
             | Self::PoweringOn

@@ -400,7 +400,8 @@ impl Server {
         Ok(self.admin.ok(Method::GET, &format!("{SERVERS}/{}", self.id), None).await?["server"].clone())
     }
 
-    async fn wait_for(&self, field: &str, value: &str, patience: Duration) -> Result<()> {
+    /// Waits until one of its fields has this value; an ERROR ends the wait.
+    pub async fn wait_for(&self, field: &str, value: &str, patience: Duration) -> Result<()> {
         let began = Instant::now();
         loop {
             let now = self.show().await?;
@@ -464,11 +465,18 @@ impl Server {
         Ok(())
     }
 
+    /// Asks for an action as an administrator; the HTTP status of the answer.
+    pub async fn act(&self, body: Value) -> Result<u16> {
+        let path = format!("{SERVERS}/{}/action", self.id);
+        // The first version in which a move can name its node.
+        let mut admin = self.admin.clone();
+        admin.compute = "compute 2.56";
+        Ok(admin.call(Method::POST, &path, Some(&body)).await?.0.as_u16())
+    }
+
     /// Asks to start it elsewhere; the HTTP status of the answer.
     pub async fn evacuate(&self) -> Result<u16> {
-        let path = format!("{SERVERS}/{}/action", self.id);
-        let body = json!({ "evacuate": {} });
-        Ok(self.admin.call(Method::POST, &path, Some(&body)).await?.0.as_u16())
+        self.act(json!({ "evacuate": {} })).await
     }
 
     /// What clients are told of it while its node is down.

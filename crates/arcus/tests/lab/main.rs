@@ -6,6 +6,7 @@ mod cloud;
 mod fails;
 mod lost;
 mod maintenance;
+mod migrate;
 #[path = "../rig/session.rs"]
 #[expect(dead_code, reason = "the project is for the crash test, one node is too few here")]
 mod session;

@@ -6,6 +6,10 @@ use std::path::Path;
 
 /// What is claimed of quotas and nodes, and what the rows that claim it add up to.
 const CLAIMS: &str = "
+    WITH held AS (SELECT lower(hex(node_id)) AS node, vcpus, memory_mib FROM servers WHERE deleted_at IS NULL
+        UNION ALL SELECT replace(json_extract(details, '$.resize.elsewhere.node_id'), '-', ''),
+            json_extract(details, '$.resize.elsewhere.vcpus'), json_extract(details, '$.resize.elsewhere.memory_mib')
+            FROM servers WHERE deleted_at IS NULL AND json_extract(details, '$.resize.elsewhere') IS NOT NULL)
     SELECT q.resource AS what, q.used AS claimed, CASE q.resource
         WHEN 'instances' THEN (SELECT count(*) FROM servers x WHERE x.project_id = q.project_id AND x.deleted_at IS NULL)
         WHEN 'cores' THEN
@@ -20,9 +24,9 @@ const CLAIMS: &str = "
         WHEN 'images' THEN (SELECT count(*) FROM images x WHERE x.project_id = q.project_id)
         ELSE q.used END AS counted FROM quotas q
     UNION ALL SELECT 'vcpus of a node', n.vcpus_used,
-        (SELECT COALESCE(sum(vcpus), 0) FROM servers x WHERE x.node_id = n.id AND x.deleted_at IS NULL) FROM nodes n
+        (SELECT COALESCE(sum(vcpus), 0) FROM held x WHERE x.node = lower(hex(n.id))) FROM nodes n
     UNION ALL SELECT 'memory of a node', n.memory_mib_used,
-        (SELECT COALESCE(sum(memory_mib), 0) FROM servers x WHERE x.node_id = n.id AND x.deleted_at IS NULL) FROM nodes n
+        (SELECT COALESCE(sum(memory_mib), 0) FROM held x WHERE x.node = lower(hex(n.id))) FROM nodes n
     UNION ALL SELECT 'addresses without a port', count(*), 0 FROM addresses a
         WHERE NOT EXISTS (SELECT 1 FROM ports p WHERE p.id = a.port_id)
     UNION ALL SELECT 'ports of servers that are gone', count(*), 0 FROM ports p WHERE p.server_id IS NOT NULL

@@ -23,6 +23,8 @@ pub struct Session {
     pub token: String,
     /// The project that the session acts in.
     pub project: String,
+    /// The version of the compute API that it speaks.
+    pub compute: &'static str,
 }
 
 impl Session {
@@ -49,13 +51,13 @@ impl Session {
         let token = token.with_context(|| format!("{entry} could not log in: {status}"))?;
         let told: Value = answer.json().await?;
         let project = told["token"]["project"]["id"].as_str().context("the token names no project")?.to_owned();
-        Ok(Self { http, url: url.to_owned(), token, project })
+        // The first version in which a server may ask for no network.
+        Ok(Self { http, url: url.to_owned(), token, project, compute: "compute 2.37" })
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.url)).header("x-auth-token", &self.token);
-        // The first version in which a server may ask for no network.
-        request.header("openstack-api-version", "compute 2.37")
+        request.header("openstack-api-version", self.compute)
     }
 
     /// The answer to a call, whatever it is; an error is that none came.

@@ -40,6 +40,7 @@ actions! {
     unshelve: { "unshelve": null },
     resize: { "resize": { "flavorRef": "2" } },
     revert_resize: { "revertResize": null },
+    migrate: { "migrate": null },
     live_migrate: { "os-migrateLive": { "host": null, "block_migration": "auto" } },
     evacuate: { "evacuate": {} },
 }
@@ -100,6 +101,8 @@ pub const KINDS: &[Kind] = &[
     kind("server-shelve", shelve, "SHELVED_OFFLOADED"),
     kind("server-unshelve", unshelve, "ACTIVE"),
     kind("server-resize", resize, "VERIFY_RESIZE"),
+    kind("server-revert-resize", revert_resize, "ACTIVE"),
+    kind("migration", migrate, "VERIFY_RESIZE"),
     kind("server-revert-resize", revert_resize, "ACTIVE"),
     kind("live-migration", live_migrate, "ACTIVE"),
     kind("drain", drain, "ACTIVE"),

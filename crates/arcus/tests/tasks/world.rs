@@ -127,11 +127,8 @@ impl World {
     }
 
     async fn call(&self, method: &Method, path: &str, body: &Value, may_end: bool) -> Result<bool> {
-        let who = if path.starts_with("/arcus/") || body["evacuate"].is_object() || body["os-migrateLive"].is_object() {
-            &self.admin
-        } else {
-            &self.member
-        };
+        let moves = ["evacuate", "migrate", "os-migrateLive"].iter().any(|word| body.get(word).is_some());
+        let who = if path.starts_with("/arcus/") || moves { &self.admin } else { &self.member };
         match who.call(method.clone(), path, Some(body).filter(|body| !body.is_null())).await {
             Ok((status, answer)) => {
                 ensure!(status.is_success(), "{method} {path} was answered with {status}: {answer}");
@@ -255,6 +252,9 @@ impl World {
         let images = told["images"].as_array().context("no list")?;
         let made = usize::from(matches!(kind, "server-snapshot" | "server-backup"));
         ensure!(images.len() == made, "after {kind} there are {images:?}");
+        let told = self.admin.ok(Method::GET, "/image/v2/images?os_hidden=true", None).await?;
+        let carried = told["images"].as_array().context("no list")?;
+        ensure!(carried.len() == usize::from(kind == "migration"), "after {kind} there are {carried:?}");
         for image in images {
             ensure!(image["status"] == "active", "the image is not whole: {image}");
             self.member.ok(Method::DELETE, &format!("/image/v2/images/{}", id(image)?), None).await?;

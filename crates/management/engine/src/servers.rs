@@ -17,6 +17,7 @@ mod interfaces;
 mod list;
 mod live;
 mod live_refused;
+mod migrate;
 mod migrations;
 mod observe;
 mod password;

@@ -129,8 +129,8 @@ pub use server_addresses::ServerAddress;
 pub use server_groups::{GroupPolicy, ServerGroup};
 pub use server_migrations::{ServerMigration, ServerMigrationFilter};
 pub use servers::{
-    Server, ServerDetails, ServerFault, ServerFilter, ServerFlavor, ServerRebuild, ServerRescue, ServerResize,
-    ServerSecrets, ServerShelve, ServerSnapshot, ServerSort, ServerVisibility,
+    Server, ServerDetails, ServerFault, ServerFilter, ServerFlavor, ServerPlace, ServerRebuild, ServerRescue,
+    ServerResize, ServerSecrets, ServerShelve, ServerSnapshot, ServerSort, ServerVisibility,
 };
 pub use subnet_pools::{SUBNET_POOL_FIELDS, SubnetPool};
 pub use subnets::{AllocationPool, HostRoute, Ipv6Mode, SUBNET_FIELDS, Subnet};

@@ -227,6 +227,26 @@ pub struct ServerResize {
     pub other: ServerFlavor,
     /// Whether it ran before.
     pub ran: bool,
+    /// Set if it changes its node, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<ServerPlace>,
+}
+
+/// The node that a server does not use, of the two that it can choose from: on its way there or back, the one to come; in
+/// between, the one that it left. What it needs there is claimed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerPlace {
+    /// The node.
+    pub node_id: NodeId,
+    /// The virtual CPUs that are claimed there.
+    pub vcpus: u64,
+    /// The memory that is claimed there, in MiB.
+    pub memory_mib: u64,
+    /// The disk that is claimed there, in GiB.
+    pub disk_gib: u64,
+    /// The image of its disk as it was when it shut down: what both nodes can make it of. None is needed where both see the
+    /// disk, and none is there before it is begun.
+    pub image_id: Option<ImageId>,
 }
 
 pub(crate) const COLUMNS: &str = "id, project_id, user_id, name, state, task, task_deadline, power_state, progress, power, \

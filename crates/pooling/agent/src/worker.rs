@@ -197,6 +197,7 @@ impl Worker {
                 self.stop(wish, true).await?;
                 self.volumes_release(Some(wish)).await?;
                 self.volume_faults.clear();
+                self.disk_made(wish, &entry).await?;
             }
             Power::Suspended => self.suspend(wish, &entry).await?,
             Power::Running | Power::Paused => {
@@ -438,6 +439,19 @@ impl Worker {
             e.ports = wish.nics.iter().map(|(port, ..)| *port).collect();
             e.started = Some((spec.version, self.shared.boot_id.clone()));
         })?;
+        Ok(())
+    }
+
+    /// Makes the disk of a server that came here shut down: what it is made of may not be kept until it starts. One in a
+    /// shared folder is there already.
+    async fn disk_made(&mut self, wish: &Wish, entry: &Entry) -> Result<(), Stop> {
+        let Some(root) = wish.spec.root_disk.as_ref().filter(|_| wish.spec.disk_pool.is_none()) else { return Ok(()) };
+        let storage = self.disks(&wish.spec)?;
+        if storage.root_disk(self.id).await?.is_some_and(|disk| disk.incarnation == root.incarnation) {
+            return Ok(());
+        }
+        self.fetch_image(wish).await?;
+        storage.root_disk_ensure(self.id, root, entry.uid()).await?;
         Ok(())
     }
 

@@ -13,6 +13,7 @@ use futures_util::Stream;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use uuid::Uuid;
 
 /// An image that a node will fill with what a disk holds.
 #[derive(Debug, Clone)]
@@ -85,6 +86,27 @@ impl Engine {
         image.snapshot_node_id = Some(awaited.node_id);
         change::check(&image)?;
         self.image_insert_in(tx, &image, policy::IMAGE_SNAPSHOT).await?;
+        Ok(image.id)
+    }
+
+    /// Records the image that `node` will fill with the disk of a server that goes to another node, in the caller's
+    /// transaction. It belongs to the cloud itself: it counts in no project's quota, and none sees it.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`].
+    pub(crate) async fn image_carried_begin_in(
+        &self,
+        tx: &Tx,
+        node: NodeId,
+        name: &Name,
+    ) -> Result<ImageId, EngineError> {
+        let (nobody, none) = (ProjectId(Uuid::nil()), BTreeMap::new());
+        let mut image = self.image_of_server(tx, nobody, name.clone(), None, DiskFormat::Qcow2, none).await?;
+        image.hidden = true;
+        image.snapshot_node_id = Some(node);
+        tx.image_insert(&image).await?;
+        let detail = json!({ "name": image.name, "why": "a server goes to another node" });
+        audit(tx, policy::IMAGE_SNAPSHOT, image.id, nobody, &detail).await?;
         Ok(image.id)
     }
 

@@ -1,6 +1,7 @@
 //! Removing servers: the node takes the guest down, then the claims are given back. A node that is gone does not keep a
 //! server from being removed.
 
+use super::image::images_held;
 use super::{admit, retried};
 use crate::{Engine, EngineError};
 use arcus_store::{QuotaResource, Server, Tx};
@@ -23,7 +24,7 @@ impl Engine {
             self.server_record(&tx, &server, compute::SERVER_DELETE, "delete", event, &json!({})).await?;
             self.snapshots_give_up(&tx, &server).await?;
             self.live_end(&tx, &server, "cancelled").await?;
-            let shelved = server.details.shelve.clone();
+            let held = images_held(&server);
             if self.server_node_alive(&tx, &server).await? {
                 if server.task != Some(ServerTask::Deleting) {
                     self.server_wish(&tx, &mut server, Some(ServerTask::Deleting)).await?;
@@ -34,9 +35,7 @@ impl Engine {
                 self.server_remove_in(&tx, &mut server, compute::SERVER_DELETE).await?;
             }
             tx.commit().await?;
-            if server.details.shelve.is_none() {
-                self.shelved_file_remove(shelved).await;
-            }
+            self.images_let_go(held, &server).await;
             self.wake().all();
             Ok(())
         })
@@ -64,14 +63,18 @@ impl Engine {
         }
         self.server_volumes_release(tx, server).await?;
         let (vcpus, memory_mib) = (u64::from(server.flavor.vcpus), server.flavor.memory_mib);
-        let held = server.details.resize.as_ref().map(|r| (u64::from(r.other.vcpus), r.other.memory_mib));
-        let (other_vcpus, other_memory) = held.unwrap_or((0, 0));
+        let resize = server.details.resize.take();
+        let other = resize.as_ref().map(|r| (u64::from(r.other.vcpus), r.other.memory_mib));
+        let (other_vcpus, other_memory) = other.unwrap_or((0, 0));
         tx.quota_release(server.project_id, QuotaResource::Instances, 1).await?;
         tx.quota_release(server.project_id, QuotaResource::Cores, vcpus.max(other_vcpus)).await?;
         tx.quota_release(server.project_id, QuotaResource::RamMib, memory_mib.max(other_memory)).await?;
         if let Some(node) = server.node_id {
             tx.node_release(node, server.vcpus, server.memory_mib, server.disk_gib).await?;
             self.server_usage(tx, server, false).await?;
+        }
+        if let Some(place) = resize.and_then(|resize| resize.elsewhere) {
+            self.elsewhere_release(tx, &place).await?;
         }
         self.shelved_image_remove(tx, server).await?;
         tx.server_secrets_delete(server.id).await?;
@@ -85,7 +88,6 @@ impl Engine {
         server.task_deadline = None;
         server.power_state = PowerState::NoState;
         server.details.ports.clear();
-        server.details.resize = None;
         server.details.rescue = None;
         server.server_group_id = None;
         server.updated_at = now;

@@ -8,6 +8,7 @@
 mod recover;
 
 use super::create::NodeChosen;
+use super::migrate::image_carried;
 use super::{admit, retried};
 use crate::{Engine, EngineError};
 use arcus_store::{Node, Server, ServerMigration, Tx};
@@ -123,8 +124,11 @@ impl Engine {
         if server.details.disk_pool.is_none() {
             server.incarnation += 1;
             self.disk_pool_set(server, node_id);
-            // The image that it was unshelved from is gone; what it was first made of is what a rebuild uses, too.
-            server.details.disk_source = None;
+            // The image that it was unshelved from is gone; what it was first made of is what a rebuild uses, too. One that
+            // its disk travels as is there, and newer.
+            if image_carried(server).is_none() {
+                server.details.disk_source = None;
+            }
             server.details.rescue = None;
         }
         server.details.recovery = None;

@@ -148,6 +148,12 @@ impl Engine {
         }
         let now = Timestamp::now();
         server.updated_at = now;
+        if server.task == Some(ServerTask::ResizeCopying) {
+            self.move_copied(&tx, &mut server, failure, now).await?;
+            tx.commit().await?;
+            self.wake().all();
+            return Ok(());
+        }
         if server.task == Some(ServerTask::ShelvingSnapshot) {
             self.shelve_image_over(&tx, &mut server, snapshot.image_id, failure, now).await?;
             tx.commit().await?;
@@ -206,6 +212,14 @@ impl Engine {
         Ok(gone)
     }
 
+    /// Removes the bytes of images that a server does not hold any more, after the commit that forgot them.
+    pub(super) async fn images_let_go(&self, held: Vec<ImageId>, server: &Server) {
+        let still = images_held(server);
+        for image in held.into_iter().filter(|image| !still.contains(image)) {
+            self.image_file_remove(image).await;
+        }
+    }
+
     /// Gives up the images that are being made of a server.
     pub(super) async fn snapshots_give_up(&self, tx: &Tx, server: &Server) -> Result<(), EngineError> {
         for snapshot in tx.server_snapshots_by_server(server.id).await? {
@@ -216,6 +230,12 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// The images that go when the server does not need them any more: what it is shelved as, what its disk travels as.
+pub(super) fn images_held(server: &Server) -> Vec<ImageId> {
+    let shelved = server.details.shelve.as_ref().and_then(|shelve| shelve.image_id);
+    shelved.into_iter().chain(super::migrate::image_carried(server)).collect()
 }
 
 /// What clients look for in an image that was made of a server, and what a server made of it must inherit.

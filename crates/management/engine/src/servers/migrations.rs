@@ -1,18 +1,24 @@
-//! Servers on their way to other nodes or flavors: what is recorded of it, and what cannot be done.
+//! What is recorded of servers that go to other nodes or flavors, and what cannot be done.
 
+use super::migrate::elsewhere;
 use super::{admit, no_server};
 use crate::{Engine, EngineError};
 use arcus_store::{Server, ServerMigration, ServerMigrationFilter, Tx};
 use arcus_types::policy::{Target, authorize, compute};
 use arcus_types::servers::{ServerEvent, ServerRequest, ServerTask};
-use arcus_types::{MigrationId, OpCtx, ServerId, Timestamp};
+use arcus_types::{MigrationId, NodeId, OpCtx, ServerId, Timestamp};
 
 impl Engine {
-    /// Records that a server begins to get another flavor on its node; the caller has noted the flavor in the row.
+    /// Records that a server begins to get another flavor or node; the caller has noted both in the row.
     pub(super) async fn migration_begun(&self, tx: &Tx, server: &Server, kind: &str) -> Result<(), EngineError> {
-        let node = match server.node_id {
-            Some(id) => tx.node_get(id).await?.map(|n| n.name.to_string()).unwrap_or_default(),
-            None => String::new(),
+        let name = async |id: Option<NodeId>| match id {
+            Some(id) => Ok::<_, EngineError>(tx.node_get(id).await?.map(|n| n.name.to_string()).unwrap_or_default()),
+            None => Ok(String::new()),
+        };
+        let source_node = name(server.node_id).await?;
+        let dest_node = match elsewhere(server) {
+            Some(place) => name(Some(place.node_id)).await?,
+            None => source_node.clone(),
         };
         let now = Timestamp::now();
         let other = server.details.resize.as_ref().map_or(&server.flavor.id, |r| &r.other.id);
@@ -24,8 +30,8 @@ impl Engine {
             user_id: tx.ctx().user_id(),
             kind: kind.to_owned(),
             status: "migrating".to_owned(),
-            source_node: node.clone(),
-            dest_node: node,
+            source_node,
+            dest_node,
             old_flavor: server.flavor.id.to_string(),
             new_flavor: other.to_string(),
             created_at: now,
@@ -54,7 +60,8 @@ impl Engine {
         let status = match event {
             ServerEvent::Failed => "error",
             ServerEvent::Resized => "finished",
-            _ if task == ServerTask::RevertFinishing => "reverted",
+            // One that nobody asked for ends a move that has failed.
+            _ if task == ServerTask::RevertFinishing && server.request_id.is_some() => "reverted",
             _ => return Ok(()),
         };
         Ok(tx.server_migration_moved(server.id, status, Timestamp::now()).await?)
@@ -81,25 +88,6 @@ impl Engine {
         let more = found.len() > keep;
         found.truncate(keep);
         Ok((found, more))
-    }
-
-    /// Asks to take a server to another node by stopping and starting it. Its disk lies on its node, so no other node can
-    /// take it so yet: the answer always says so.
-    ///
-    /// # Errors
-    /// [`EngineError::Conflict`] in a state that does not admit it, else [`EngineError::Invalid`] with what to do;
-    /// [`EngineError::NotFound`] or a refusal.
-    pub async fn server_migrate(&self, ctx: &OpCtx, id: ServerId) -> Result<(), EngineError> {
-        let server = self.server_seen(self.store(), ctx, compute::SERVER_MIGRATE, id, false).await?;
-        authorize(ctx, compute::SERVER_MIGRATE, &Target::default())?;
-        admit(ctx, &server, ServerRequest::Migrate)?;
-        let others = self.store().node_list().await?.into_iter().filter(|n| Some(n.id) != server.node_id).count();
-        let why = if others == 0 {
-            "The cloud has no other node."
-        } else {
-            "The server's disk lies on its node: migrate it live, or shelve and unshelve it."
-        };
-        Err(EngineError::Invalid { code: "NoValidHost", message: format!("No valid host was found. {why}") })
     }
 
     /// Asks to bring a deleted server back. Servers are deleted at once here, so there is nothing to bring back.

@@ -3,6 +3,8 @@
 //! [`judge`] compares one report with one record and decides, purely; the engine then holds the row, judges again and
 //! writes. A report that says nothing new costs one read.
 
+use super::image::images_held;
+use super::migrate::{elsewhere, moves};
 use super::resize::flavors_swap;
 use super::retried;
 use crate::{Engine, EngineError};
@@ -110,7 +112,13 @@ fn reached(server: &Server, report: &ServerReport) -> bool {
                 && (server.task != Some(ServerTask::UpdatingPassword) || report.passwords >= server.details.passwords)
         }
         Power::Paused => report.observed == Observed::Paused,
-        Power::Stopped => matches!(report.observed, Observed::Stopped | Observed::Ended),
+        Power::Stopped => {
+            // What came from elsewhere is here when its disk is.
+            let came = matches!(server.task, Some(ServerTask::ResizeFinishing | ServerTask::RevertFinishing))
+                && elsewhere(server).is_some();
+            matches!(report.observed, Observed::Stopped | Observed::Ended)
+                && (!came || report.incarnation == server.incarnation)
+        }
         Power::Suspended => report.observed == Observed::Suspended,
     }
 }
@@ -118,7 +126,12 @@ fn reached(server: &Server, report: &ServerReport) -> bool {
 /// Whether somebody waits for the wish: a task, or an error that the node goes on working at.
 fn awaited(server: &Server) -> bool {
     match server.task {
-        Some(ServerTask::ImageSnapshot | ServerTask::ImageBackup | ServerTask::ShelvingSnapshot) => false,
+        Some(
+            ServerTask::ImageSnapshot
+            | ServerTask::ImageBackup
+            | ServerTask::ShelvingSnapshot
+            | ServerTask::ResizeCopying,
+        ) => false,
         Some(ServerTask::RebuildingVolume) => server.details.rebuild.as_ref().is_some_and(|r| !r.stopped),
         Some(_) => true,
         None => {
@@ -227,7 +240,7 @@ impl Engine {
             return Ok(());
         }
         let verdict = judge(&server, report, spec_generation, now);
-        let shelved = server.details.shelve.clone();
+        let held = images_held(&server);
         let mut broken = None;
         match verdict {
             Verdict::Same => return Ok(()),
@@ -245,7 +258,7 @@ impl Engine {
             Verdict::Gone => {
                 self.server_remove_in(&tx, &mut server, compute::SERVER_OBSERVE).await?;
                 tx.commit().await?;
-                self.shelved_file_remove(shelved).await;
+                self.images_let_go(held, &server).await;
                 self.wake().all();
                 return Ok(());
             }
@@ -254,6 +267,9 @@ impl Engine {
             }
             Verdict::Ended { power_state, why } => {
                 self.server_ended(&tx, &mut server, power_state, why, now).await?;
+            }
+            Verdict::Failed { fault } if moves(&server) => {
+                self.move_failed(&tx, &mut server, &fault.message, now).await?;
             }
             Verdict::Failed { fault } => {
                 broken = Some(fault.message.clone());
@@ -268,12 +284,10 @@ impl Engine {
         let detail = json!({ "state": server.state.text(), "task": server.task.map(ServerTask::text) });
         self.server_audit(&tx, &server, compute::SERVER_OBSERVE, &detail).await?;
         tx.commit().await?;
-        if server.details.shelve.is_none() {
-            self.shelved_file_remove(shelved).await;
-        }
+        self.images_let_go(held, &server).await;
         match server.node_id {
-            Some(_) => self.server_wake(&server),
-            None => self.wake().all(),
+            Some(now) if now == node => self.server_wake(&server),
+            Some(_) | None => self.wake().all(),
         }
         tracing::info!(server.id = %id, state = %server.state, "a server changed");
         Ok(())
@@ -324,6 +338,11 @@ impl Engine {
             rebuild.stopped = true;
             tx.server_update(server).await?;
             return Ok(());
+        }
+        match (server.task, elsewhere(server)) {
+            (Some(ServerTask::ResizeStopping), Some(_)) => return self.move_stopped(tx, server, now).await,
+            (Some(ServerTask::RevertStopping), Some(_)) => return self.move_back(tx, server, now).await,
+            (Some(_) | None, _) => {}
         }
         let next = match server.task {
             Some(ServerTask::ResizeStopping) => Some(ServerTask::ResizeFinishing),

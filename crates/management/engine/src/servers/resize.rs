@@ -1,18 +1,32 @@
-//! Another flavor for a server, on its own node: it shuts down, gets other hardware and a larger disk, and starts; then
-//! its owner confirms or reverts.
+//! Another flavor for a server: it shuts down, gets other hardware and a larger disk, and starts; then its owner confirms or
+//! reverts. It stays on its node if that has room, else it goes to another one: see `migrate`.
 //!
 //! Between the request and the owner's word the larger of both flavors is claimed, so that reverting cannot fail. A disk
-//! that grew never shrinks: after a revert the server keeps it, and keeps paying for it.
+//! that grew on its node never shrinks: after a revert the server keeps it, and keeps paying for it.
 
+use super::image::images_held;
+use super::migrate::elsewhere;
 use super::{admit, retried};
 use crate::{Engine, EngineError};
-use arcus_store::{QuotaResource, Server, ServerFlavor, ServerResize, Tx};
+use arcus_store::{QuotaResource, Server, ServerFlavor, ServerPlace, ServerResize, Tx};
 use arcus_types::agent::Power;
 use arcus_types::flavors::FlavorId;
-use arcus_types::policy::compute;
+use arcus_types::policy::{Action, compute};
 use arcus_types::servers::{ServerEvent, ServerRequest, ServerTask};
 use arcus_types::{OpCtx, ServerId, Timestamp};
-use serde_json::json;
+use serde_json::{Value, json};
+
+/// How a resize or a move begins.
+pub(super) struct Begun<'a> {
+    /// By which right.
+    pub action: Action,
+    /// The name in the server's history.
+    pub name: &'a str,
+    /// The kind in the list of migrations.
+    pub kind: &'a str,
+    /// What the audit log keeps.
+    pub detail: &'a Value,
+}
 
 impl Engine {
     /// Gives a server another flavor; its owner confirms or reverts afterwards. `disk_config_manual`, if given, says from
@@ -20,7 +34,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Conflict`] in a state that does not admit it, [`EngineError::Invalid`] for a flavor that does not fit
-    /// or that its node has no room for, [`EngineError::OverQuota`], [`EngineError::NotFound`], or a refusal.
+    /// or that no node has room for, [`EngineError::OverQuota`], [`EngineError::NotFound`], or a refusal.
     pub async fn server_resize(
         &self,
         ctx: &OpCtx,
@@ -30,6 +44,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let found = self.flavor_get(ctx, flavor).await.map_err(super::create::as_invalid);
         retried!({
+            self.fleet_refresh().await?;
             let tx = self.store().begin(ctx).await?;
             let mut server = self.server_held(&tx, ctx, compute::SERVER_RESIZE, id).await?;
             admit(ctx, &server, ServerRequest::Resize)?;
@@ -39,27 +54,40 @@ impl Engine {
                 Err(error) => return_invalid(error)?,
             };
             flavor_fits(&server, &flavor)?;
-            self.resize_claim(&tx, &mut server, &flavor).await?;
+            let elsewhere = self.resize_claim(&tx, &mut server, &flavor).await?;
             server.details.disk_config_manual = disk_config_manual.unwrap_or(server.details.disk_config_manual);
-            let ran = server.power != Power::Stopped;
-            let detail = json!({ "flavor": flavor.id });
-            server.details.resize = Some(ServerResize { other: flavor, ran });
-            let event = Some("compute_resize_instance");
-            self.server_record(&tx, &server, compute::SERVER_RESIZE, "resize", event, &detail).await?;
             self.server_usage(&tx, &server, true).await?;
-            self.migration_begun(&tx, &server, "resize").await?;
-            let task = if ran {
-                server.power = Power::Stopped;
-                ServerTask::ResizeStopping
-            } else {
-                flavors_swap(&mut server);
-                ServerTask::ResizeFinishing
-            };
-            self.server_wish(&tx, &mut server, Some(task)).await?;
+            let detail = &json!({ "flavor": flavor.id });
+            let begun = Begun { action: compute::SERVER_RESIZE, name: "resize", kind: "resize", detail };
+            self.resize_begin(&tx, &mut server, flavor, elsewhere, begun).await?;
             tx.commit().await?;
             self.server_wake(&server);
             Ok(())
         })
+    }
+
+    /// Begins what the caller has claimed the room for.
+    pub(super) async fn resize_begin(
+        &self,
+        tx: &Tx,
+        server: &mut Server,
+        other: ServerFlavor,
+        elsewhere: Option<ServerPlace>,
+        begun: Begun<'_>,
+    ) -> Result<(), EngineError> {
+        let (ran, stays) = (server.power != Power::Stopped, elsewhere.is_none());
+        server.details.resize = Some(ServerResize { other, ran, elsewhere });
+        let event = Some("compute_resize_instance");
+        self.server_record(tx, server, begun.action, begun.name, event, begun.detail).await?;
+        self.migration_begun(tx, server, begun.kind).await?;
+        let task = if ran || !stays {
+            server.power = Power::Stopped;
+            ServerTask::ResizeStopping
+        } else {
+            flavors_swap(server);
+            ServerTask::ResizeFinishing
+        };
+        self.server_wish(tx, server, Some(task)).await
     }
 
     /// Keeps the other flavor; what only the old one needed is given back.
@@ -71,6 +99,7 @@ impl Engine {
             let tx = self.store().begin(ctx).await?;
             let mut server = self.server_held(&tx, ctx, compute::SERVER_RESIZE, id).await?;
             admit(ctx, &server, ServerRequest::ConfirmResize)?;
+            let held = images_held(&server);
             self.resize_settle(&tx, &mut server).await?;
             let event = if server.power == Power::Stopped { ServerEvent::StopSeen } else { ServerEvent::Started };
             server.state = server.state.after(event).map_err(|e| EngineError::conflict(e.to_string()))?;
@@ -79,11 +108,13 @@ impl Engine {
             self.server_record(&tx, &server, compute::SERVER_RESIZE, "confirmResize", None, &detail).await?;
             tx.server_migration_moved(id, "confirmed", server.updated_at).await?;
             tx.server_update(&mut server).await?;
-            Ok(tx.commit().await?)
+            tx.commit().await?;
+            self.images_let_go(held, &server).await;
+            Ok(())
         })
     }
 
-    /// Gives the old flavor back.
+    /// Gives the old flavor back, on the old node.
     ///
     /// # Errors
     /// [`EngineError::Conflict`] in a state that does not admit it, [`EngineError::NotFound`], or a refusal.
@@ -92,10 +123,11 @@ impl Engine {
             let tx = self.store().begin(ctx).await?;
             let mut server = self.server_held(&tx, ctx, compute::SERVER_RESIZE, id).await?;
             admit(ctx, &server, ServerRequest::RevertResize)?;
+            self.move_back_possible(&tx, &server).await?;
             let event = Some("compute_revert_resize");
             self.server_record(&tx, &server, compute::SERVER_RESIZE, "revertResize", event, &json!({})).await?;
             tx.server_migration_moved(id, "reverting", Timestamp::now()).await?;
-            let task = if server.power == Power::Stopped {
+            let task = if server.power == Power::Stopped && elsewhere(&server).is_none() {
                 flavors_swap(&mut server);
                 ServerTask::RevertFinishing
             } else {
@@ -109,8 +141,13 @@ impl Engine {
         })
     }
 
-    /// Claims what the other flavor needs beyond what the server holds.
-    async fn resize_claim(&self, tx: &Tx, server: &mut Server, to: &ServerFlavor) -> Result<(), EngineError> {
+    /// Claims what the other flavor needs beyond what the server holds; all of it on another node if its own has no room.
+    async fn resize_claim(
+        &self,
+        tx: &Tx,
+        server: &mut Server,
+        to: &ServerFlavor,
+    ) -> Result<Option<ServerPlace>, EngineError> {
         let more_vcpus = u64::from(to.vcpus.saturating_sub(server.flavor.vcpus));
         let more_memory = to.memory_mib.saturating_sub(server.flavor.memory_mib);
         for (resource, amount) in [(QuotaResource::Cores, more_vcpus), (QuotaResource::RamMib, more_memory)] {
@@ -137,16 +174,24 @@ impl Engine {
         let own_disk = if server.details.volume_root { 0 } else { to.disk_gib };
         let node_disk = own_disk.saturating_sub(server.disk_gib);
         let Some(node) = server.node_id else { return Err(super::stale()) };
-        if !tx.node_claim(node, node_vcpus, node_memory, node_disk).await? {
-            return Err(EngineError::invalid(format!(
-                "No valid host was found. The server's node has no room for {node_vcpus} more virtual CPUs, \
-                 {node_memory} MiB more memory and {node_disk} GiB more disk, or is closed for new servers."
-            )));
+        if tx.node_claim(node, node_vcpus, node_memory, node_disk).await? {
+            server.vcpus += node_vcpus;
+            server.memory_mib += node_memory;
+            server.disk_gib += node_disk;
+            return Ok(None);
         }
-        server.vcpus += node_vcpus;
-        server.memory_mib += node_memory;
-        server.disk_gib += node_disk;
-        Ok(())
+        let why = if self.has_volumes(tx, server).await? {
+            "Its volumes lie there, so it cannot go to another node.".to_owned()
+        } else {
+            match self.place_claimed(tx, server, to, None, "resize").await? {
+                (Some(place), _) => return Ok(Some(place)),
+                (None, decision) => decision.summary(),
+            }
+        };
+        Err(EngineError::invalid(format!(
+            "No valid host was found. The server's node has no room for {node_vcpus} more virtual CPUs, {node_memory} MiB \
+             more memory and {node_disk} GiB more disk, or is closed for new servers. {why}"
+        )))
     }
 
     /// Ends a resize: only what the present flavor needs stays claimed, and the disk as it has grown. The caller holds and
@@ -158,6 +203,9 @@ impl Engine {
         let over_memory = resize.other.memory_mib.saturating_sub(memory_mib);
         tx.quota_release(server.project_id, QuotaResource::Cores, over_vcpus).await?;
         tx.quota_release(server.project_id, QuotaResource::RamMib, over_memory).await?;
+        if let Some(place) = &resize.elsewhere {
+            self.elsewhere_release(tx, place).await?;
+        }
         if let Some(node) = server.node_id {
             let (less_vcpus, less_memory) =
                 (server.vcpus.saturating_sub(vcpus), server.memory_mib.saturating_sub(memory_mib));

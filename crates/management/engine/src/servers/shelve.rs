@@ -228,18 +228,11 @@ impl Engine {
     }
 
     /// The image that a server was shelved as is not needed any more. Its bytes go after the commit, with
-    /// [`Engine::shelved_file_remove`].
+    /// [`Engine::images_let_go`].
     pub(super) async fn shelved_image_remove(&self, tx: &Tx, server: &mut Server) -> Result<(), EngineError> {
         let Some(image) = server.details.shelve.take().and_then(|s| s.image_id) else { return Ok(()) };
         tx.server_snapshot_delete(image).await?;
         self.image_forget_in(tx, image).await
-    }
-
-    /// Removes the bytes of an image that a server was shelved as, after the commit that forgot it.
-    pub(super) async fn shelved_file_remove(&self, shelved: Option<ServerShelve>) {
-        if let Some(image) = shelved.and_then(|s| s.image_id) {
-            self.image_file_remove(image).await;
-        }
     }
 
     /// Shelving failed before the image was complete.

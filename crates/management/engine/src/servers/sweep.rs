@@ -1,5 +1,7 @@
 //! Nothing stays stuck: what was not over in time is ended here.
 
+use super::image::images_held;
+use super::migrate::moves;
 use super::retried;
 use crate::{Engine, EngineError};
 use arcus_store::ServerFault;
@@ -41,6 +43,13 @@ impl Engine {
             return Ok(false);
         }
         tracing::warn!(server.id = %id, task = %task, "a task was not over in time");
+        let held = images_held(&server);
+        if moves(&server) && self.move_overdue(&tx, &mut server, now).await? {
+            tx.commit().await?;
+            self.images_let_go(held, &server).await;
+            self.wake().all();
+            return Ok(true);
+        }
         match task {
             // The node does not name it in its spec any more and takes it down when it comes back.
             ServerTask::Deleting => {
@@ -84,6 +93,7 @@ impl Engine {
             | ServerTask::RebuildingVolume
             | ServerTask::RebuildFinishing
             | ServerTask::ResizeStopping
+            | ServerTask::ResizeCopying
             | ServerTask::ResizeFinishing
             | ServerTask::RevertStopping
             | ServerTask::RevertFinishing
@@ -108,6 +118,7 @@ impl Engine {
             }
         }
         tx.commit().await?;
+        self.images_let_go(held, &server).await;
         self.wake().all();
         Ok(true)
     }

@@ -5,6 +5,7 @@ mod clusters;
 mod drain;
 mod evacuate;
 mod interfaces;
+mod migrate;
 mod placement;
 mod presence;
 mod volumes;
@@ -170,8 +171,13 @@ impl Cloud {
 
     /// The node does all that it is told, and its report is changed on the way.
     async fn play_with(&self, change: impl FnOnce(&mut NodeReport)) {
-        let generation = self.engine.store().node_spec_generation(self.node).await.unwrap().unwrap();
-        let (specs, snapshots) = self.engine.server_specs(self.node).await.unwrap();
+        self.play_on(self.node, change).await;
+    }
+
+    /// The same for any node.
+    async fn play_on(&self, node: NodeId, change: impl FnOnce(&mut NodeReport)) {
+        let generation = self.engine.store().node_spec_generation(node).await.unwrap().unwrap();
+        let (specs, snapshots) = self.engine.server_specs(node).await.unwrap();
         let snapshots = snapshots
             .into_iter()
             .map(|s| SnapshotReport { image_id: s.image_id, state: SnapshotState::Copying })
@@ -183,7 +189,7 @@ impl Cloud {
             ..NodeReport::default()
         };
         change(&mut report);
-        self.engine.servers_observed(self.node, &report).await.unwrap();
+        self.engine.servers_observed(node, &report).await.unwrap();
     }
 }
 

@@ -73,11 +73,12 @@ impl Call<'_> {
 
     /// `migrate`. From 2.56 on a node can be named; before, nobody looked at what came with it.
     pub(super) async fn migrate(&self) -> Result<Response, ApiError> {
+        let mut node = None;
         if self.version.at_least(56) && self.body.get("migrate").is_some_and(|v| !v.is_null()) {
             let mut fields = Fields::of(self.body, "migrate", &[])?;
-            fields.text("host", 1, 255)?;
+            node = fields.text("host", 1, 255)?;
             fields.end()?;
         }
-        done(self.app.engine.server_migrate(&self.ctx, self.id).await)
+        done(self.app.engine.server_migrate(&self.ctx, self.id, node).await)
     }
 }
