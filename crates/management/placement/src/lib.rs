@@ -105,14 +105,10 @@ pub struct Around {
 }
 
 impl Around {
-    /// Whether there is anything that an ordinary look would miss.
-    fn is_empty(&self) -> bool {
-        self.group_members.is_empty()
-            && self.claimed.is_empty()
-            && self.freed.is_empty()
-            && self.opened.is_empty()
-            && self.unsuited.is_empty()
-            && self.taken.is_empty()
+    /// Every node of which anything is known.
+    fn nodes(&self) -> impl Iterator<Item = &NodeId> {
+        let sums = self.claimed.keys().chain(self.freed.keys()).chain(self.group_members.keys());
+        sums.chain(self.unsuited.keys()).chain(&self.opened).chain(&self.taken)
     }
 
     /// Notes that the room for a server is claimed on a node.
@@ -282,12 +278,40 @@ pub const IMAGE_SCORE: u64 = 400;
 /// Weight of a group's wish that is not binding: more than all others together.
 pub const GROUP_SCORE: u64 = 10_000;
 
-/// One node as one request sees it.
+/// Marks of nodes: one that is not marked was never noted, and nothing needs to be looked up of it.
+struct Mentioned([u64; 64]);
+
+impl Mentioned {
+    fn of<'a>(nodes: impl Iterator<Item = &'a NodeId>) -> Self {
+        let mut marks = [0; 64];
+        for node in nodes {
+            let (word, bit) = Self::place(*node);
+            if let Some(word) = marks.get_mut(word) {
+                *word |= bit;
+            }
+        }
+        Self(marks)
+    }
+
+    /// The last bits of an id are random.
+    fn place(node: NodeId) -> (usize, u64) {
+        let [.., high, low] = node.0.into_bytes();
+        (usize::from(high & 63), 1 << (low & 63))
+    }
+
+    fn may_hold(&self, node: NodeId) -> bool {
+        let (word, bit) = Self::place(node);
+        self.0.get(word).is_some_and(|word| word & bit != 0)
+    }
+}
+
+/// Nodes as one request sees them.
 struct Look<'a> {
     needs: &'a Needs,
     around: &'a Around,
-    /// Nothing in `around` speaks of any node.
-    plain: bool,
+    mentioned: Mentioned,
+    /// Nothing is asked of the node but room; a group at most wants its members apart, of which an unmarked node has none.
+    simple: bool,
     now: Timestamp,
 }
 
@@ -297,14 +321,44 @@ struct Short {
     free: u64,
 }
 
-impl Look<'_> {
+impl<'a> Look<'a> {
+    fn new(needs: &'a Needs, around: &'a Around, now: Timestamp) -> Self {
+        let simple = needs.zone.is_none()
+            && needs.node.is_none()
+            && needs.beside.is_none()
+            && needs.away_from.is_empty()
+            && match needs.group {
+                GroupRule::None | GroupRule::RatherTogether | GroupRule::RatherApart => true,
+                GroupRule::Apart { servers_per_node_max } => servers_per_node_max > 0,
+                GroupRule::Together => false,
+            };
+        Self { needs, around, mentioned: Mentioned::of(around.nodes()), simple, now }
+    }
+
+    /// Nothing in `around` speaks of the node.
+    fn plain(&self, c: &Candidate) -> bool {
+        !self.mentioned.may_hold(c.node_id)
+    }
+
+    /// Whether no filter refuses a node, as far as that can be told at once: most are like that.
+    fn fits(&self, c: &Candidate, used: &Amounts) -> bool {
+        let (needs, room) = (self.needs, |cap: u64, used: u64, asked: u64| asked <= cap.saturating_sub(used));
+        self.simple
+            && self.plain(c)
+            && c.closed.is_none()
+            && c.alive_until >= self.now
+            && room(c.cap.vcpus, used.vcpus, needs.vcpus)
+            && room(c.cap.memory_mib, used.memory_mib, needs.memory_mib)
+            && room(c.cap.disk_gib, used.disk_gib, needs.disk_gib)
+    }
+
     fn members(&self, c: &Candidate) -> u64 {
-        if self.plain { 0 } else { self.around.group_members.get(&c.node_id).copied().unwrap_or(0) }
+        if self.plain(c) { 0 } else { self.around.group_members.get(&c.node_id).copied().unwrap_or(0) }
     }
 
     fn used(&self, c: &Candidate) -> Amounts {
         let mut used = c.used;
-        if self.plain {
+        if self.plain(c) {
             return used;
         }
         if let Some(claimed) = self.around.claimed.get(&c.node_id) {
@@ -332,9 +386,9 @@ impl Look<'_> {
         match filter {
             Filter::NotTheOneAskedFor => when(needs.node.as_ref().is_some_and(|name| **name != *c.name)),
             Filter::Zone => when(needs.zone.as_ref().is_some_and(|zone| **zone != *c.zone)),
-            Filter::Closed => when(c.closed.is_some() && (self.plain || !self.around.opened.contains(&c.node_id))),
+            Filter::Closed => when(c.closed.is_some() && (self.plain(c) || !self.around.opened.contains(&c.node_id))),
             Filter::Down => when(c.alive_until < self.now),
-            Filter::Unsuited => when(!self.plain && self.around.unsuited.contains_key(&c.node_id)),
+            Filter::Unsuited => when(!self.plain(c) && self.around.unsuited.contains_key(&c.node_id)),
             Filter::Beside => when(needs.beside.as_ref().is_some_and(|nodes| !nodes.contains(&c.node_id))),
             Filter::AwayFrom => when(needs.away_from.contains(&c.node_id)),
             Filter::Together => when(needs.group == GroupRule::Together && self.members(c) == 0),
@@ -345,7 +399,7 @@ impl Look<'_> {
             Filter::Vcpus => short(c.cap.vcpus, used.vcpus, needs.vcpus),
             Filter::Memory => short(c.cap.memory_mib, used.memory_mib, needs.memory_mib),
             Filter::Disk => short(c.cap.disk_gib, used.disk_gib, needs.disk_gib),
-            Filter::TakenMeanwhile if !self.plain && self.around.taken.contains(&c.node_id) => Some(none),
+            Filter::TakenMeanwhile if !self.plain(c) && self.around.taken.contains(&c.node_id) => Some(none),
             Filter::TakenMeanwhile => None,
         }
     }
@@ -415,19 +469,22 @@ impl Look<'_> {
 
 /// What is decided about one node, with everything that speaks against it.
 pub fn judge(needs: &Needs, around: &Around, now: Timestamp, candidate: &Candidate) -> Verdict {
-    Look { needs, around, plain: around.is_empty(), now }.verdict(candidate)
+    Look::new(needs, around, now).verdict(candidate)
 }
 
 /// Decides about every candidate.
 pub fn decide(needs: &Needs, around: &Around, now: Timestamp, candidates: &[Candidate]) -> Decision {
-    let look = Look { needs, around, plain: around.is_empty(), now };
+    let look = Look::new(needs, around, now);
     let mut counts =
         [const { FilterCount { filter: Filter::Zone, nodes: 0, asked: None, free_max: None } }; Filter::ALL.len()];
     let (mut fit, mut refused) = (0_u64, Vec::new());
     let mut best: Vec<(u64, Score, usize)> = Vec::with_capacity(RANKED_MAX + 1);
     for (at, c) in candidates.iter().enumerate() {
         let used = look.used(c);
-        let first = Filter::ALL.into_iter().find_map(|filter| Some((filter, look.refuses(filter, c, &used)?)));
+        let first = match look.fits(c, &used) {
+            true => None,
+            false => Filter::ALL.into_iter().find_map(|filter| Some((filter, look.refuses(filter, c, &used)?))),
+        };
         if let Some((filter, short)) = first {
             if let Some(count) = counts.get_mut(filter.place()) {
                 count.nodes += 1;
@@ -575,6 +632,46 @@ mod tests {
         let names: Vec<&str> = decision.ranked.iter().map(|r| &*r.candidate.name).collect();
         assert_eq!(names[..3], ["n000", "n010", "n020"]);
         assert_eq!(names[10..13], ["n001", "n011", "n021"]);
+    }
+
+    #[test]
+    fn what_fits_at_a_glance_is_refused_by_no_filter() {
+        const RULES: [GroupRule; 6] = [
+            GroupRule::None,
+            GroupRule::Together,
+            GroupRule::Apart { servers_per_node_max: 0 },
+            GroupRule::Apart { servers_per_node_max: 1 },
+            GroupRule::RatherTogether,
+            GroupRule::RatherApart,
+        ];
+        // Each bit is one thing that may speak for or against the node.
+        for bits in 0_u32..1 << 14 {
+            let is = |bit: u32| bits >> bit & 1 == 1;
+            let mut c = node("n", if is(0) { 4_000 } else { 0 });
+            c.closed = is(1).then(|| "".into());
+            c.alive_until = if is(2) { NOW } else { Timestamp(1) };
+            let mut around = Around::default();
+            let id = c.node_id;
+            around.opened.extend(is(3).then_some(id));
+            around.taken.extend(is(4).then_some(id));
+            around.unsuited.extend(is(5).then(|| (id, String::new())));
+            around.group_members.extend(is(6).then_some((id, 1)));
+            around.claimed.extend(is(7).then_some((id, Amounts { memory_mib: 4_000, ..Amounts::default() })));
+            around.freed.extend(is(8).then_some((id, Amounts { memory_mib: 4_000, ..Amounts::default() })));
+            for group in RULES {
+                let needs = Needs {
+                    group,
+                    zone: is(9).then(|| if is(10) { "nova" } else { "other" }.to_owned()),
+                    node: is(11).then(|| if is(10) { "n" } else { "other" }.to_owned()),
+                    beside: is(12).then(|| if is(10) { vec![id] } else { vec![] }),
+                    away_from: if is(13) { vec![id] } else { vec![] },
+                    ..small()
+                };
+                let refusals = judge(&needs, &around, NOW, &c).refusals;
+                let fit = decide(&needs, &around, NOW, std::slice::from_ref(&c)).fit;
+                assert_eq!(fit == 1, refusals.is_empty(), "{needs:?} {around:?} {c:?} {refusals:?}");
+            }
+        }
     }
 
     #[test]
