@@ -236,7 +236,7 @@ pub enum NodeCommand {
         /// Only show where each server would go, how long that would take, and what is in the way.
         #[arg(long)]
         plan_only: bool,
-        /// How many servers move at the same time.
+        /// How many servers move at the same time: 2 unless you say, 1 where processors are emulated.
         #[arg(long)]
         parallel: Option<u32>,
         /// Give up after so many seconds.
@@ -250,7 +250,7 @@ pub enum NodeCommand {
     Restore {
         /// The node.
         node: String,
-        /// How many servers move at the same time.
+        /// How many servers move at the same time: 2 unless you say, 1 where processors are emulated.
         #[arg(long)]
         parallel: Option<u32>,
         /// Do not wait until it is over.

@@ -21,9 +21,12 @@ use serde_json::json;
 
 /// The kinds of tasks that are worked at here.
 const KINDS: &[&str] = &["drain", "restore"];
-/// Moves at the same time unless told otherwise, and at most.
-pub const PARALLEL: u32 = 2;
-/// See [`PARALLEL`].
+/// Moves at the same time unless told otherwise.
+const PARALLEL: u32 = 2;
+/// The same between nodes that emulate processors: QEMU before 9.0 loses writes of emulated guests that move, the more the
+/// longer it takes, and two at once take twice as long.
+const PARALLEL_EMULATED: u32 = 1;
+/// Moves at the same time at the most.
 pub const PARALLEL_MAX: u32 = 16;
 /// How often a server is tried before it is reported as one that cannot move.
 const ATTEMPTS_MAX: u32 = 3;
@@ -37,8 +40,8 @@ const TASKS_MAX: u64 = 64;
 /// How a drain is done.
 #[derive(Debug, Clone)]
 pub struct DrainWish {
-    /// Moves at the same time.
-    pub parallel: u32,
+    /// Moves at the same time; `None` leaves it to us.
+    pub parallel: Option<u32>,
     /// It is given up after so long, in seconds.
     pub deadline_s: Option<i64>,
     /// Only say what would be done.
@@ -106,7 +109,7 @@ impl Engine {
     /// already, or a refusal.
     pub async fn node_drain(&self, ctx: &OpCtx, name: &str, wish: &DrainWish) -> Result<Maintenance, EngineError> {
         authorize(ctx, arcus::NODE_DRAIN, &Target::default())?;
-        if !(1..=PARALLEL_MAX).contains(&wish.parallel) {
+        if wish.parallel.is_some_and(|parallel| !(1..=PARALLEL_MAX).contains(&parallel)) {
             return Err(EngineError::invalid(format!("parallel must be from 1 to {PARALLEL_MAX}")));
         }
         if wish.deadline_s.is_some_and(|s| !(1..=7 * 24 * 3600).contains(&s)) {
@@ -119,7 +122,7 @@ impl Engine {
             // From here on nothing new comes to it, and whoever drains it, too, waits.
             tx.node_enable(node.id, false, Some("it is drained for maintenance")).await?;
             self.maintenance_free(&tx, &node).await?;
-            let task = maintenance_task(ctx, &node, "drain", wish.parallel, wish.deadline_s);
+            let task = maintenance_task(ctx, &node, "drain", parallel(wish, &node), wish.deadline_s);
             let rows = self.drain_plan(&tx, &task, &node).await?;
             self.maintenance_begun(tx, task, rows, wish.plan_only).await
         })
@@ -131,7 +134,7 @@ impl Engine {
     /// As [`Engine::node_drain`].
     pub async fn node_restore(&self, ctx: &OpCtx, name: &str, wish: &DrainWish) -> Result<Maintenance, EngineError> {
         authorize(ctx, arcus::NODE_RESTORE, &Target::default())?;
-        if !(1..=PARALLEL_MAX).contains(&wish.parallel) {
+        if wish.parallel.is_some_and(|parallel| !(1..=PARALLEL_MAX).contains(&parallel)) {
             return Err(EngineError::invalid(format!("parallel must be from 1 to {PARALLEL_MAX}")));
         }
         self.fleet_refresh().await?;
@@ -140,7 +143,7 @@ impl Engine {
             let node = tx.node_by_name(name).await?.ok_or_else(|| no_node(name))?;
             tx.node_enable(node.id, true, None).await?;
             self.maintenance_free(&tx, &node).await?;
-            let task = maintenance_task(ctx, &node, "restore", wish.parallel, wish.deadline_s);
+            let task = maintenance_task(ctx, &node, "restore", parallel(wish, &node), wish.deadline_s);
             let filter = TaskFilter { resource_id: Some(node.id.0), limit: 20, ..TaskFilter::default() };
             let last = tx.task_list(&filter).await?.into_iter().find(|task| KINDS.contains(&task.kind.as_str()));
             let away = match last {
@@ -473,6 +476,12 @@ impl Engine {
 /// What goes on by itself is a request of its own.
 fn background() -> OpCtx {
     OpCtx { request_id: RequestId::new(), ..OpCtx::system() }
+}
+
+/// How many servers move at the same time.
+fn parallel(wish: &DrainWish, node: &Node) -> u32 {
+    let usual = if node.facts.accel == "tcg" { PARALLEL_EMULATED } else { PARALLEL };
+    wish.parallel.unwrap_or(usual)
 }
 
 fn maintenance_task(ctx: &OpCtx, node: &Node, kind: &str, parallel: u32, deadline_s: Option<i64>) -> Task {

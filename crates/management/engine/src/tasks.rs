@@ -3,7 +3,7 @@
 //! A task's row is written in the transaction of its request and moved by the writes that note what is observed; nobody works
 //! at tasks as such, but for those that move many servers ([`crate::maintenance`]). What is over is kept for a week.
 
-use crate::maintenance::{DrainWish, PARALLEL};
+use crate::maintenance::DrainWish;
 use crate::{Engine, EngineError};
 use arcus_store::{Task, TaskFilter};
 use arcus_types::policy::{Denied, Target, arcus, authorize};
@@ -164,7 +164,7 @@ impl Engine {
             }
             "drain" | "restore" => {
                 let parallel = task.detail["parallel"].as_u64().and_then(|n| u32::try_from(n).ok());
-                let wish = DrainWish { parallel: parallel.unwrap_or(PARALLEL), deadline_s: None, plan_only: false };
+                let wish = DrainWish { parallel, deadline_s: None, plan_only: false };
                 match task.kind.as_str() {
                     "drain" => self.node_drain(ctx, &task.resource_name, &wish).await?,
                     _ => self.node_restore(ctx, &task.resource_name, &wish).await?,

@@ -4,7 +4,7 @@ use super::tasks::view;
 use crate::auth::Ctx;
 use crate::body::{Id, Json};
 use crate::{ApiError, App};
-use arcus_engine::maintenance::{DrainWish, Maintenance, PARALLEL};
+use arcus_engine::maintenance::{DrainWish, Maintenance};
 use arcus_types::{OpCtx, TaskId};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -37,7 +37,7 @@ struct Wish {
 
 impl From<Wish> for DrainWish {
     fn from(wish: Wish) -> Self {
-        Self { parallel: wish.parallel.unwrap_or(PARALLEL), deadline_s: wish.deadline_s, plan_only: wish.plan_only }
+        Self { parallel: wish.parallel, deadline_s: wish.deadline_s, plan_only: wish.plan_only }
     }
 }
 

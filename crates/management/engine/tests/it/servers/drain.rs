@@ -9,7 +9,7 @@ use arcus_types::agent::{MigrationFigures, MigrationReport, MigrationStage, Node
 use arcus_types::tasks::{RelocationState, TaskState};
 use arcus_types::{NodeId, ServerId, TaskId, Timestamp};
 
-const WISH: DrainWish = DrainWish { parallel: 1, deadline_s: None, plan_only: false };
+const WISH: DrainWish = DrainWish { parallel: Some(1), deadline_s: None, plan_only: false };
 
 impl Cloud {
     /// Both nodes can send guests to each other.
@@ -153,4 +153,24 @@ async fn a_drain_that_is_given_up_keeps_no_room() {
         assert_eq!(cloud.server(id).await.node_id, Some(cloud.node));
     }
     assert_eq!((cloud.claimed(cloud.node).await, cloud.claimed(other).await), (2 * 192, 0));
+}
+
+#[tokio::test]
+async fn emulated_guests_move_one_by_one_unless_somebody_says_otherwise() {
+    let cloud = Cloud::start().await;
+    cloud.running().await;
+    let other = node(cloud.engine.store(), "node-2", 8192).await;
+    cloud.joined(&[cloud.node, other]).await;
+    let parallel = async |parallel| {
+        let wish = DrainWish { parallel, deadline_s: None, plan_only: true };
+        let planned = cloud.engine.node_drain(&again(&cloud.admin), "node-1", &wish).await.unwrap();
+        planned.task.detail["parallel"].as_u64().unwrap()
+    };
+    assert_eq!((parallel(None).await, parallel(Some(3)).await), (2, 3));
+    let store = cloud.engine.store();
+    let facts = store.node_get(cloud.node).await.unwrap().unwrap().facts;
+    let tx = store.begin_unaudited().await.unwrap();
+    tx.node_facts_set(cloud.node, &NodeFacts { accel: "tcg".into(), ..facts }).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!((parallel(None).await, parallel(Some(3)).await), (1, 3));
 }
