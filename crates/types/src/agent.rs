@@ -148,6 +148,9 @@ pub struct ServerSpec {
     /// The disk of its own that it boots from; `None` if it boots from the attached volume with boot index 0.
     #[serde(default)]
     pub root_disk: Option<RootDiskSpec>,
+    /// Further disks of its own.
+    #[serde(default)]
+    pub local_disks: LocalDisksSpec,
     /// The volumes that it has, all of this node: plugged into and out of a running guest, there at the next start of
     /// another.
     #[serde(default)]
@@ -248,6 +251,51 @@ pub struct RootDiskSpec {
     pub size_bytes: u64,
     /// Rises with every rebuild: the node throws the disk away and starts again from `image`.
     pub incarnation: u64,
+}
+
+/// Disks of a server's own besides the one that it boots from: they begin empty and go with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalDisksSpec {
+    /// Rises with every rebuild and every move without them: the node throws them away and makes new ones.
+    pub incarnation: u64,
+    /// In the order in which the guest sees them.
+    pub disks: Vec<LocalDisk>,
+}
+
+impl LocalDisksSpec {
+    /// The disks, each with its name: `ephemeral0` and further numbers, and `swap`. A guest reads it as the serial number.
+    pub fn named(&self) -> impl Iterator<Item = (String, LocalDisk)> + '_ {
+        let mut number = 0;
+        self.disks.iter().map(move |disk| match disk.content {
+            LocalDiskContent::Swap => ("swap".to_owned(), *disk),
+            LocalDiskContent::Blank | LocalDiskContent::Ext4 => {
+                number += 1;
+                (format!("ephemeral{}", number - 1), *disk)
+            }
+        })
+    }
+}
+
+/// A disk of a server's own besides the one that it boots from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalDisk {
+    /// What it begins as.
+    pub content: LocalDiskContent,
+    /// Its size in MiB. A larger one than the disk's grows it, but not what is on it; a smaller one changes nothing, unless
+    /// it is swap space, which is made anew.
+    pub size_mib: u64,
+}
+
+/// What a local disk begins as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LocalDiskContent {
+    /// Zeros.
+    Blank,
+    /// An empty ext4 file system, with the disk's name as its label.
+    Ext4,
+    /// Swap space.
+    Swap,
 }
 
 /// An image as a node fetches it.

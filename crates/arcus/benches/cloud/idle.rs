@@ -37,9 +37,18 @@ fn cpu_ms(pid: u32) -> Result<f64> {
 }
 
 /// Memory of a process that is in RAM.
-fn resident_mib(pid: u32) -> Result<f64> {
+pub fn resident_mib(pid: u32) -> Result<f64> {
+    memory_mib(pid, "VmRSS:")
+}
+
+/// The most memory of a process that ever was in RAM.
+pub fn peak_mib(pid: u32) -> Result<f64> {
+    memory_mib(pid, "VmHWM:")
+}
+
+fn memory_mib(pid: u32, name: &str) -> Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no resident size")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).context("no resident size")?;
     let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib / 1024.0)
 }

@@ -12,6 +12,7 @@ mod by_hand;
 mod cloud;
 mod control_plane;
 mod first_answer;
+mod fleet;
 mod guests;
 mod idle;
 mod image_upload;
@@ -29,7 +30,7 @@ mod wire;
 use anyhow::{Context as _, Result};
 
 /// In the order in which they run: what a quiet machine matters most to comes first.
-const BENCHMARKS: [&str; 10] = [
+const BENCHMARKS: [&str; 11] = [
     "idle",
     "first_answer",
     "control_plane",
@@ -40,6 +41,7 @@ const BENCHMARKS: [&str; 10] = [
     "ports",
     "servers",
     "candidates",
+    "fleet",
 ];
 
 #[tokio::main]
@@ -63,6 +65,7 @@ async fn run(name: &str) -> Result<()> {
         "ports" => speed::ports().await,
         "servers" => speed::servers().await,
         "candidates" => speed::candidates().await,
+        "fleet" => fleet::run().await,
         _ => image_upload::run().await,
     }
 }

@@ -22,11 +22,11 @@ const ACTIVE_DEADLINE: Duration = Duration::from_secs(120);
 const SPREAD_GOAL: f64 = 10.0;
 
 /// A cloud under load.
-struct Site {
-    cloud: Arcus,
-    admin: Session,
-    target: Target,
-    member_token: String,
+pub struct Site {
+    pub cloud: Arcus,
+    pub admin: Session,
+    pub target: Target,
+    pub member_token: String,
     admin_token: String,
     login: String,
 }
@@ -38,7 +38,7 @@ impl Site {
         Self::of(cloud).await
     }
 
-    async fn of(cloud: Arcus) -> Result<Self> {
+    pub async fn of(cloud: Arcus) -> Result<Self> {
         let admin = Session::login(&cloud.home, &cloud.url, "arcus-admin").await?;
         let member = Session::login(&cloud.home, &cloud.url, "arcus").await?;
         let target = Target::new(&cloud.home, &cloud.url)?;
@@ -59,7 +59,7 @@ impl Site {
     }
 
     /// A call by the project's member that must succeed.
-    async fn ask(&self, client: &mut Client, method: &str, path: &str, body: &Value) -> Result<Value> {
+    pub async fn ask(&self, client: &mut Client, method: &str, path: &str, body: &Value) -> Result<Value> {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let headers = [("x-auth-token", self.member_token.as_str()), ("openstack-api-version", "compute 2.96")];
         let answer = client.ask(&request(method, path, &headers, &body)).await?;
@@ -68,7 +68,7 @@ impl Site {
         Ok(serde_json::from_slice(&answer.body).unwrap_or(Value::Null))
     }
 
-    async fn network(&self, client: &mut Client, cidr: &str) -> Result<String> {
+    pub async fn network(&self, client: &mut Client, cidr: &str) -> Result<String> {
         let body = json!({ "network": { "name": "speed" } });
         let network = id(&self.ask(client, "POST", "/network/v2.0/networks", &body).await?["network"])?;
         let body = json!({ "subnet": { "network_id": network, "ip_version": 4, "cidr": cidr } });
@@ -212,7 +212,7 @@ async fn all_active(site: &Site, client: &mut Client, count: usize) -> Result<()
 }
 
 /// An image of a few bytes: simulated nodes do not look into it.
-async fn image(site: &Site) -> Result<String> {
+pub async fn image(site: &Site) -> Result<String> {
     let file = site.cloud.home.join("speed.raw");
     std::fs::write(&file, vec![7_u8; 4096])?;
     let member = Session::login(&site.cloud.home, &site.cloud.url, "arcus").await?;

@@ -4,8 +4,8 @@ use crate::servers::SHUTDOWN_GRACE_S;
 use crate::{Engine, EngineError};
 use arcus_store::{Port, Server, ServerSecrets};
 use arcus_types::agent::{
-    AttachmentSpec, GuestData, HardwareSpec, PasswordSpec, RescueSpec, RestartSpec, RootDiskSpec, ServerSpec,
-    SnapshotSpec,
+    AttachmentSpec, GuestData, HardwareSpec, LocalDisksSpec, PasswordSpec, RescueSpec, RestartSpec, RootDiskSpec,
+    ServerSpec, SnapshotSpec,
 };
 use arcus_types::servers::ServerTask;
 use arcus_types::{NodeId, PortId, ServerId};
@@ -87,6 +87,8 @@ fn server_spec(
         user: login_user(&server.details.image_properties),
         password,
     });
+    let local_disks = LocalDisksSpec { incarnation: server.incarnation, disks: server.details.local_disks.clone() };
+    let root_bytes = server.root_gib().saturating_mul(1 << 30);
     ServerSpec {
         id: server.id,
         version: server.version,
@@ -103,9 +105,10 @@ fn server_spec(
         },
         root_disk: (!server.details.volume_root).then(|| RootDiskSpec {
             image: server.details.disk_source.unwrap_or(server.image),
-            size_bytes: server.disk_gib.saturating_mul(1 << 30),
+            size_bytes: root_bytes,
             incarnation: server.incarnation,
         }),
+        local_disks,
         volumes,
         ports,
         guest: GuestData {

@@ -11,7 +11,7 @@ pub use secrets::{ServerSecrets, ServerSnapshot};
 
 use crate::sql::{Json, Row, Where, params};
 use crate::{Db, StoreError, Tx};
-use arcus_types::agent::{DeviceModel, ImageSource, Power};
+use arcus_types::agent::{DeviceModel, ImageSource, LocalDisk, Power};
 use arcus_types::flavors::FlavorId;
 use arcus_types::servers::{PowerState, ServerState, ServerTask};
 use arcus_types::{
@@ -65,7 +65,7 @@ pub struct Server {
     pub vcpus: u64,
     /// Memory claimed, in MiB.
     pub memory_mib: u64,
-    /// Disk claimed, in GiB: also the size of the root disk.
+    /// Disk claimed, in GiB: its root disk's size, and what its local disks take.
     pub disk_gib: u64,
     /// The flavor as it was when it was given.
     pub flavor: ServerFlavor,
@@ -95,6 +95,14 @@ pub struct Server {
     pub deleted_at: Option<Timestamp>,
 }
 
+impl Server {
+    /// The size of its root disk, in GiB; 0 if it boots from a volume.
+    #[must_use]
+    pub fn root_gib(&self) -> u64 {
+        self.disk_gib.saturating_sub(self.details.local_gib)
+    }
+}
+
 /// A flavor as a server got it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerFlavor {
@@ -108,9 +116,9 @@ pub struct ServerFlavor {
     pub memory_mib: u64,
     /// Root disk in GiB; 0 is the image's own size.
     pub disk_gib: u64,
-    /// A second disk in GiB; not made.
+    /// Further disks together, in GiB.
     pub ephemeral_gib: u64,
-    /// Swap in MiB; not made.
+    /// Swap in MiB.
     pub swap_mib: u64,
     /// Further settings.
     pub extra_specs: BTreeMap<String, String>,
@@ -173,6 +181,10 @@ pub struct ServerDetails {
     pub resize: Option<ServerResize>,
     /// Whether it boots from its volume with boot index 0 and has no root disk of its own.
     pub volume_root: bool,
+    /// Its disks besides the root disk.
+    pub local_disks: Vec<LocalDisk>,
+    /// What of the claimed disk is theirs, in GiB.
+    pub local_gib: u64,
     /// What its root disk began as, where that is not its image: it was shelved and started again.
     pub disk_source: Option<ImageSource>,
     /// Set while it is being shelved and until it has started again.
@@ -225,6 +237,9 @@ pub struct ServerRescue {
 pub struct ServerResize {
     /// The flavor that is not in use: while resizing and reverting, the one to come; in between, the old one.
     pub other: ServerFlavor,
+    /// The local disks that go with it.
+    #[serde(default)]
+    pub local_disks: Vec<LocalDisk>,
     /// Whether it ran before.
     pub ran: bool,
     /// Set if it changes its node, too.
@@ -244,6 +259,9 @@ pub struct ServerPlace {
     pub memory_mib: u64,
     /// The disk that is claimed there, in GiB.
     pub disk_gib: u64,
+    /// What of it is for local disks, in GiB.
+    #[serde(default)]
+    pub local_gib: u64,
     /// The image of its disk as it was when it shut down: what both nodes can make it of. None is needed where both see the
     /// disk, and none is there before it is begun.
     pub image_id: Option<ImageId>,

@@ -3,7 +3,8 @@
 
 use arcus_network::{GuestDirectory, Left};
 use arcus_types::agent::{
-    GuestData, NetworkSpec, NodeSpec, PASSWORD_LEFT_BYTES_MAX, PasswordLeft, PortSpec, ServerSpec, SubnetSpec,
+    DeviceModel, GuestData, NetworkSpec, NodeSpec, PASSWORD_LEFT_BYTES_MAX, PasswordLeft, PortSpec, ServerSpec,
+    SubnetSpec,
 };
 use arcus_types::{PortId, ServerId};
 use base64::Engine as _;
@@ -139,12 +140,21 @@ pub(crate) fn config_drive(spec: &NodeSpec, server: &ServerSpec) -> BTreeMap<Str
     for (at, content) in documents.contents.iter().enumerate() {
         files.insert(format!("openstack{}", content_path(at)), content.clone());
     }
-    let ec2: BTreeMap<&String, &String> = documents.ec2.iter().filter(|(k, _)| !k.contains('/')).collect();
-    files.insert("ec2/latest/meta-data.json".into(), serde_json::to_vec(&ec2).unwrap_or_default());
+    files.insert("ec2/latest/meta-data.json".into(), ec2_file(&documents.ec2));
     if let Some(user_data) = &documents.user_data {
         files.insert("ec2/latest/user-data".into(), user_data.clone());
     }
     files
+}
+
+/// The values of the EC2 tree that a config drive has: those at its top, and which disks there are.
+fn ec2_file(tree: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut top: BTreeMap<&str, Value> =
+        tree.iter().filter(|(k, _)| !k.contains('/')).map(|(k, v)| (k.as_str(), json!(v))).collect();
+    let disks = tree.iter().filter_map(|(k, v)| Some((k.strip_prefix(EC2_DISKS)?, v)));
+    let disks: BTreeMap<&str, &String> = disks.collect();
+    top.insert(EC2_DISKS.trim_end_matches('/'), json!(disks));
+    serde_json::to_vec(&top).unwrap_or_default()
 }
 
 /// The ports of a server with their networks, in the server's order.
@@ -262,6 +272,9 @@ fn default_route(gateway: &IpAddr) -> Value {
     json!({ "network": zero, "netmask": zero, "gateway": gateway })
 }
 
+/// Where the EC2 tree tells which disks there are.
+const EC2_DISKS: &str = "block-device-mapping/";
+
 fn ec2(server: &ServerSpec, interfaces: &[(&NetworkSpec, &PortSpec)]) -> BTreeMap<String, String> {
     let number = server.id.0.as_u128() as u32;
     let image = server.root_disk.as_ref().map_or(0, |disk| disk.image.id.0.as_u128() as u32);
@@ -284,6 +297,13 @@ fn ec2(server: &ServerSpec, interfaces: &[(&NetworkSpec, &PortSpec)]) -> BTreeMa
         ("public-ipv4".into(), String::new()),
         ("reservation-id".into(), format!("r-{number:08x}")),
     ]);
+    // By these names guests' systems find the disk to mount and the one to swap to.
+    let letter = if server.hardware.devices == DeviceModel::Emulated { "sd" } else { "vd" };
+    tree.insert(format!("{EC2_DISKS}ami"), format!("{letter}a"));
+    tree.insert(format!("{EC2_DISKS}root"), format!("/dev/{letter}a"));
+    for ((name, _), last) in server.local_disks.named().zip('b'..='z') {
+        tree.insert(format!("{EC2_DISKS}{name}"), format!("/dev/{letter}{last}"));
+    }
     for (index, (_, key)) in server.guest.public_keys.iter().enumerate() {
         tree.insert(format!("public-keys/{index}/openssh-key"), key.clone());
     }
@@ -405,6 +425,7 @@ mod tests {
             rescue: None,
             password: None,
             migration: None,
+            local_disks: LocalDisksSpec::default(),
             disk_pool: None,
         }
     }

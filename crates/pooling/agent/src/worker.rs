@@ -18,8 +18,8 @@ use crate::node::Shared;
 use arcus_hypervisor::{DiskAttachment, EndReason, GuestState, HypervisorError, Launch, Nic};
 use arcus_storage::{Disk, Storage, StorageError};
 use arcus_types::agent::{
-    AttachmentFault, DiskFormat, Fault, MigrationReport, Observed, Power, RescueSpec, RootDiskSpec, ServerReport,
-    ServerSpec,
+    AttachmentFault, DiskFormat, Fault, LocalDisksSpec, MigrationReport, Observed, Power, RescueSpec, RootDiskSpec,
+    ServerReport, ServerSpec,
 };
 use arcus_types::{DiskPoolId, MacAddr, PortId, ServerId};
 use std::collections::BTreeMap;
@@ -37,6 +37,9 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
 /// How long a guest's ports may take to come up.
 const PORTS_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often a guest that shall shut down is asked.
+const SHUTDOWN_AGAIN: Duration = Duration::from_secs(8);
 
 /// How long a guest's agent may take to appear before a password counts as not set.
 const PASSWORD_PATIENCE: Duration = Duration::from_secs(20);
@@ -323,8 +326,15 @@ impl Worker {
         }
         let grown = pair.is_some_and(|(have, wanted)| have.size_bytes < wanted.size_bytes);
         let reshaped = entry.hardware.as_ref().is_some_and(|h| *h != wish.spec.hardware);
-        let elsewhere = entry.rescue != rescue_of(&wish.spec);
-        Ok((grown || reshaped || elsewhere).then_some(true))
+        if entry.rescue.is_some() && entry.rescue != rescue_of(&wish.spec) {
+            // A rescue system is ended at once, and what it wrote to the server's disk is kept if its agent helps.
+            if let Err(error) = self.shared.drivers.hypervisor.freeze(self.id).await {
+                tracing::debug!(server.id = %self.id, error = chain(&error), "a rescue system was not flushed");
+            }
+            return Ok(Some(false));
+        }
+        let rescued = entry.rescue != rescue_of(&wish.spec);
+        Ok((grown || reshaped || rescued).then_some(true))
     }
 
     /// Stops the guest: asks it first if `gently`, waits its grace, then ends the process.
@@ -333,9 +343,14 @@ impl Worker {
         let state = hypervisor.state(self.id).await;
         if gently && state == GuestState::Running {
             self.tell(wish, Observed::Running, Some("shutting down"), 0, None).await;
-            hypervisor.shutdown(self.id).await?;
-            let grace = Duration::from_secs(u64::from(wish.spec.shutdown_grace_s));
-            self.wait_for_end(grace).await?;
+            let mut left = Duration::from_secs(u64::from(wish.spec.shutdown_grace_s));
+            while !left.is_zero() && alive(&hypervisor.state(self.id).await) {
+                // A guest that has not come far enough in its start does not hear the first request.
+                hypervisor.shutdown(self.id).await?;
+                let pause = left.min(SHUTDOWN_AGAIN);
+                self.wait_for_end(pause).await?;
+                left -= pause;
+            }
         }
         hypervisor.kill(self.id).await?;
         let uid = self.shared.ledger.entry(self.id)?.uid();
@@ -406,6 +421,8 @@ impl Worker {
             Some(root) => root_disks(&storage.root_disk_ensure(self.id, root, uid).await?),
             None => Vec::new(),
         };
+        disks
+            .extend(local_disks(storage.local_disks_ensure(self.id, &spec.local_disks, uid).await?, &spec.local_disks));
         match &spec.rescue {
             Some(rescue) => disks = self.rescue_disks(wish, rescue, disks, uid).await?,
             None => storage.rescue_disk_remove(self.id).await?,
@@ -703,6 +720,17 @@ fn alive(state: &GuestState) -> bool {
         GuestState::Running | GuestState::Paused | GuestState::Arriving | GuestState::Moved => true,
         GuestState::Absent | GuestState::Ended(_) => false,
     }
+}
+
+/// Local disks as the guest gets them.
+fn local_disks(disks: Vec<Disk>, spec: &LocalDisksSpec) -> impl Iterator<Item = DiskAttachment> + '_ {
+    spec.named().zip(disks).map(|((name, _), disk)| DiskAttachment {
+        path: disk.path,
+        format: disk.format,
+        read_only: false,
+        boot_index: None,
+        serial: name,
+    })
 }
 
 fn root_disks(disk: &Disk) -> Vec<DiskAttachment> {

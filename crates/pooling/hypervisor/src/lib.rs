@@ -280,6 +280,10 @@ pub trait Hypervisor: Send + Sync {
     /// Asks the guest to restart by itself: by its guest agent, else [`HypervisorError::NoGuestAgent`].
     async fn reboot(&self, server: ServerId) -> Result<(), HypervisorError>;
 
+    /// Has the guest bring to its disks what its file systems hold, and write no more: by its guest agent, else
+    /// [`HypervisorError::NoGuestAgent`]. For a guest that is about to be ended.
+    async fn freeze(&self, server: ServerId) -> Result<(), HypervisorError>;
+
     /// Asks the guest to power off: by its guest agent, else by its power button. Returns once asked; the guest may not
     /// obey.
     /// `Ok` on a guest that is not there.

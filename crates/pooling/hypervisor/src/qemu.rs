@@ -252,6 +252,11 @@ impl Hypervisor for QemuHypervisor {
         guest_agent::call(&guest, "guest-shutdown", json!({ "mode": "reboot" }), 0, false).await.map(drop)
     }
 
+    async fn freeze(&self, server: ServerId) -> Result<(), HypervisorError> {
+        let guest = self.inner.guest(server)?;
+        guest_agent::call(&guest, "guest-fsfreeze-freeze", json!({}), FREEZE_MS_MAX, true).await.map(drop)
+    }
+
     async fn shutdown(&self, server: ServerId) -> Result<(), HypervisorError> {
         let Ok(guest) = self.inner.guest(server) else { return Ok(()) };
         // One of the two, for a guest that is told twice begins to stop twice.
@@ -493,6 +498,9 @@ async fn to_the_end<T: Send + 'static>(
 
 /// How long a guest may take to set a password, in milliseconds: it starts programs for it.
 const PASSWORD_MS_MAX: u64 = 10_000;
+
+/// How long a guest's file systems may take to freeze, in milliseconds.
+const FREEZE_MS_MAX: u64 = 3_000;
 
 /// Whether nobody is connected to the serial console.
 async fn serial_is_free(guest: &Guest) -> Result<bool, HypervisorError> {

@@ -478,6 +478,10 @@ impl Hypervisor for SimHypervisor {
         self.reset(server).await
     }
 
+    async fn freeze(&self, server: ServerId) -> Result<(), HypervisorError> {
+        self.change(server, |_| Ok(()))
+    }
+
     async fn shutdown(&self, server: ServerId) -> Result<(), HypervisorError> {
         self.pass(SimOperation::Shutdown, server).await?;
         let obeys = self.lock().guests.get(&server).is_some_and(|g| g.obedient && g.state == GuestState::Running);

@@ -6,6 +6,7 @@
 //! disks/<server>/            0710 root:uid   a server's disks; no guest can change what is in the folder
 //!   root-<incarnation>.qcow2 0600 uid        the root disk, a layer on an image
 //!   root.json                                which incarnation counts, and on which image it lies; written last
+//!   <name>-<incarnation>.raw 0600 uid        a local disk: ephemeral0 and further numbers, swap
 //!   config.img               0400 uid        the config drive
 //! volumes/<volume>/          0711 root       a volume
 //!   disk.qcow2               0600 uid        its content and, inside, its snapshots; its guest's or its own user's
@@ -22,14 +23,15 @@ mod disks;
 mod durable;
 mod exports;
 mod images;
+mod local_disks;
 mod marker;
 mod tool;
 mod volumes;
 
 use crate::{
-    BTreeMap, BTreeSet, Capacity, Disk, DiskFormat, Export, ImageFetch, ImageSource, Path, PathBuf, RootDiskSpec,
-    ServerId, Storage, StorageError, Volume, VolumeContent, VolumeId, VolumeSnapshotId, VolumeUser, flights::Flights,
-    is_export_name,
+    BTreeMap, BTreeSet, Capacity, Disk, DiskFormat, Export, ImageFetch, ImageSource, LocalDisksSpec, Path, PathBuf,
+    RootDiskSpec, ServerId, Storage, StorageError, Volume, VolumeContent, VolumeId, VolumeSnapshotId, VolumeUser,
+    flights::Flights, is_export_name,
 };
 use arcus_types::DiskPoolId;
 use async_trait::async_trait;
@@ -260,6 +262,15 @@ impl Storage for DirStorage {
 
     async fn rescue_disk_remove(&self, server: ServerId) -> Result<(), StorageError> {
         self.blocking(move |place| disks::rescue_remove(place, server)).await
+    }
+
+    async fn local_disks_ensure(
+        &self,
+        server: ServerId,
+        spec: &LocalDisksSpec,
+        uid: u32,
+    ) -> Result<Vec<Disk>, StorageError> {
+        local_disks::ensure(self, server, spec, uid).await
     }
 
     async fn root_disk(&self, server: ServerId) -> Result<Option<Disk>, StorageError> {

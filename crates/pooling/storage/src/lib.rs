@@ -20,7 +20,7 @@ pub use dir::{DirOptions, DirStorage};
 pub use sim::{SimOptions, SimStorage};
 pub use volumes::{UserError, Volume, VolumeContent, VolumeUser};
 
-use arcus_types::agent::{DiskFormat, ImageSource, RootDiskSpec};
+use arcus_types::agent::{DiskFormat, ImageSource, LocalDisksSpec, RootDiskSpec};
 use arcus_types::{ServerId, VolumeId, VolumeSnapshotId};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,11 +75,11 @@ pub struct Capacity {
 pub struct Disk {
     /// The file, absolute.
     pub path: PathBuf,
-    /// How its bytes are laid out: `Qcow2` for root disks, `Raw` for config drives.
+    /// How its bytes are laid out: `Qcow2` for root disks, `Raw` for local disks and config drives.
     pub format: DiskFormat,
     /// What the guest sees, in bytes.
     pub size_bytes: u64,
-    /// The incarnation of a root disk; 0 for a config drive.
+    /// The incarnation of a root disk or a local one; 0 for a config drive.
     pub incarnation: u64,
     /// Set when the server was made from an ISO image: attach this file read-only as a CD and boot from it if the disk
     /// does not boot. The disk itself then began blank.
@@ -152,6 +152,19 @@ pub trait Storage: Send + Sync {
     /// Removes the disk that a server was rescued from; nothing happens if there is none. Call only while no guest runs
     /// on it.
     async fn rescue_disk_remove(&self, server: ServerId) -> Result<(), StorageError>;
+
+    /// Makes the server's local disks unless they are there, or grows them, and removes those that are not in `spec`: of an
+    /// earlier incarnation, or not wished any more. Swap space of another size is made anew. Call only while no guest runs on
+    /// them. The files belong to `uid`; the answer has them in the order of `spec`.
+    ///
+    /// # Errors
+    /// [`StorageError::Tool`] if one could not be formatted; [`StorageError::Io`].
+    async fn local_disks_ensure(
+        &self,
+        server: ServerId,
+        spec: &LocalDisksSpec,
+        uid: u32,
+    ) -> Result<Vec<Disk>, StorageError>;
 
     /// The root disk as it is, or `None`.
     async fn root_disk(&self, server: ServerId) -> Result<Option<Disk>, StorageError>;

@@ -10,11 +10,12 @@ mod volumes;
 
 use crate::flights::Flights;
 use crate::{
-    BTreeMap, BTreeSet, Capacity, Disk, DiskFormat, EXPORT_NAME_CHARS_MAX, Export, ImageFetch, ImageSource, Path,
-    PathBuf, RootDiskSpec, ServerId, Storage, StorageError, Volume, VolumeContent, VolumeId, VolumeSnapshotId,
-    VolumeUser, config_drive, is_export_name, is_hash, whole_sectors,
+    BTreeMap, BTreeSet, Capacity, Disk, DiskFormat, EXPORT_NAME_CHARS_MAX, Export, ImageFetch, ImageSource,
+    LocalDisksSpec, Path, PathBuf, RootDiskSpec, ServerId, Storage, StorageError, Volume, VolumeContent, VolumeId,
+    VolumeSnapshotId, VolumeUser, config_drive, is_export_name, is_hash, whole_sectors,
 };
 use arcus_formats::{Inspector, Limits};
+use arcus_types::agent::LocalDiskContent;
 use async_trait::async_trait;
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
@@ -102,6 +103,8 @@ struct Server {
     root: Option<(Disk, String)>,
     #[serde(default)]
     rescue: Option<(Disk, String)>,
+    #[serde(default)]
+    local: BTreeMap<String, Disk>,
 }
 
 impl Server {
@@ -448,6 +451,34 @@ impl Storage for SimStorage {
             return Ok(());
         }
         self.server_save(server, known)
+    }
+
+    async fn local_disks_ensure(
+        &self,
+        server: ServerId,
+        spec: &LocalDisksSpec,
+        _uid: u32,
+    ) -> Result<Vec<Disk>, StorageError> {
+        self.begin("make").await?;
+        let mut held = self.held();
+        let known = held.servers.entry(server).or_default();
+        let mut before = std::mem::take(&mut known.local);
+        let mut disks = Vec::with_capacity(spec.disks.len());
+        for (name, wanted) in spec.named() {
+            let have = before.remove(&name).filter(|disk| disk.incarnation == spec.incarnation);
+            let have = have.filter(|_| wanted.content != LocalDiskContent::Swap).map_or(0, |disk| disk.size_bytes);
+            let disk = Disk {
+                path: self.server_path(server).join(format!("{name}-{}.raw", spec.incarnation)),
+                format: DiskFormat::Raw,
+                size_bytes: have.max(wanted.size_mib << 20),
+                incarnation: spec.incarnation,
+                cdrom: None,
+            };
+            known.local.insert(name, disk.clone());
+            disks.push(disk);
+        }
+        self.server_save(server, known)?;
+        Ok(disks)
     }
 
     async fn root_disk(&self, server: ServerId) -> Result<Option<Disk>, StorageError> {

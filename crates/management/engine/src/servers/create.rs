@@ -15,11 +15,12 @@ pub(super) use ports::as_invalid;
 use self::node::Placed;
 use super::change::tags_checked;
 use super::files::GuestFile;
+use super::local_disks::{self, LocalDiskWish};
 use super::retried;
 use crate::{Engine, EngineError};
 use arcus_placement::{Candidate, Needs, image_mark};
 use arcus_store::{Flavor, Image, Keypair, Server, ServerDetails, ServerFlavor, ServerGroup, ServerSecrets, Tx};
-use arcus_types::agent::{ImageSource, Power};
+use arcus_types::agent::{ImageSource, LocalDisk, Power};
 use arcus_types::flavors::FlavorId;
 use arcus_types::policy::{Target, authorize, compute};
 use arcus_types::servers::{PowerState, ServerState, ServerTask};
@@ -87,6 +88,8 @@ pub struct ServerNew {
     pub image_id: Option<ImageId>,
     /// The volumes that it begins with.
     pub disks: Vec<DiskWish>,
+    /// Its local disks besides the root disk, where not all of what its flavor gives is one of a kind.
+    pub local_disks: Vec<LocalDiskWish>,
     /// Its shape.
     pub flavor_id: FlavorId,
     /// Its interfaces.
@@ -156,6 +159,7 @@ struct Plan<'a> {
     files: Vec<(String, String)>,
     group: Option<ServerGroup>,
     disk_gib: u64,
+    local_disks: Vec<LocalDisk>,
     password: String,
     reservation_id: String,
 }
@@ -204,13 +208,15 @@ impl Engine {
             Err(EngineError::NotFound { .. }) => {
                 return Err(EngineError::invalid(format!("Flavor {} could not be found.", new.flavor_id)));
             }
-            other => server_flavor(other?)?,
+            other => server_flavor(other?),
         };
         let disks = self.disk_needs(ctx, new).await?;
         let image = match new.image_id {
             Some(id) => Some(self.image_for_boot(ctx, id).await?),
             None => disks.root_image(new).cloned(),
         };
+        let properties = image.as_ref().map_or(&disks.root_properties, |image| &image.properties);
+        let local_disks = local_disks::local_disks(&flavor, &new.local_disks, properties)?;
         let source = match (&image, new.image_id) {
             (Some(image), Some(id)) => {
                 image_fits(image, &flavor, None)?;
@@ -245,6 +251,7 @@ impl Engine {
                 (Some(image), Some(_)) => disk_gib(image, &flavor),
                 (Some(_) | None, _) => 0,
             },
+            local_disks,
             disks,
             pinned,
             flavor,
@@ -338,7 +345,7 @@ fn needs(plan: &Plan<'_>) -> Needs {
     Needs {
         vcpus: u64::from(plan.flavor.vcpus),
         memory_mib: plan.flavor.memory_mib,
-        disk_gib: plan.disk_gib + plan.disks.gib,
+        disk_gib: plan.disk_gib + local_disks::gib(&plan.local_disks) + plan.disks.gib,
         zone: plan.new.zone.zone.clone(),
         node: plan.pinned.clone().or_else(|| plan.new.zone.node.clone()),
         image: image_mark(&plan.source.sha256),
@@ -367,18 +374,8 @@ fn counts_checked(new: &ServerNew) -> Result<(), EngineError> {
 }
 
 /// A flavor as a server gets it.
-///
-/// # Errors
-/// [`EngineError::Invalid`] for one whose servers should have further disks on their node, which nobody makes yet.
-pub(super) fn server_flavor(flavor: Flavor) -> Result<ServerFlavor, EngineError> {
-    if flavor.ephemeral_gib > 0 || flavor.swap_mib > 0 {
-        return Err(EngineError::invalid(format!(
-            "Flavor {} has {} GiB of ephemeral disk and {} MiB of swap, and servers get neither in this cloud: use a \
-             flavor without them, and a volume.",
-            flavor.name, flavor.ephemeral_gib, flavor.swap_mib
-        )));
-    }
-    Ok(ServerFlavor {
+pub(super) fn server_flavor(flavor: Flavor) -> ServerFlavor {
+    ServerFlavor {
         id: flavor.id,
         name: flavor.name,
         vcpus: flavor.vcpus,
@@ -387,7 +384,7 @@ pub(super) fn server_flavor(flavor: Flavor) -> Result<ServerFlavor, EngineError>
         ephemeral_gib: flavor.ephemeral_gib,
         swap_mib: flavor.swap_mib,
         extra_specs: flavor.extra_specs,
-    })
+    }
 }
 
 fn server_record(
@@ -423,7 +420,7 @@ fn server_record(
         availability_zone: node.map(|n| n.zone.to_string()).or_else(|| new.zone.zone.clone()).unwrap_or_default(),
         vcpus: u64::from(plan.flavor.vcpus),
         memory_mib: plan.flavor.memory_mib,
-        disk_gib: plan.disk_gib,
+        disk_gib: plan.disk_gib + local_disks::gib(&plan.local_disks),
         flavor: plan.flavor.clone(),
         image: plan.source.clone(),
         metadata: new.metadata.clone(),
@@ -462,6 +459,8 @@ fn server_details(plan: &Plan<'_>) -> ServerDetails {
         devices: devices(properties),
         image_properties: properties.clone(),
         volume_root: new.image_id.is_none(),
+        local_disks: plan.local_disks.clone(),
+        local_gib: local_disks::gib(&plan.local_disks),
         scheduler_hints: new.scheduler_hints.clone(),
         ..ServerDetails::default()
     }

@@ -13,11 +13,12 @@
 //! the node that it went to. The server's row changes its node, its epoch and its ports in one write.
 
 use super::create::needs_of;
-use super::resize::{Begun, flavors_swap};
+use super::local_disks;
+use super::resize::{Begun, Other, flavors_swap};
 use super::{admit, retried};
 use crate::{Engine, EngineError};
 use arcus_placement::{Decision, Needs};
-use arcus_store::{Node, Server, ServerFlavor, ServerPlace, ServerSnapshot, Tx};
+use arcus_store::{Node, Server, ServerPlace, ServerSnapshot, Tx};
 use arcus_types::agent::Power;
 use arcus_types::policy::{Target, authorize, compute};
 use arcus_types::servers::{PowerState, ServerRequest, ServerTask};
@@ -44,9 +45,9 @@ impl Engine {
             admit(ctx, &server, ServerRequest::Migrate)?;
             super::actions::on_a_node(&server, ServerRequest::Migrate)?;
             let source = self.migrate_source(&tx, &server, node).await?;
-            let flavor = server.flavor.clone();
+            let other = Other { flavor: server.flavor.clone(), local_disks: server.details.local_disks.clone() };
             let wanted = node.map(str::to_owned);
-            let (place, decision) = self.place_claimed(&tx, &server, &flavor, wanted, "migration").await?;
+            let (place, decision) = self.place_claimed(&tx, &server, &other, wanted, "migration").await?;
             let place = place.ok_or_else(|| no_host(&decision.explanation()))?;
             let dest = tx.node_get(place.node_id).await?.map(|node| node.name);
             let begun = Begun {
@@ -55,7 +56,7 @@ impl Engine {
                 kind: "migration",
                 detail: &json!({ "source": source.name, "destination": dest }),
             };
-            self.resize_begin(&tx, &mut server, flavor, Some(place), begun).await?;
+            self.resize_begin(&tx, &mut server, other, Some(place), begun).await?;
             tx.commit().await?;
             self.server_wake(&server);
             Ok(())
@@ -85,13 +86,23 @@ impl Engine {
                 server.id, source.name
             )));
         }
-        if self.has_volumes(tx, server).await? {
-            return Err(no_host(&format!("Its volumes lie on its node, {}: detach them first.", source.name)));
+        if let Some(why) = self.stays(tx, server).await? {
+            return Err(no_host(why));
         }
         Ok(source)
     }
 
-    pub(super) async fn has_volumes(&self, tx: &Tx, server: &Server) -> Result<bool, EngineError> {
+    /// Why a server cannot leave its node while it is shut down, if it cannot.
+    pub(super) async fn stays(&self, tx: &Tx, server: &Server) -> Result<Option<&'static str>, EngineError> {
+        if self.has_volumes(tx, server).await? {
+            return Ok(Some("Its volumes lie on its node, so it cannot go to another one: detach them first."));
+        }
+        let kept = server.details.disk_pool.is_none() && local_disks::any_kept(&server.details.local_disks);
+        let why = "Its ephemeral disk lies on its node and does not travel while it is shut down: move it live.";
+        Ok(kept.then_some(why))
+    }
+
+    async fn has_volumes(&self, tx: &Tx, server: &Server) -> Result<bool, EngineError> {
         Ok(server.details.volume_root || !tx.volume_attachments_by_servers(&[server.id]).await?.is_empty())
     }
 
@@ -100,10 +111,11 @@ impl Engine {
         &self,
         tx: &Tx,
         server: &Server,
-        flavor: &ServerFlavor,
+        other: &Other,
         node: Option<String>,
         occasion: &str,
     ) -> Result<(Option<ServerPlace>, Decision), EngineError> {
+        let (flavor, local_gib) = (&other.flavor, local_disks::gib(&other.local_disks));
         let group = self.group_of(tx, server).await?;
         let mut around = self.around_without(tx, server, group.as_ref()).await?;
         let (here, pool) = (server.node_id, server.details.disk_pool);
@@ -124,7 +136,7 @@ impl Engine {
         let needs = Needs {
             vcpus: u64::from(flavor.vcpus),
             memory_mib: flavor.memory_mib,
-            disk_gib: server.disk_gib.max(flavor.disk_gib),
+            disk_gib: server.root_gib().max(flavor.disk_gib) + local_gib,
             ..needs_of(server, node)
         };
         let needs = self.hinted(tx, needs, server.project_id, &server.details.scheduler_hints).await?;
@@ -135,6 +147,7 @@ impl Engine {
             vcpus: needs.vcpus,
             memory_mib: needs.memory_mib,
             disk_gib: needs.disk_gib,
+            local_gib,
             image_id: None,
         });
         Ok((place, placed.decision))
@@ -228,10 +241,12 @@ impl Engine {
             vcpus: server.vcpus,
             memory_mib: server.memory_mib,
             disk_gib: server.disk_gib,
+            local_gib: server.details.local_gib,
             image_id: place.image_id,
         };
         server.node_id = Some(place.node_id);
         (server.vcpus, server.memory_mib, server.disk_gib) = (place.vcpus, place.memory_mib, place.disk_gib);
+        server.details.local_gib = place.local_gib;
         server.availability_zone.clone_from(&dest.availability_zone);
         server.epoch += 1;
         server.power_state = PowerState::NoState;

@@ -2,6 +2,7 @@
 
 use super::create::{disk_gib, group_rule, needs_of, server_flavor};
 use super::live::unlike;
+use super::local_disks;
 use crate::{Engine, EngineError};
 use arcus_placement::{Decision, Needs, Verdict, image_mark};
 use arcus_store::{Flavor, FlavorFilter, Node, PlacementDecision, Server};
@@ -9,6 +10,7 @@ use arcus_types::flavors::FlavorId;
 use arcus_types::placement::{DecisionRecord, NodeLooked};
 use arcus_types::policy::{Target, arcus, authorize};
 use arcus_types::{ImageId, OpCtx, ServerGroupId, ServerId};
+use std::collections::BTreeMap;
 
 /// Flavors that are looked through for a name at a time.
 const FLAVORS_PAGE: u64 = 200;
@@ -127,7 +129,7 @@ impl Engine {
             authorize(ctx, arcus::PLACEMENT_READ_NODE, &Target::default())?;
         }
         let flavor = match &wish.flavor {
-            Some(name) => Some(server_flavor(self.flavor_named(ctx, name).await?)?),
+            Some(name) => Some(server_flavor(self.flavor_named(ctx, name).await?)),
             None if wish.vcpus.or(wish.memory_mib).or(wish.disk_gib).is_some() => None,
             None => {
                 return Err(EngineError::invalid(
@@ -148,11 +150,15 @@ impl Engine {
             (None, Some(flavor)) => flavor.disk_gib,
             (_, None) => 0,
         };
+        let local = match &flavor {
+            Some(flavor) => local_disks::gib(&local_disks::local_disks(flavor, &[], &BTreeMap::new())?),
+            None => 0,
+        };
         let around = self.around(self.store(), group.as_ref()).await?;
         let needs = Needs {
             vcpus: wish.vcpus.unwrap_or(flavor.as_ref().map_or(0, |f| u64::from(f.vcpus))),
             memory_mib: wish.memory_mib.unwrap_or(flavor.as_ref().map_or(0, |f| f.memory_mib)),
-            disk_gib: wish.disk_gib.unwrap_or(disk),
+            disk_gib: wish.disk_gib.unwrap_or(disk + local),
             zone: wish.zone.clone(),
             node: wish.node.clone(),
             group: group_rule(group.as_ref(), &around),

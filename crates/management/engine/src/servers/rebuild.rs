@@ -242,7 +242,7 @@ fn runs_after(server: &Server) -> bool {
 }
 
 fn rebuild_on_disk(server: &mut Server, image: &Image) -> Result<ServerTask, EngineError> {
-    super::create::image_fits(image, &server.flavor, Some(server.disk_gib))?;
+    super::create::image_fits(image, &server.flavor, Some(server.root_gib()))?;
     server.image = image.source().ok_or_else(|| EngineError::invalid("The image has no bytes."))?;
     server.details.disk_source = None;
     server.incarnation += 1;

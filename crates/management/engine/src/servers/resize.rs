@@ -6,10 +6,10 @@
 
 use super::image::images_held;
 use super::migrate::elsewhere;
-use super::{admit, retried};
+use super::{admit, local_disks, retried};
 use crate::{Engine, EngineError};
 use arcus_store::{QuotaResource, Server, ServerFlavor, ServerPlace, ServerResize, Tx};
-use arcus_types::agent::Power;
+use arcus_types::agent::{LocalDisk, Power};
 use arcus_types::flavors::FlavorId;
 use arcus_types::policy::{Action, compute};
 use arcus_types::servers::{ServerEvent, ServerRequest, ServerTask};
@@ -50,16 +50,19 @@ impl Engine {
             admit(ctx, &server, ServerRequest::Resize)?;
             super::actions::on_a_node(&server, ServerRequest::Resize)?;
             let flavor = match &found {
-                Ok(flavor) => super::create::server_flavor(flavor.clone())?,
+                Ok(flavor) => super::create::server_flavor(flavor.clone()),
                 Err(error) => return_invalid(error)?,
             };
             flavor_fits(&server, &flavor)?;
-            let elsewhere = self.resize_claim(&tx, &mut server, &flavor).await?;
+            let (have, properties) = (&server.details.local_disks, &server.details.image_properties);
+            let local_disks = local_disks::resized(have, &server.flavor, &flavor, properties)?;
+            let other = Other { flavor, local_disks };
+            let elsewhere = self.resize_claim(&tx, &mut server, &other).await?;
             server.details.disk_config_manual = disk_config_manual.unwrap_or(server.details.disk_config_manual);
             self.server_usage(&tx, &server, true).await?;
-            let detail = &json!({ "flavor": flavor.id });
+            let detail = &json!({ "flavor": other.flavor.id });
             let begun = Begun { action: compute::SERVER_RESIZE, name: "resize", kind: "resize", detail };
-            self.resize_begin(&tx, &mut server, flavor, elsewhere, begun).await?;
+            self.resize_begin(&tx, &mut server, other, elsewhere, begun).await?;
             tx.commit().await?;
             self.server_wake(&server);
             Ok(())
@@ -71,12 +74,13 @@ impl Engine {
         &self,
         tx: &Tx,
         server: &mut Server,
-        other: ServerFlavor,
+        other: Other,
         elsewhere: Option<ServerPlace>,
         begun: Begun<'_>,
     ) -> Result<(), EngineError> {
         let (ran, stays) = (server.power != Power::Stopped, elsewhere.is_none());
-        server.details.resize = Some(ServerResize { other, ran, elsewhere });
+        let Other { flavor: other, local_disks } = other;
+        server.details.resize = Some(ServerResize { other, local_disks, ran, elsewhere });
         let event = Some("compute_resize_instance");
         self.server_record(tx, server, begun.action, begun.name, event, begun.detail).await?;
         self.migration_begun(tx, server, begun.kind).await?;
@@ -146,8 +150,9 @@ impl Engine {
         &self,
         tx: &Tx,
         server: &mut Server,
-        to: &ServerFlavor,
+        other: &Other,
     ) -> Result<Option<ServerPlace>, EngineError> {
+        let to = &other.flavor;
         let more_vcpus = u64::from(to.vcpus.saturating_sub(server.flavor.vcpus));
         let more_memory = to.memory_mib.saturating_sub(server.flavor.memory_mib);
         for (resource, amount) in [(QuotaResource::Cores, more_vcpus), (QuotaResource::RamMib, more_memory)] {
@@ -172,18 +177,20 @@ impl Engine {
         let node_memory = to.memory_mib.saturating_sub(server.memory_mib);
         // A server that boots from a volume has no disk that could grow.
         let own_disk = if server.details.volume_root { 0 } else { to.disk_gib };
-        let node_disk = own_disk.saturating_sub(server.disk_gib);
+        let more_local = local_disks::gib(&other.local_disks).saturating_sub(server.details.local_gib);
+        let node_disk = own_disk.saturating_sub(server.root_gib()) + more_local;
         let Some(node) = server.node_id else { return Err(super::stale()) };
         if tx.node_claim(node, node_vcpus, node_memory, node_disk).await? {
             server.vcpus += node_vcpus;
             server.memory_mib += node_memory;
             server.disk_gib += node_disk;
+            server.details.local_gib += more_local;
             return Ok(None);
         }
-        let why = if self.has_volumes(tx, server).await? {
-            "Its volumes lie there, so it cannot go to another node.".to_owned()
+        let why = if let Some(stays) = self.stays(tx, server).await? {
+            stays.to_owned()
         } else {
-            match self.place_claimed(tx, server, to, None, "resize").await? {
+            match self.place_claimed(tx, server, other, None, "resize").await? {
                 (Some(place), _) => return Ok(Some(place)),
                 (None, decision) => decision.summary(),
             }
@@ -217,10 +224,22 @@ impl Engine {
     }
 }
 
-/// The flavor and the other one change places.
+/// What a server is resized to.
+pub(super) struct Other {
+    /// The flavor.
+    pub flavor: ServerFlavor,
+    /// The local disks that go with it.
+    pub local_disks: Vec<LocalDisk>,
+}
+
+/// The flavor and the other one change places, and their local disks.
 pub(super) fn flavors_swap(server: &mut Server) {
     if let Some(resize) = &mut server.details.resize {
         std::mem::swap(&mut server.flavor, &mut resize.other);
+        std::mem::swap(&mut server.details.local_disks, &mut resize.local_disks);
+        if resize.elsewhere.is_none() {
+            local_disks::kept_grown(&resize.local_disks, &mut server.details.local_disks);
+        }
         server.power = if resize.ran { Power::Running } else { Power::Stopped };
     }
 }
@@ -232,7 +251,9 @@ fn flavor_fits(server: &Server, to: &ServerFlavor) -> Result<(), EngineError> {
     if to.disk_gib < server.flavor.disk_gib {
         return Err(EngineError::invalid(format!(
             "Resize error: Unable to resize disk down. The disk has {} GiB, flavor {} has {}.",
-            server.disk_gib, to.name, to.disk_gib
+            server.root_gib(),
+            to.name,
+            to.disk_gib
         )));
     }
     Ok(())

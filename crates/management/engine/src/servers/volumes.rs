@@ -307,12 +307,16 @@ fn shelved_away(server: &Server, request: ServerRequest, admitted: bool) -> Resu
     Ok(server.state == ServerState::ShelvedOffloaded)
 }
 
-/// The device that is asked for if it is free, or the next free one. `vda` is the root disk.
+/// The device that is asked for if it is free, or the next free one.
 fn device_free(server: &Server, known: &[VolumeAttachment], wish: &AttachWish) -> Result<String, EngineError> {
     if wish.boot_index == Some(0) {
         return Ok("/dev/vda".to_owned());
     }
-    let taken = |device: &str| device == "/dev/vda" || known.iter().any(|a| a.device.as_deref() == Some(device));
+    // Its own disks come first, in the guest too.
+    let own = 1 + server.details.local_disks.len();
+    let of_own =
+        |device: &str| (b'a'..=b'z').take(own).any(|letter| device == format!("/dev/vd{}", char::from(letter)));
+    let taken = |device: &str| of_own(device) || known.iter().any(|a| a.device.as_deref() == Some(device));
     if let Some(asked) = wish.device.as_deref().filter(|d| !d.is_empty()) {
         let letter = asked.strip_prefix("/dev/").unwrap_or(asked).trim_start_matches(|c: char| c != 'd');
         let last = letter.strip_prefix('d').filter(|l| l.len() == 1 && l.bytes().all(|b| b.is_ascii_lowercase()));

@@ -5,6 +5,7 @@ mod clusters;
 mod drain;
 mod evacuate;
 mod interfaces;
+mod local_disks;
 mod migrate;
 mod placement;
 mod presence;
@@ -111,6 +112,7 @@ impl Cloud {
             description: None,
             image_id: Some(self.image),
             disks: Vec::new(),
+            local_disks: Vec::new(),
             flavor_id: "1".parse().unwrap(),
             networks: Networks::These(vec![NetworkWish { what, fixed_ip: None, tag: None }]),
             key_name: None,

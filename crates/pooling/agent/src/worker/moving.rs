@@ -4,12 +4,12 @@
 //! decided: when a source has sent all of a guest it waits for the server's word, and when a destination's machine has
 //! ended it is not started a second time.
 
-use super::{Stop, Wish, Worker, chain, root_disks};
+use super::{Stop, Wish, Worker, chain, local_disks, root_disks};
 use arcus_hypervisor::{Arrival, Departure, DiskAttachment, GuestState, HypervisorError, Launch};
 use arcus_types::MigrationId;
 use arcus_types::agent::{
-    DiskFormat, MachineLayout, MigrationFigures, MigrationPart, MigrationPlace, MigrationReport, MigrationSpec,
-    MigrationStage, Observed, OutgoingOrder, PortMove,
+    DiskFormat, LocalDisk, LocalDiskContent, LocalDisksSpec, MachineLayout, MigrationFigures, MigrationPart,
+    MigrationPlace, MigrationReport, MigrationSpec, MigrationStage, Observed, OutgoingOrder, PortMove,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -291,6 +291,17 @@ impl Worker {
             Some(root) => root_disks(&storage.root_disk_ensure(self.id, root, uid).await?),
             None => Vec::new(),
         };
+        // Their content comes with the guest.
+        let empty = LocalDisksSpec {
+            disks: server
+                .local_disks
+                .disks
+                .iter()
+                .map(|d| LocalDisk { content: LocalDiskContent::Blank, ..*d })
+                .collect(),
+            ..server.local_disks
+        };
+        disks.extend(local_disks(storage.local_disks_ensure(self.id, &empty, uid).await?, &server.local_disks));
         if let Some(files) = &wish.config_drive {
             let drive = storage.config_drive_ensure(self.id, files, uid).await?;
             disks.push(DiskAttachment {

@@ -127,7 +127,7 @@ fn look(place: &Place, slot: Slot, folder: &Path, record: &Record) -> Result<Dis
     })
 }
 
-fn open(path: &Path) -> std::io::Result<File> {
+pub(super) fn open(path: &Path) -> std::io::Result<File> {
     let no_link = nix::fcntl::OFlag::O_NOFOLLOW | nix::fcntl::OFlag::O_NONBLOCK;
     File::options().read(true).custom_flags(no_link.bits()).open(path)
 }
@@ -212,7 +212,7 @@ fn step(place: &Place, slot: Slot, server: ServerId, spec: &RootDiskSpec, uid: u
 }
 
 /// Makes the server's folder unless it is there: the guest may pass through it, and only root may change it.
-fn folder_open(place: &Place, server: ServerId, uid: u32) -> Result<PathBuf, StorageError> {
+pub(super) fn folder_open(place: &Place, server: ServerId, uid: u32) -> Result<PathBuf, StorageError> {
     let folder = folder(place, server);
     if folder_ensure(&folder, nix::unistd::geteuid().as_raw(), uid, 0o710)? {
         folder_sync(&place.disks())?;

@@ -1,4 +1,4 @@
-//! Runs `qemu-img` on bytes that nobody trusts: as a user without rights, with bounded memory, CPU time, output and
+//! Runs `qemu-img`, and what formats disks, on bytes that nobody trusts: as a user without rights, with bounded memory, CPU time, output and
 //! duration, without an environment and never through a shell.
 
 use super::durable::is_root;
@@ -39,7 +39,16 @@ pub(super) struct Allowance {
 
 /// Runs `qemu-img` with these arguments.
 pub(super) async fn qemu_img(arguments: Vec<OsString>, allowance: Allowance) -> Result<(), StorageError> {
-    qemu_img_told(arguments, allowance, &|_| {}).await
+    run("qemu-img", arguments, allowance).await
+}
+
+/// Runs a program with these arguments.
+pub(super) async fn run(
+    program: &'static str,
+    arguments: Vec<OsString>,
+    allowance: Allowance,
+) -> Result<(), StorageError> {
+    run_told(program, arguments, allowance, &|_| {}).await
 }
 
 /// Runs `qemu-img` with these arguments; with `-p` among them, tells how far it is, 0 to 100.
@@ -48,13 +57,23 @@ pub(super) async fn qemu_img_told(
     allowance: Allowance,
     progress: &(dyn Fn(u8) + Sync),
 ) -> Result<(), StorageError> {
+    run_told("qemu-img", arguments, allowance, progress).await
+}
+
+async fn run_told(
+    program: &'static str,
+    arguments: Vec<OsString>,
+    allowance: Allowance,
+    progress: &(dyn Fn(u8) + Sync),
+) -> Result<(), StorageError> {
+    let tool_failed = |what, transient| StorageError::Tool { program, what, transient };
     let cpu_s = CPU_S_MIN.saturating_add((allowance.data_bytes >> 30).saturating_mul(CPU_S_PER_GIB)).min(CPU_S_MAX);
     let mut command = Command::new("prlimit");
     command
         .arg(format!("--as={ADDRESS_BYTES_MAX}"))
         .arg(format!("--cpu={cpu_s}"))
         .arg(format!("--fsize={}", allowance.file_bytes_max))
-        .args(["--core=0", "--nofile=64", "--", "nice", "-n", "10", "qemu-img"])
+        .args(["--core=0", "--nofile=64", "--", "nice", "-n", "10", program])
         .args(&arguments)
         .env_clear()
         .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
@@ -124,10 +143,6 @@ async fn tell_progress(mut stdout: impl tokio::io::AsyncRead + Unpin, progress: 
             }
         }
     }
-}
-
-fn tool_failed(what: String, transient: bool) -> StorageError {
-    StorageError::Tool { program: "qemu-img", what, transient }
 }
 
 /// Arguments of mixed kinds as one list.

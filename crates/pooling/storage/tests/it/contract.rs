@@ -3,7 +3,7 @@
 use crate::rig::{MIB, Node, Origin, UID, run, spec, text};
 use arcus_storage::{SimOptions, Storage, StorageError};
 use arcus_types::ServerId;
-use arcus_types::agent::DiskFormat;
+use arcus_types::agent::{DiskFormat, LocalDisk, LocalDiskContent, LocalDisksSpec};
 use aws_lc_rs::digest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -37,6 +37,7 @@ contract! {
     a_root_disk_is_kept_and_only_grows
     a_higher_incarnation_begins_anew_and_a_lower_one_is_stale
     a_server_from_a_cd_has_a_blank_disk_and_the_cd
+    local_disks_are_made_grow_and_go
     images_under_disks_are_never_evicted
     the_longest_unused_image_goes_first
     config_drives_are_made_and_checked
@@ -180,6 +181,32 @@ async fn a_server_from_a_cd_has_a_blank_disk_and_the_cd(storage: &dyn Storage) {
     assert!(disk.cdrom.as_ref().unwrap().ends_with(&image.sha256));
     assert_eq!(storage.root_disk(server).await.unwrap(), Some(disk));
     assert!(storage.image_evict(&BTreeSet::new(), 0).await.unwrap().is_empty());
+}
+
+async fn local_disks_are_made_grow_and_go(storage: &dyn Storage) {
+    use LocalDiskContent::{Blank, Ext4, Swap};
+    let server = ServerId::random();
+    let sizes = |disks: &[arcus_storage::Disk]| disks.iter().map(|disk| disk.size_bytes / MIB).collect::<Vec<_>>();
+    let wish = |incarnation, disks: &[(LocalDiskContent, u64)]| LocalDisksSpec {
+        incarnation,
+        disks: disks.iter().map(|&(content, size_mib)| LocalDisk { content, size_mib }).collect(),
+    };
+    let first = wish(1, &[(Ext4, 8), (Blank, 3), (Swap, 2)]);
+    let made = storage.local_disks_ensure(server, &first, UID).await.unwrap();
+    assert_eq!(sizes(&made), [8, 3, 2]);
+    assert!(made.iter().all(|disk| disk.format == DiskFormat::Raw && disk.incarnation == 1));
+    assert_eq!(storage.local_disks_ensure(server, &first, UID).await.unwrap(), made);
+    // Ephemeral disks grow and never shrink; swap space is as large as it shall be.
+    let larger = wish(1, &[(Ext4, 16), (Blank, 1), (Swap, 1)]);
+    let grown = storage.local_disks_ensure(server, &larger, UID).await.unwrap();
+    assert_eq!(sizes(&grown), [16, 3, 1]);
+    let fewer = storage.local_disks_ensure(server, &wish(1, &[(Ext4, 16)]), UID).await.unwrap();
+    assert_eq!(fewer, grown[..1]);
+    let anew = storage.local_disks_ensure(server, &wish(2, &[(Ext4, 8)]), UID).await.unwrap();
+    assert_eq!((sizes(&anew), anew[0].incarnation), (vec![8], 2));
+    storage.server_remove(server).await.unwrap();
+    assert!(!anew[0].path.exists());
+    assert!(storage.local_disks_ensure(server, &wish(2, &[]), UID).await.unwrap().is_empty());
 }
 
 async fn images_under_disks_are_never_evicted(storage: &dyn Storage) {

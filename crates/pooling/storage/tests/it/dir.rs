@@ -229,3 +229,32 @@ async fn a_disk_of_sixteen_tebibytes_is_made_and_grown() {
     assert_eq!(disk.size_bytes, 16 << 40);
     run("qemu-img", "check -f qcow2", &[&disk.path]);
 }
+
+#[tokio::test]
+async fn local_disks_are_formatted_once_and_belong_to_the_guest() {
+    use arcus_types::agent::{LocalDisk, LocalDiskContent, LocalDisksSpec};
+    let node = Node::new();
+    let storage = node.open();
+    let server = ServerId::random();
+    let disk = |content| LocalDisk { content, size_mib: 8 };
+    let disks = [LocalDiskContent::Ext4, LocalDiskContent::Ext4, LocalDiskContent::Swap].map(disk).to_vec();
+    let spec = LocalDisksSpec { incarnation: 3, disks };
+    let made = storage.local_disks_ensure(server, &spec, UID).await.unwrap();
+    let bytes = |at: usize| std::fs::read(&made[at].path).unwrap();
+    // The label in ext4's superblock, and the mark at the end of swap space's first page.
+    assert_eq!(&bytes(0)[1024 + 120..][..10], b"ephemeral0");
+    assert_eq!(&bytes(1)[1024 + 120..][..10], b"ephemeral1");
+    assert_eq!(&bytes(2)[4086..][..10], b"SWAPSPACE2");
+    assert_eq!(owner_and_mode(&made[0].path), (UID, UID, 0o600));
+    // What the guest wrote stays, and a disk whose making was cut short does not count.
+    let mut written = bytes(0);
+    written[5000] = 7;
+    std::fs::write(&made[0].path, &written).unwrap();
+    std::fs::remove_file(&made[1].path).unwrap();
+    std::fs::write(made[1].path.with_extension("1-1.part"), b"half").unwrap();
+    let storage = node.open();
+    assert_eq!(storage.local_disks_ensure(server, &spec, UID).await.unwrap(), made);
+    assert_eq!(bytes(0)[5000], 7);
+    assert_eq!(&bytes(1)[1024 + 120..][..10], b"ephemeral1");
+    assert_eq!(std::fs::read_dir(made[0].path.parent().unwrap()).unwrap().count(), 3);
+}

@@ -255,6 +255,7 @@ pub(super) fn unplaced(server: &mut Server, decision: &Decision) {
     server.vcpus = 0;
     server.memory_mib = 0;
     server.disk_gib = 0;
+    server.details.local_gib = 0;
     server.fault = Some(ServerFault {
         code: 500,
         message: format!("No valid host was found. {}", decision.summary()),

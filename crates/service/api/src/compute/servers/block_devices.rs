@@ -1,10 +1,10 @@
-//! What a new server boots and which volumes it gets: `imageRef` and the block device mappings.
+//! What a new server boots, and which volumes and local disks it gets: `imageRef` and the block device mappings.
 
 use super::create::image;
 use crate::ApiError;
 use crate::fields::{Fields, refused, required};
 use crate::microversion::Microversion;
-use arcus_engine::servers::{DiskSource, DiskWish};
+use arcus_engine::servers::{DiskSource, DiskWish, LocalDiskWish};
 use arcus_types::ImageId;
 use serde_json::Value;
 
@@ -12,14 +12,26 @@ fn invalid(message: impl std::fmt::Display) -> ApiError {
     ApiError::bad_request(format!("Block Device Mapping is Invalid: {message}"))
 }
 
-/// One mapping: a local disk that is made of an image, or a volume.
+/// One mapping: the root disk that is made of an image, another local disk, or a volume.
 enum Mapped {
-    Local(ImageId),
+    Root(ImageId),
+    Local(LocalDiskWish),
     Volume(DiskWish),
 }
 
-/// The image of the root disk, if that is local, and the volumes.
-pub fn boots(fields: &mut Fields<'_>, version: Microversion) -> Result<(Option<ImageId>, Vec<DiskWish>), ApiError> {
+/// What a new server begins with.
+#[derive(Debug, Default)]
+pub struct Boots {
+    /// The image of the root disk, if that is local.
+    pub image_id: Option<ImageId>,
+    /// The volumes.
+    pub disks: Vec<DiskWish>,
+    /// The local disks besides the root disk.
+    pub local_disks: Vec<LocalDiskWish>,
+}
+
+/// Reads what a new server begins with.
+pub fn boots(fields: &mut Fields<'_>, version: Microversion) -> Result<Boots, ApiError> {
     let mut named = match fields.text("imageRef", 0, 1024)? {
         None | Some("") => None,
         Some(text) => Some(image(text)?),
@@ -29,15 +41,16 @@ pub fn boots(fields: &mut Fields<'_>, version: Microversion) -> Result<(Option<I
     if !old.is_empty() && !new.is_empty() {
         return Err(invalid("Using different block_device_mapping syntaxes is not allowed in the same request."));
     }
-    let (mut disks, mut local) = (Vec::new(), false);
+    let (mut disks, mut local_disks, mut local) = (Vec::new(), Vec::new(), false);
     for item in old {
         disks.push(mapped_v1(item, disks.is_empty() && named.is_none())?);
     }
     for item in new {
         match mapped_v2(item, version)? {
             Mapped::Volume(disk) => disks.push(disk),
-            Mapped::Local(id) if named.is_none_or(|n| n == id) => (named, local) = (Some(id), true),
-            Mapped::Local(_) => {
+            Mapped::Local(wish) => local_disks.push(wish),
+            Mapped::Root(id) if named.is_none_or(|n| n == id) => (named, local) = (Some(id), true),
+            Mapped::Root(_) => {
                 return Err(invalid(
                     "Boot sequence for the instance and image/block device mapping combination is not valid.",
                 ));
@@ -53,7 +66,7 @@ pub fn boots(fields: &mut Fields<'_>, version: Microversion) -> Result<(Option<I
         // Whoever names an image and a volume to boot from gets the volume.
         named = None;
     }
-    Ok((named, disks))
+    Ok(Boots { image_id: named, disks, local_disks })
 }
 
 fn mapped_v2(item: &Value, version: Microversion) -> Result<Mapped, ApiError> {
@@ -77,11 +90,10 @@ fn mapped_v2(item: &Value, version: Microversion) -> Result<Mapped, ApiError> {
         device: None,
         tag: tag.map(str::to_owned),
     };
+    let guest_format = disk.text("guest_format", 0, 255)?.filter(|format| !format.is_empty());
     let delete = disk.boolean("delete_on_termination")?.unwrap_or(false);
     let device = disk.text("device_name", 0, 255)?.map(str::to_owned);
-    for ignored in
-        ["disk_bus", "device_type", "guest_format", "no_device", "connection_info", "snapshot_id", "volume_id"]
-    {
+    for ignored in ["disk_bus", "device_type", "no_device", "connection_info", "snapshot_id", "volume_id"] {
         disk.raw(ignored);
     }
     disk.end()?;
@@ -93,14 +105,24 @@ fn mapped_v2(item: &Value, version: Microversion) -> Result<Mapped, ApiError> {
             if boot_index.is_some_and(|i| i != 0) {
                 return Err(invalid("Mapping image to local is not supported."));
             }
-            Ok(Mapped::Local(image(id()?)?))
+            Ok(Mapped::Root(image(id()?)?))
         }
         ("image", Some("volume")) => whole(DiskSource::Image(image(id()?)?)),
         ("volume", None | Some("volume")) => whole(DiskSource::Volume(parsed(id()?)?)),
         ("snapshot", None | Some("volume")) => whole(DiskSource::Snapshot(parsed(id()?)?)),
         ("blank", Some("volume")) => whole(DiskSource::Blank),
         ("blank", None | Some("local")) => {
-            Err(invalid("A blank local disk is not made by this cloud: use a blank volume (destination_type volume)."))
+            if boot_index.is_some() {
+                return Err(invalid("A blank local disk holds nothing to boot from: its boot_index is -1."));
+            }
+            let size = size.and_then(|n| u64::try_from(n).ok());
+            match guest_format {
+                Some("swap") => Ok(Mapped::Local(LocalDiskWish::Swap { size_mib: size })),
+                None | Some("ext4") => Ok(Mapped::Local(LocalDiskWish::Ephemeral { size_gib: size })),
+                Some(other) => Err(invalid(format!(
+                    "guest_format {other} is not made by this cloud: ephemeral disks begin with ext4, swap is swap."
+                ))),
+            }
         }
         ("volume" | "snapshot", Some("local")) => {
             Err(ApiError::bad_request(format!("Invalid BDM: {from} source type cannot have a local destination.")))
@@ -157,10 +179,9 @@ mod tests {
             let disk = json!({ "source_type": "blank", "destination_type": "volume", "volume_size": 1,
                 "boot_index": boot_index });
             let body = json!({ "imageRef": image, "block_device_mapping_v2": [disk] });
-            let (named, disks) =
-                boots(&mut Fields::object(&body, "server").ok().unwrap(), Microversion(2, 1)).ok().unwrap();
-            assert_eq!(disks.len(), 1);
-            named.map(|id| id.to_string())
+            let boots = boots(&mut Fields::object(&body, "server").ok().unwrap(), Microversion(2, 1)).ok().unwrap();
+            assert_eq!(boots.disks.len(), 1);
+            boots.image_id.map(|id| id.to_string())
         };
         assert_eq!(disks(0), None);
         assert_eq!(disks(-1).as_deref(), Some(image));

@@ -21,7 +21,8 @@ pub fn parse(body: &Value, version: Microversion) -> Result<(ServerNew, bool), A
     let mut fields = Fields::of(body, "server", &HINTS)?;
     let name = fields.parsed("name")?.ok_or_else(|| required("server", "name"))?;
     let flavor_id = flavor(&mut fields)?.ok_or_else(|| required("server", "flavorRef"))?;
-    let (image_id, disks) = super::block_devices::boots(&mut fields, version)?;
+    let super::block_devices::Boots { image_id, disks, local_disks } =
+        super::block_devices::boots(&mut fields, version)?;
     let (count_min, count_max) = counts(&mut fields)?;
     let networks = networks(&mut fields, version)?;
     let mut zone = zone(&mut fields)?;
@@ -47,6 +48,7 @@ pub fn parse(body: &Value, version: Microversion) -> Result<(ServerNew, bool), A
         description: if version.at_least(19) { fields.text("description", 0, 255)?.map(str::to_owned) } else { None },
         image_id,
         disks,
+        local_disks,
         flavor_id,
         networks,
         key_name: fields.text("key_name", 1, 255)?.map(str::to_owned),
