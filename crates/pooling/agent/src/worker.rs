@@ -421,8 +421,10 @@ impl Worker {
             Some(root) => root_disks(&storage.root_disk_ensure(self.id, root, uid).await?),
             None => Vec::new(),
         };
-        disks
-            .extend(local_disks(storage.local_disks_ensure(self.id, &spec.local_disks, uid).await?, &spec.local_disks));
+        disks.extend(local_disks(
+            storage.local_disks_ensure(self.id, &spec.local_disks, uid, true).await?,
+            &spec.local_disks,
+        ));
         match &spec.rescue {
             Some(rescue) => disks = self.rescue_disks(wish, rescue, disks, uid).await?,
             None => storage.rescue_disk_remove(self.id).await?,

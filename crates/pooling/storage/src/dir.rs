@@ -269,8 +269,9 @@ impl Storage for DirStorage {
         server: ServerId,
         spec: &LocalDisksSpec,
         uid: u32,
+        formatted: bool,
     ) -> Result<Vec<Disk>, StorageError> {
-        local_disks::ensure(self, server, spec, uid).await
+        local_disks::ensure(self, server, spec, uid, formatted).await
     }
 
     async fn root_disk(&self, server: ServerId) -> Result<Option<Disk>, StorageError> {

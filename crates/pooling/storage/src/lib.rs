@@ -155,7 +155,8 @@ pub trait Storage: Send + Sync {
 
     /// Makes the server's local disks unless they are there, or grows them, and removes those that are not in `spec`: of an
     /// earlier incarnation, or not wished any more. Swap space of another size is made anew. Call only while no guest runs on
-    /// them. The files belong to `uid`; the answer has them in the order of `spec`.
+    /// them. The files belong to `uid`; the answer has them in the order of `spec`. New ones that are not `formatted` begin as
+    /// zeros, for a guest that brings their content.
     ///
     /// # Errors
     /// [`StorageError::Tool`] if one could not be formatted; [`StorageError::Io`].
@@ -164,6 +165,7 @@ pub trait Storage: Send + Sync {
         server: ServerId,
         spec: &LocalDisksSpec,
         uid: u32,
+        formatted: bool,
     ) -> Result<Vec<Disk>, StorageError>;
 
     /// The root disk as it is, or `None`.

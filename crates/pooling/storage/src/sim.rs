@@ -458,6 +458,7 @@ impl Storage for SimStorage {
         server: ServerId,
         spec: &LocalDisksSpec,
         _uid: u32,
+        _formatted: bool,
     ) -> Result<Vec<Disk>, StorageError> {
         self.begin("make").await?;
         let mut held = self.held();

@@ -8,8 +8,8 @@ use super::{Stop, Wish, Worker, chain, local_disks, root_disks};
 use arcus_hypervisor::{Arrival, Departure, DiskAttachment, GuestState, HypervisorError, Launch};
 use arcus_types::MigrationId;
 use arcus_types::agent::{
-    DiskFormat, LocalDisk, LocalDiskContent, LocalDisksSpec, MachineLayout, MigrationFigures, MigrationPart,
-    MigrationPlace, MigrationReport, MigrationSpec, MigrationStage, Observed, OutgoingOrder, PortMove,
+    DiskFormat, MachineLayout, MigrationFigures, MigrationPart, MigrationPlace, MigrationReport, MigrationSpec,
+    MigrationStage, Observed, OutgoingOrder, PortMove,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -292,16 +292,10 @@ impl Worker {
             None => Vec::new(),
         };
         // Their content comes with the guest.
-        let empty = LocalDisksSpec {
-            disks: server
-                .local_disks
-                .disks
-                .iter()
-                .map(|d| LocalDisk { content: LocalDiskContent::Blank, ..*d })
-                .collect(),
-            ..server.local_disks
-        };
-        disks.extend(local_disks(storage.local_disks_ensure(self.id, &empty, uid).await?, &server.local_disks));
+        disks.extend(local_disks(
+            storage.local_disks_ensure(self.id, &server.local_disks, uid, false).await?,
+            &server.local_disks,
+        ));
         if let Some(files) = &wish.config_drive {
             let drive = storage.config_drive_ensure(self.id, files, uid).await?;
             disks.push(DiskAttachment {

@@ -27,6 +27,7 @@ pub(super) async fn ensure(
     server: ServerId,
     spec: &LocalDisksSpec,
     uid: u32,
+    formatted: bool,
 ) -> Result<Vec<Disk>, StorageError> {
     let incarnation = spec.incarnation;
     let wanted: Vec<(String, LocalDisk)> = spec.named().collect();
@@ -36,7 +37,10 @@ pub(super) async fn ensure(
         let there = storage.blocking(move |place| look(place, server, &file, disk, uid)).await?;
         let (path, size_bytes) = match there {
             Look::There(path, size_bytes) => (path, size_bytes),
-            Look::Absent(part) => (make(storage, part, name, disk, uid).await?, bytes(disk)),
+            Look::Absent(part) => {
+                let content = if formatted { disk.content } else { LocalDiskContent::Blank };
+                (make(storage, part, name, LocalDisk { content, ..disk }, uid).await?, bytes(disk))
+            }
         };
         disks.push(Disk { path, format: DiskFormat::Raw, size_bytes, incarnation, cdrom: None });
     }

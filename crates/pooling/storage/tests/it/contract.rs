@@ -192,21 +192,21 @@ async fn local_disks_are_made_grow_and_go(storage: &dyn Storage) {
         disks: disks.iter().map(|&(content, size_mib)| LocalDisk { content, size_mib }).collect(),
     };
     let first = wish(1, &[(Ext4, 8), (Blank, 3), (Swap, 2)]);
-    let made = storage.local_disks_ensure(server, &first, UID).await.unwrap();
+    let made = storage.local_disks_ensure(server, &first, UID, true).await.unwrap();
     assert_eq!(sizes(&made), [8, 3, 2]);
     assert!(made.iter().all(|disk| disk.format == DiskFormat::Raw && disk.incarnation == 1));
-    assert_eq!(storage.local_disks_ensure(server, &first, UID).await.unwrap(), made);
+    assert_eq!(storage.local_disks_ensure(server, &first, UID, true).await.unwrap(), made);
     // Ephemeral disks grow and never shrink; swap space is as large as it shall be.
     let larger = wish(1, &[(Ext4, 16), (Blank, 1), (Swap, 1)]);
-    let grown = storage.local_disks_ensure(server, &larger, UID).await.unwrap();
+    let grown = storage.local_disks_ensure(server, &larger, UID, true).await.unwrap();
     assert_eq!(sizes(&grown), [16, 3, 1]);
-    let fewer = storage.local_disks_ensure(server, &wish(1, &[(Ext4, 16)]), UID).await.unwrap();
+    let fewer = storage.local_disks_ensure(server, &wish(1, &[(Ext4, 16)]), UID, true).await.unwrap();
     assert_eq!(fewer, grown[..1]);
-    let anew = storage.local_disks_ensure(server, &wish(2, &[(Ext4, 8)]), UID).await.unwrap();
+    let anew = storage.local_disks_ensure(server, &wish(2, &[(Ext4, 8)]), UID, true).await.unwrap();
     assert_eq!((sizes(&anew), anew[0].incarnation), (vec![8], 2));
     storage.server_remove(server).await.unwrap();
     assert!(!anew[0].path.exists());
-    assert!(storage.local_disks_ensure(server, &wish(2, &[]), UID).await.unwrap().is_empty());
+    assert!(storage.local_disks_ensure(server, &wish(2, &[]), UID, true).await.unwrap().is_empty());
 }
 
 async fn images_under_disks_are_never_evicted(storage: &dyn Storage) {

@@ -239,7 +239,7 @@ async fn local_disks_are_formatted_once_and_belong_to_the_guest() {
     let disk = |content| LocalDisk { content, size_mib: 8 };
     let disks = [LocalDiskContent::Ext4, LocalDiskContent::Ext4, LocalDiskContent::Swap].map(disk).to_vec();
     let spec = LocalDisksSpec { incarnation: 3, disks };
-    let made = storage.local_disks_ensure(server, &spec, UID).await.unwrap();
+    let made = storage.local_disks_ensure(server, &spec, UID, true).await.unwrap();
     let bytes = |at: usize| std::fs::read(&made[at].path).unwrap();
     // The label in ext4's superblock, and the mark at the end of swap space's first page.
     assert_eq!(&bytes(0)[1024 + 120..][..10], b"ephemeral0");
@@ -253,8 +253,14 @@ async fn local_disks_are_formatted_once_and_belong_to_the_guest() {
     std::fs::remove_file(&made[1].path).unwrap();
     std::fs::write(made[1].path.with_extension("1-1.part"), b"half").unwrap();
     let storage = node.open();
-    assert_eq!(storage.local_disks_ensure(server, &spec, UID).await.unwrap(), made);
+    assert_eq!(storage.local_disks_ensure(server, &spec, UID, true).await.unwrap(), made);
     assert_eq!(bytes(0)[5000], 7);
     assert_eq!(&bytes(1)[1024 + 120..][..10], b"ephemeral1");
     assert_eq!(std::fs::read_dir(made[0].path.parent().unwrap()).unwrap().count(), 3);
+    // Those of a guest that comes from elsewhere have the same names, and nothing on them yet.
+    let comes = storage.local_disks_ensure(ServerId::random(), &spec, UID, false).await.unwrap();
+    for (comes, made) in comes.iter().zip(&made) {
+        assert_eq!(comes.path.file_name(), made.path.file_name());
+        assert!(std::fs::read(&comes.path).unwrap().iter().all(|byte| *byte == 0));
+    }
 }
