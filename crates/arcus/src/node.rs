@@ -50,7 +50,12 @@ pub fn run(options: &NodeOptions, home: &Home, link: Link, stop: CancellationTok
             shared: options.shared_disks.as_deref().map(|folder| shared_disks(home, folder)).transpose()?,
         };
         (
-            AgentConfig { underlay: options.underlay, boot_id: options.boot_id.clone(), ..AgentConfig::default() },
+            AgentConfig {
+                underlay: options.underlay,
+                boot_id: options.boot_id.clone(),
+                measured_in: Some(state.clone()),
+                ..AgentConfig::default()
+            },
             drivers,
         )
     };

@@ -6,6 +6,16 @@ use crate::tasks::{print_json, text, watch};
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
+/// What nodes were measured to do, in the order in which it is shown.
+const MEASURED: [(&str, &str); 6] = [
+    ("cpu_thread_mib_s", "MiB/s"),
+    ("cpu_all_mib_s", "MiB/s"),
+    ("disk_write_mib_s", "MiB/s"),
+    ("disk_flush_us", "us"),
+    ("network_round_trip_us", "us"),
+    ("network_mib_s", "MiB/s"),
+];
+
 /// Runs the command.
 pub fn nodes(options: Node) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -23,11 +33,21 @@ pub fn nodes(options: Node) -> Result<()> {
                 if options.json {
                     return print_json(&told);
                 }
-                println!("{:<20} {:<8} {:<7} why", "node", "state", "takes");
+                let measured = ["thread", "all", "write", "flush", "round trip", "network"];
+                print!("{:<20} {:<8} {:<7}", "node", "state", "takes");
+                for name in measured {
+                    print!(" {name:>10}");
+                }
+                println!("  why");
                 for node in told["nodes"].as_array().into_iter().flatten() {
                     let open = if node["enabled"] == true { "servers" } else { "none" };
                     let why = node["disabled_reason"].as_str().or(node["state_reason"].as_str()).unwrap_or_default();
-                    let line = format!("{:<20} {:<8} {open:<7} {why}", text(&node["name"]), text(&node["state"]));
+                    let found = MEASURED.map(|(name, unit)| match node["measured"][name].as_u64() {
+                        Some(figure) => format!(" {:>10}", format!("{figure} {unit}")),
+                        None => format!(" {:>10}", "-"),
+                    });
+                    let (name, state) = (text(&node["name"]), text(&node["state"]));
+                    let line = format!("{name:<20} {state:<8} {open:<7}{}  {why}", found.concat());
                     println!("{}", line.trim_end());
                 }
                 Ok(())

@@ -4,12 +4,16 @@ use crate::home::Home;
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs::File;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// How long a process that was killed may hold the home folder's lock.
 const LOCK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How many files this process may have open. More would cost programs that close them all one by one when they start.
+const FILES: u64 = 1 << 17;
 
 /// This process, as others with the same home folder see it.
 pub struct Process {
@@ -27,6 +31,7 @@ impl Process {
             .with_ansi(false)
             .with_writer(std::io::stderr)
             .init();
+        files_raise();
         // From here on a signal is a wish, also while this process is still starting.
         let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let lock = lock(home).await?;
@@ -47,6 +52,23 @@ impl Process {
     pub fn end(self) {
         drop(std::fs::remove_file(self.home.join("endpoint")));
         drop(std::fs::remove_file(self.home.join("arcus.pid")));
+    }
+}
+
+/// Lets this process have [`FILES`] files open if it may: each node has two connections to the server.
+fn files_raise() {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    // Only root gets more than the hard limit.
+    let raised = [FILES.max(hard), hard].into_iter().find(|most| {
+        let wanted = FILES.min(*most);
+        soft >= wanted || setrlimit(Resource::RLIMIT_NOFILE, wanted, *most).is_ok()
+    });
+    if raised.is_none_or(|most| most < FILES) {
+        tracing::warn!(
+            files = hard,
+            wanted = FILES,
+            "few files may be open: raise the limit (ulimit -n) for many nodes"
+        );
     }
 }
 

@@ -7,6 +7,7 @@
 //! agent -> GET  /agent/v1/spec?after=G                  long poll: a NodeSpec with generation > G, or 204 at the deadline
 //! agent -> POST /agent/v1/lease     LeaseGrant          several times within the length of a lease
 //! agent -> POST /agent/v1/report    NodeReport          whenever what is observed changed, and once per lease period
+//! agent -> GET  /agent/v1/probe?bytes=N                 N bytes: the way to the server is measured by them
 //! agent -> GET  /agent/v1/images/{id}                   an image's bytes; the node checks the hash as they land
 //! agent -> PUT  /agent/v1/images/{id}                   a snapshot's bytes
 //! agent -> GET  /agent/v1/relays/{id} (WebSocket)       one relayed byte stream
@@ -510,6 +511,31 @@ pub struct NodeFacts {
     /// The shared folder that it makes servers' disks in, by what the folder says of itself.
     #[serde(default)]
     pub disk_pool: Option<DiskPoolId>,
+    /// What it was measured to do when it joined.
+    #[serde(default)]
+    pub measured: Option<NodeMeasured>,
+}
+
+/// The most bytes that a node may ask for to measure its way to the server.
+pub const PROBE_BYTES_MAX: u64 = 16 << 20;
+
+/// What a node was measured to do, once, when it joined. For comparing nodes with each other; nothing is placed by it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeMeasured {
+    /// When, in seconds since 1970.
+    pub at_s: u64,
+    /// How much SHA-256 one thread does, in MiB/s.
+    pub cpu_thread_mib_s: u64,
+    /// The same of all threads together, in MiB/s.
+    pub cpu_all_mib_s: u64,
+    /// How fast its disk takes a file to its end, in MiB/s.
+    pub disk_write_mib_s: u64,
+    /// How long 4 KiB take to be on stable storage, in microseconds at the median.
+    pub disk_flush_us: u64,
+    /// How long a call to the server takes there and back, in microseconds at the median.
+    pub network_round_trip_us: Option<u64>,
+    /// How fast bytes come from the server, encrypted, in MiB/s.
+    pub network_mib_s: Option<u64>,
 }
 
 /// What a guest is seen to do.

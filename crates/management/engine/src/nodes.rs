@@ -3,7 +3,7 @@
 use crate::authority::NODE_CERTIFICATE_S;
 use crate::{Engine, EngineError};
 use arcus_store::{AuditEntry, NodeNew, SEEN_BATCH};
-use arcus_types::agent::{NodeFacts, NodeIdentity, NodeReport, NodeSpec, SPEC_POLL_S};
+use arcus_types::agent::{NodeFacts, NodeIdentity, NodeReport, NodeSpec, PROBE_BYTES_MAX, SPEC_POLL_S};
 use arcus_types::nodes::{LEASE_MARGIN_MS, LEASE_MS, NodeState};
 use arcus_types::policy::{Target, arcus, authorize};
 use arcus_types::{Actor, ClusterId, Name, NodeId, OpCtx, ServerId, Timestamp};
@@ -323,6 +323,19 @@ impl Engine {
         let state = self.store().node_state(id).await?;
         let state = state.ok_or_else(|| EngineError::not_found("NodeNotFound", "Node", id))?;
         Ok(self.node_memory().grant(id, state, now))
+    }
+
+    /// How many bytes a node gets to measure its way here by.
+    ///
+    /// # Errors
+    /// [`EngineError::Invalid`] for too many, or a refusal.
+    pub fn node_probe(&self, ctx: &OpCtx, bytes: u64) -> Result<u64, EngineError> {
+        authorize(ctx, arcus::NODE_PROBE, &Target::default())?;
+        node_of(ctx)?;
+        if bytes > PROBE_BYTES_MAX {
+            return Err(EngineError::invalid(format!("A probe has at most {PROBE_BYTES_MAX} bytes.")));
+        }
+        Ok(bytes)
     }
 
     async fn node_heard(&self, node_id: NodeId, report: &NodeReport) -> Result<(), EngineError> {

@@ -13,6 +13,7 @@ mod guest_data;
 mod lease;
 mod ledger;
 mod link;
+mod measure;
 mod node;
 mod relays;
 mod snapshots;

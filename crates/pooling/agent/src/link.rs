@@ -238,6 +238,20 @@ impl Link {
         Ok(Duration::from_millis(grant.lease_ms))
     }
 
+    /// Asks the server for so many bytes, to measure the way to it; answers how many came.
+    ///
+    /// # Errors
+    /// [`LinkError`].
+    pub async fn probe(&self, bytes: u64) -> Result<u64, LinkError> {
+        let request = self.client().http.get(format!("{}/agent/v1/probe?bytes={bytes}", self.url));
+        let sent = request.timeout(CALL_DEADLINE).send().await;
+        let (mut answer, mut came) = (checked("bytes to measure by", &self.url, sent).await?, 0);
+        while let Some(piece) = answer.chunk().await.map_err(|source| unreachable(&self.url, source))? {
+            came += piece.len() as u64;
+        }
+        Ok(came)
+    }
+
     /// Tells the server what the node has observed.
     ///
     /// # Errors

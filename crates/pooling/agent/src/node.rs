@@ -4,7 +4,7 @@ use crate::board::Board;
 use crate::lease::{self, Lease};
 use crate::ledger::Ledger;
 use crate::worker::{NicWish, Wish, Worker};
-use crate::{Directory, Link, LinkError, chain, guest_data, relays, snapshots, volumes};
+use crate::{Directory, Link, LinkError, chain, guest_data, measure, relays, snapshots, volumes};
 use arcus_hypervisor::{Hypervisor, LeaseFile};
 use arcus_network::Network;
 use arcus_storage::{ImageFetch, Storage};
@@ -44,11 +44,13 @@ pub struct AgentConfig {
     pub underlay: Option<std::net::IpAddr>,
     /// What tells one boot of the machine from the next; `None` asks the kernel.
     pub boot_id: Option<String>,
+    /// Where what the machine was measured to do is kept, on the disk that is measured; `None`: it is not measured.
+    pub measured_in: Option<PathBuf>,
 }
 
 impl Default for AgentConfig {
     fn default() -> Self {
-        Self { image_cache_bytes_max: 100 << 30, pretend: None, underlay: None, boot_id: None }
+        Self { image_cache_bytes_max: 100 << 30, pretend: None, underlay: None, boot_id: None, measured_in: None }
     }
 }
 
@@ -161,6 +163,9 @@ impl Agent {
         tasks.spawn(renew(Arc::clone(&self.shared)));
         tasks.spawn(facts(Arc::clone(&self.shared)));
         tasks.spawn(lease::keep(Arc::clone(&self.shared)));
+        if let Some(folder) = self.shared.config.measured_in.clone() {
+            tasks.spawn(measure::once(Arc::clone(&self.shared), folder));
+        }
         tasks.spawn(keep_network(Arc::clone(&self.shared), spec_out.clone()));
         tokio::select! {
             () = self.dispatch(spec_out, known, volumes_known) => {}
@@ -475,7 +480,7 @@ async fn facts(shared: Arc<Shared>) {
     }
 }
 
-async fn read_facts(shared: &Shared) {
+pub(crate) async fn read_facts(shared: &Shared) {
     let mut facts = shared.config.pretend.clone().unwrap_or_else(machine);
     facts.agent_version = env!("CARGO_PKG_VERSION").to_owned();
     facts.boot_id.clone_from(&shared.boot_id);
@@ -496,6 +501,7 @@ async fn read_facts(shared: &Shared) {
         facts.disk_gib = capacity.total_bytes >> 30;
         facts.disk_free_gib = capacity.free_bytes >> 30;
     }
+    facts.measured = shared.config.measured_in.as_deref().and_then(measure::kept);
     facts.disk_pool = shared.drivers.shared.as_ref().map(|shared| shared.id);
     facts.cached_images = shared.drivers.storage.images().await.unwrap_or_default();
     shared.board.facts(facts);

@@ -22,6 +22,8 @@ const CONSOLE_IDLE: Duration = Duration::from_secs(3600);
 /// The largest WebSocket message that is read, in bytes.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 const READ_BYTES: usize = 16 << 10;
+/// What a node measures its way here by, over and over.
+static PROBE_PIECE: [u8; 64 << 10] = [b'0'; 64 << 10];
 
 /// The routes of the link to the nodes.
 pub fn routes() -> Vec<Route> {
@@ -31,6 +33,7 @@ pub fn routes() -> Vec<Route> {
         Route::post("/agent/v1/renew", arcus::NODE_RENEW, renew),
         Route::get("/agent/v1/spec", arcus::NODE_SPEC, spec),
         Route::post("/agent/v1/lease", arcus::NODE_LEASE, lease),
+        Route::get("/agent/v1/probe", arcus::NODE_PROBE, probe),
         Route::post("/agent/v1/report", arcus::NODE_REPORT, report),
         Route::get("/agent/v1/images/{id}", arcus::NODE_IMAGE_READ, image_read),
         Route::put("/agent/v1/images/{id}", arcus::NODE_IMAGE_WRITE, image_write),
@@ -72,6 +75,19 @@ async fn spec(Ctx(ctx): Ctx, State(app): State<App>, query: Pairs) -> Result<Res
 
 async fn lease(Ctx(ctx): Ctx, State(app): State<App>) -> Result<axum::Json<LeaseGrant>, ApiError> {
     Ok(axum::Json(LeaseGrant { lease_ms: app.engine.node_lease(&ctx, std::time::Instant::now()).await? }))
+}
+
+async fn probe(Ctx(ctx): Ctx, State(app): State<App>, query: Pairs) -> Result<Response, ApiError> {
+    let bytes = query.first("bytes").unwrap_or("1");
+    let bytes = bytes.parse().map_err(|_| ApiError::bad_request("bytes must be a whole number"))?;
+    let mut left = app.engine.node_probe(&ctx, bytes)?;
+    let pieces = std::iter::from_fn(move || {
+        let piece = usize::try_from(left).unwrap_or(usize::MAX).min(PROBE_PIECE.len());
+        left -= piece as u64;
+        (piece > 0).then(|| Ok::<_, std::convert::Infallible>(Bytes::from_static(&PROBE_PIECE[..piece])))
+    });
+    let body = Body::from_stream(futures_util::stream::iter(pieces));
+    Ok(([(header::CONTENT_TYPE, "text/plain")], body).into_response())
 }
 
 async fn report(

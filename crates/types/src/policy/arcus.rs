@@ -7,6 +7,7 @@ crate::actions! {
     NODE_RENEW = "arcus:nodes:renew", Node;
     NODE_SPEC = "arcus:nodes:spec", Node;
     NODE_LEASE = "arcus:nodes:lease", Node;
+    NODE_PROBE = "arcus:nodes:probe", Node;
     NODE_LIST = "arcus:nodes:list", Admin;
     NODE_WATCH = "arcus:nodes:watch", Admin;
     NODE_DRAIN = "arcus:nodes:drain", Admin;

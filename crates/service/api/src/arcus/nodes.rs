@@ -27,6 +27,10 @@ pub async fn list(Ctx(ctx): Ctx, State(app): State<App>, query: Pairs) -> Result
             "recovery_held": node.held,
             "last_report_at": (node.seen_at.0 > 0).then(|| node.seen_at.to_string()),
             "agent_version": node.facts.agent_version,
+            "vcpus": node.facts.vcpus,
+            "memory_mib": node.facts.memory_mib,
+            "disk_gib": node.facts.disk_gib,
+            "measured": node.facts.measured,
         })
     });
     Ok(body::list("nodes", shown, next))

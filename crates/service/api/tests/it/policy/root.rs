@@ -54,6 +54,7 @@ pub fn cases() -> Vec<Case> {
         case("GET /arcus/v1/servers/{id}/placement", Server, 200).query("node=node-1").rule(Rule::Admin),
         case("POST /arcus/v1/placement/explain", Nothing, 200).body(EXPLAIN),
         case("POST /agent/v1/lease", Nothing, 200),
+        case("GET /agent/v1/probe", Nothing, 200).query("bytes=16"),
         case("POST /agent/v1/join", JoinToken, 200).body(JOIN).by(Nobody),
         case("POST /agent/v1/renew", Nothing, 200).body(RENEW),
         case("GET /agent/v1/spec", Server, 200).query("after=0"),
