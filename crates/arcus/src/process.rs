@@ -14,6 +14,8 @@ const LOCK_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How many files this process may have open. More would cost programs that close them all one by one when they start.
 const FILES: u64 = 1 << 17;
+/// Fewer are told of: they last for some thousand nodes.
+const FILES_FEW: u64 = 1 << 13;
 
 /// This process, as others with the same home folder see it.
 pub struct Process {
@@ -63,7 +65,7 @@ fn files_raise() {
         let wanted = FILES.min(*most);
         soft >= wanted || setrlimit(Resource::RLIMIT_NOFILE, wanted, *most).is_ok()
     });
-    if raised.is_none_or(|most| most < FILES) {
+    if raised.is_none_or(|most| most < FILES_FEW) {
         tracing::warn!(
             files = hard,
             wanted = FILES,

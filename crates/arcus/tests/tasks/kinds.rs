@@ -53,6 +53,30 @@ fn delete(world: &World) -> (Method, String, Value) {
     (Method::DELETE, format!("{SERVERS}/{}", world.extra), Value::Null)
 }
 
+fn volume_create(world: &World) -> (Method, String, Value) {
+    let body = json!({ "volume": { "name": "tasks", "size": 1, "imageRef": world.image } });
+    (Method::POST, world.volumes(), body)
+}
+
+fn volume_extend(world: &World) -> (Method, String, Value) {
+    let body = json!({ "os-extend": { "new_size": 2 } });
+    (Method::POST, format!("{}/{}/action", world.volumes(), world.volume), body)
+}
+
+fn volume_reimage(world: &World) -> (Method, String, Value) {
+    let body = json!({ "os-reimage": { "image_id": world.image } });
+    (Method::POST, format!("{}/{}/action", world.volumes(), world.volume), body)
+}
+
+fn volume_upload(world: &World) -> (Method, String, Value) {
+    let body = json!({ "os-volume_upload_image": { "image_name": "snapshot", "disk_format": "raw" } });
+    (Method::POST, format!("{}/{}/action", world.volumes(), world.volume), body)
+}
+
+fn volume_delete(world: &World) -> (Method, String, Value) {
+    (Method::DELETE, format!("{}/{}", world.volumes(), world.volume), Value::Null)
+}
+
 fn rebuild(world: &World) -> (Method, String, Value) {
     let body = json!({ "rebuild": { "imageRef": world.image } });
     (Method::POST, format!("{SERVERS}/{}/action", world.server), body)
@@ -108,4 +132,9 @@ pub const KINDS: &[Kind] = &[
     kind("drain", drain, "ACTIVE"),
     kind("restore", restore, "ACTIVE"),
     kind("evacuation", evacuate, "ACTIVE"),
+    kind("volume-create", volume_create, "ACTIVE"),
+    kind("volume-extend", volume_extend, "ACTIVE"),
+    kind("volume-reimage", volume_reimage, "ACTIVE"),
+    kind("volume-upload", volume_upload, "ACTIVE"),
+    kind("volume-delete", volume_delete, "ACTIVE"),
 ];

@@ -25,6 +25,8 @@ pub struct World {
     pub server: String,
     /// Another one, which is made and deleted.
     pub extra: String,
+    /// A volume, which is made and deleted.
+    pub volume: String,
     /// The image that they are made of.
     pub image: String,
     /// The node that is drained.
@@ -59,7 +61,9 @@ impl World {
             machines.insert(name.to_owned(), machine);
         }
         let admin = Session::login(&cloud.home, &cloud.url, "arcus-admin").await?;
-        let member = Session::login(&cloud.home, &cloud.url, "arcus").await?;
+        let mut member = Session::login(&cloud.home, &cloud.url, "arcus").await?;
+        // The first version in which a volume is filled anew.
+        member.compute = "compute 2.37,volume 3.68";
         let file = cloud.home.join("image.raw");
         std::fs::write(&file, vec![0_u8; 1 << 20])?;
         let image = member.image_upload("tasks", "raw", &file).await?;
@@ -68,8 +72,9 @@ impl World {
         let body = json!({ "subnet": { "network_id": network, "ip_version": 4, "cidr": "10.9.0.0/24" } });
         member.ok(Method::POST, "/network/v2.0/subnets", Some(&body)).await?;
         let none = String::new;
-        let (server, extra, node) = (none(), none(), none());
-        let mut world = Self { cloud, machines, admin, member, server, extra, image, node, network, status: "ACTIVE" };
+        let (server, extra, volume, node) = (none(), none(), none(), none());
+        let mut world =
+            Self { cloud, machines, admin, member, server, extra, volume, image, node, network, status: "ACTIVE" };
         world.rest().await?;
         let made = world.member.ok(Method::POST, "/compute/v2.1/servers", Some(&world.wish("server"))).await?;
         world.server = id(&made["server"])?;
@@ -81,6 +86,11 @@ impl World {
     pub fn wish(&self, name: &str) -> Value {
         json!({ "server": { "name": name, "imageRef": self.image, "flavorRef": "1",
             "networks": [{ "uuid": self.network }] } })
+    }
+
+    /// Where volumes are.
+    pub fn volumes(&self) -> String {
+        format!("/volume/v3/{}/volumes", self.member.project)
     }
 
     /// Does this to the server and sees it done; whether the cloud ended meanwhile, as it was to do at `point`.
@@ -225,7 +235,12 @@ impl World {
     fn guests(&self) -> Result<BTreeMap<String, Vec<String>>> {
         let mut guests: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, machine) in self.machines.iter().filter(|(_, machine)| machine.runs()) {
-            for file in std::fs::read_dir(machine.home.join("agent/simulated-guests"))?.flatten() {
+            let files = match std::fs::read_dir(machine.home.join("agent/simulated-guests")) {
+                // The machine has not come so far yet.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                files => files?,
+            };
+            for file in files.flatten() {
                 let file = file.file_name().to_string_lossy().into_owned();
                 if let Some(id) = file.strip_suffix(".json") {
                     guests.entry(id.to_owned()).or_default().push(name.clone());
@@ -243,6 +258,13 @@ impl World {
             servers.iter().filter(|one| one["name"] == "extra").map(|one| text(one, "id")).collect();
         ensure!(extra.len() == usize::from(kind == "server-create"), "after {kind} there are {servers:?}");
         self.extra = extra.pop().unwrap_or_default();
+        let told = self.member.ok(Method::GET, &format!("{}/detail", self.volumes()), None).await?;
+        let volumes = told["volumes"].as_array().context("no list")?;
+        let made = matches!(kind, "volume-create" | "volume-extend" | "volume-reimage" | "volume-upload");
+        ensure!(volumes.len() == usize::from(made), "after {kind} there are {volumes:?}");
+        ensure!(volumes.iter().all(|one| one["status"] == "available"), "after {kind} there are {volumes:?}");
+        ensure!(kind != "volume-extend" || volumes[0]["size"] == 2, "it was not extended: {volumes:?}");
+        self.volume = volumes.iter().map(|one| text(one, "id")).collect();
         let told = self.member.ok(Method::GET, "/network/v2.0/ports", None).await?;
         let ports = told["ports"].as_array().context("no list")?;
         let left = ports.iter().filter(|port| !servers.iter().any(|one| one["id"] == port["device_id"]));
@@ -250,7 +272,7 @@ impl World {
         ensure!(left.is_empty(), "ports are left: {left:?}");
         let told = self.member.ok(Method::GET, "/image/v2/images?name=snapshot", None).await?;
         let images = told["images"].as_array().context("no list")?;
-        let made = usize::from(matches!(kind, "server-snapshot" | "server-backup"));
+        let made = usize::from(matches!(kind, "server-snapshot" | "server-backup" | "volume-upload"));
         ensure!(images.len() == made, "after {kind} there are {images:?}");
         let told = self.admin.ok(Method::GET, "/image/v2/images?os_hidden=true", None).await?;
         let carried = told["images"].as_array().context("no list")?;

@@ -46,6 +46,7 @@ fn target(task: &Task) -> Target {
 fn not_cancellable(task: &Task) -> EngineError {
     let instead = match task.resource_kind.as_str() {
         "server" => "wait for it, or delete the server",
+        "volume" => "wait for it, or delete the volume",
         _ => "wait for it",
     };
     EngineError::Conflict {

@@ -10,6 +10,7 @@ mod list;
 mod observe;
 mod refill;
 mod sweep;
+mod tasks;
 mod upload;
 mod view;
 
@@ -103,11 +104,11 @@ impl Engine {
         status: VolumeStatus,
     ) -> Result<(), EngineError> {
         let now = Timestamp::now();
-        volume.status = status;
+        let before = std::mem::replace(&mut volume.status, status);
         volume.deadline = status.deadline_s().map(|s| now.plus_seconds(s));
         volume.updated_at = Some(now);
         tx.volume_update(volume).await?;
-        Ok(())
+        self.volume_task_follow(tx, volume, Some(before)).await
     }
 
     /// Says that a volume's node has something new to do about it; the caller writes the row.

@@ -382,11 +382,26 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Database`].
     pub async fn tasks_end_with(&self, resource: Uuid, error: &str, at: Timestamp) -> Result<(), StoreError> {
+        self.tasks_finish(resource, TaskState::Cancelled, Some(error), at).await
+    }
+
+    /// Notes how all tasks of a resource ended that are not over.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub async fn tasks_finish(
+        &self,
+        resource: Uuid,
+        state: TaskState,
+        error: Option<&str>,
+        at: Timestamp,
+    ) -> Result<(), StoreError> {
         let sql = format!(
-            "UPDATE tasks SET state = 'cancelled', error = $2, finished_at = $3, updated_at = $3
+            "UPDATE tasks SET state = $2, error = $3, finished_at = $4, updated_at = $4,
+             progress = CASE WHEN $2 = 'done' THEN 100 ELSE progress END
              WHERE resource_id = $1 AND {ACTIVE}"
         );
-        if self.exec(sql, params![resource, error, at]).await? > 0 {
+        if self.exec(sql, params![resource, state.text(), error, at]).await? > 0 {
             self.task_changed();
         }
         Ok(())

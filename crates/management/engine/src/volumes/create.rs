@@ -399,6 +399,7 @@ impl Engine {
         };
         self.volume_touch(tx, &mut volume).await?;
         tx.volume_insert(&volume).await?;
+        self.volume_task_follow(tx, &volume, None).await?;
         let detail = json!({ "name": volume.name, "size_gib": volume.size_gib, "node_id": volume.node_id });
         self.volume_audit(tx, &volume, policy::VOLUME_CREATE, &detail).await?;
         self.volume_usage(tx, &volume, volume.node_id.is_some()).await?;

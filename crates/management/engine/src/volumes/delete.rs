@@ -105,6 +105,7 @@ impl Engine {
             self.volume_usage(tx, volume, false).await?;
         }
         tx.volume_delete(volume.id).await?;
+        self.volume_tasks_end(tx, volume).await?;
         if let Some(group) = volume.group_id {
             self.volume_group_settled(tx, group).await?;
         }

@@ -140,6 +140,7 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let tx = self.store().begin_unaudited().await?;
         let Some(mut volume) = tx.volume_lock(id).await?.filter(|v| v.generation == generation) else { return Ok(()) };
+        tx.task_progress(id.0, None, None, percent, Some(&step)).await?;
         volume.details.step = Some(step);
         volume.details.progress_percent = percent;
         tx.volume_update(&mut volume).await?;
