@@ -57,7 +57,7 @@ impl Process {
     }
 }
 
-/// Lets this process have [`FILES`] files open if it may: each node has two connections to the server.
+/// Lets this process have [`FILES`] files open if it may: each node has a connection or two to the server.
 fn files_raise() {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     // Only root gets more than the hard limit.
